@@ -1,0 +1,72 @@
+# make demo        hear the shipped model answer, offline, from WAV files shipped with it
+# make test        the whole test suite          make check   lint, types, tests
+# make demo-eval   word error, sounds, slots of the shipped model on sentences it never saw (SEED=7 draws others)
+# make demo-bundle models/demo from checkpoints/demo
+# make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
+PYTHON ?= python3
+SEED ?= 1
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_VENV := build/wheel-venv
+DEMO := checkpoints/demo
+EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $(DEMO)/beats.pt \
+	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name earshot-demo \
+	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
+export PYTHON
+
+.PHONY: demo demo-eval demo-bundle test check lint typecheck soak wheel-test system clean
+
+demo: $(VENV)/runtime.stamp
+	$(BIN)/earshot demo
+
+demo-eval: $(VENV)/test.stamp system build/demo-f32/manifest.json
+	$(BIN)/earshot-bench demo-eval --seed $(SEED) --f32 build/demo-f32
+
+demo-bundle: $(VENV)/test.stamp
+	rm -rf build/demo build/demo.partial
+	$(EXPORT_DEMO) --encoders int8 --llm q8_0 --out build/demo
+	rm -f models/demo/*.onnx models/demo/*.gguf models/demo/manifest.json
+	cp build/demo/* models/demo/
+
+build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth
+	rm -rf build/demo-f32 build/demo-f32.partial
+	$(EXPORT_DEMO) --encoders fp32 --llm f32 --out build/demo-f32
+
+test: $(VENV)/test.stamp system
+	$(BIN)/python -m pytest
+
+soak: $(VENV)/test.stamp system
+	$(BIN)/python -m pytest -m slow
+
+check: lint typecheck test
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/test.stamp
+	mkdir -p build/typing/earshot
+	for part in export runtime bench models; do ln -sfn ../../../$$part build/typing/earshot/$$part; done
+	$(BIN)/pyright
+
+wheel-test: $(VENV)/test.stamp
+	rm -rf build/wheel $(WHEEL_VENV)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	bash scripts/install.sh $(WHEEL_VENV) "$$(ls build/wheel/earshot-*.whl)[cpu]"
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis jsonschema
+	cd build && wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider ../tests \
+		--without-torch
+
+system:
+	bash scripts/system-packages.sh
+
+$(VENV)/runtime.stamp: pyproject.toml constraints.txt
+	bash scripts/install.sh $(VENV) "-e .[cpu]"
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt
+	bash scripts/install.sh $(VENV) "-e .[cpu,export,dev]"
+	touch $@ $(VENV)/runtime.stamp
+
+clean:
+	rm -rf build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Research checkpoints in, Earshot bundles out."""

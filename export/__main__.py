@@ -1,0 +1,89 @@
+"""`earshot-export`: research checkpoints in, a bundle out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..models.errors import EarshotError, missing_package
+
+LLM_TYPES = ("f32", "f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every option of every family."""
+    main = argparse.ArgumentParser(
+        prog="earshot-export",
+        description="Turn research checkpoints into a bundle that Earshot runs.",
+    )
+    families = main.add_subparsers(dest="family", required=True, metavar="salmonn")
+    _add_salmonn(families.add_parser("salmonn", help="Whisper + BEATs + Vicuna + SALMONN", allow_abbrev=False))
+    return main
+
+
+def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
+    files = salmonn.add_argument_group("files (local paths; nothing is downloaded)")
+    files.add_argument("--whisper", type=Path, required=True, metavar="DIR", help="whisper-large-v2, HF directory")
+    files.add_argument("--beats", type=Path, required=True, metavar="FILE", help="BEATs_iter3_plus ... cpt2.pt")
+    files.add_argument("--vicuna", type=Path, required=True, metavar="DIR", help="13B: v1.1, 7B: v1.5, HF directory")
+    files.add_argument("--salmonn", type=Path, required=True, metavar="FILE", help="salmonn_v1.pth, salmonn_7b_v0.pth")
+    files.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="directory to make; must not exist")
+    precision = salmonn.add_argument_group("precision")
+    precision.add_argument("--encoders", choices=("fp32", "fp16", "int8"), default="int8")
+    precision.add_argument("--llm", choices=LLM_TYPES, default="q4_k_m")
+    precision.add_argument(
+        "--lora",
+        choices=("merged", "adapter", "both"),
+        default="merged",
+        help="merged: inside llm.gguf; adapter: beside it, scale chosen at run time; both: merged, adapter on top",
+    )
+    precision.add_argument("--lora-scale", type=float, metavar="S", help="default: alpha / rank, 4.0 as trained")
+    unsaid = salmonn.add_argument_group("what no file holds (defaults: the released models)")
+    unsaid.add_argument("--lora-alpha", type=float, default=32.0, metavar="A")
+    unsaid.add_argument("--second-per-window", type=float, default=0.333333, metavar="S")
+    unsaid.add_argument("--second-stride", type=float, default=0.333333, metavar="S")
+    unsaid.add_argument("--qformer-heads", type=int, metavar="N", help="default: width / 64")
+    unsaid.add_argument(
+        "--licence", action="append", metavar="TEXT", help="of the weights, for the manifest; may be repeated"
+    )
+    unsaid.add_argument("--name", help="name in the manifest; default: the name of --out")
+    salmonn.add_argument("--force", action="store_true", help="export although a check says the parts do not fit")
+    salmonn.add_argument("--threads", type=int, metavar="N", help="for quantizing; default: cores - 1")
+    salmonn.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Exports what the arguments ask for. Raises EarshotError."""
+    try:
+        from .progress import Progress
+        from .salmonn import LICENCES, SalmonnExport, export_salmonn
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu,export") from None
+    options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet")}
+    options["licence"] = tuple(arguments.licence or LICENCES)
+    with Progress(enabled=not arguments.quiet) as progress:
+        manifest = export_salmonn(SalmonnExport(**options), progress.report)
+    megabytes = sum(entry.size for entry in manifest.files) / 1e6
+    print(f"{arguments.out}: {megabytes:,.1f} MB, encoders {arguments.encoders}, llm {arguments.llm}")
+    for note in manifest.provenance.notes:
+        print(f"note: {note}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        run(arguments)
+    except EarshotError as error:
+        print(f"earshot-export: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("earshot-export: stopped; the same command goes on with the parts that are done", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

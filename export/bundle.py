@@ -1,0 +1,150 @@
+"""Writing a bundle so that a kill at any moment leaves none, or a whole one.
+
+Parts are built in `OUT.partial`, a sibling of OUT. Each finished part is recorded there with the key it was built
+from and the sha256 of its files; the next run reuses it when both still hold. At the end the directory is checked
+like any bundle and renamed to OUT.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..models.bundle import (
+    FileEntry,
+    Manifest,
+    check_hashes,
+    read_manifest,
+    sha256_of,
+    with_files,
+    write_manifest,
+)
+from ..models.codec import encode
+from ..models.errors import InputError, RunError
+
+RECORD = "parts.json"
+LOCK = ".lock"
+
+
+class Staging:
+    """The directory in which a bundle grows. Use as a context manager: it holds the lock."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.directory = out.with_name(out.name + ".partial")
+        self._parts: dict[str, dict[str, Any]] = {}
+        self._lock: int | None = None
+
+    def __enter__(self) -> Staging:
+        refuse_existing(self.out)
+        with disk_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise InputError(
+                f"another export is writing {self.out} now: wait for it, or choose another --out"
+            ) from None
+        self._parts = self._read_record()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+        if self.directory.is_dir() and not self._parts:
+            shutil.rmtree(self.directory)
+
+    def part(self, name: str, key: str, build: Callable[[Path], tuple[tuple[str, ...], Any]]) -> Any:
+        """Builds one part, or reuses it: returns the JSON-able note that `build` returned.
+
+        `build(directory)` writes files there and returns their names and a note.
+        """
+        with disk_errors(self.directory):
+            kept = self._parts.get(name)
+            if kept and kept["key"] == key and self._whole(kept["files"]):
+                return kept["note"]
+            self._drop(name)
+            files, note = build(self.directory)
+            entries = [encode(FileEntry(f, *_size_and_hash(self.directory / f))) for f in files]
+            self._parts[name] = {"key": key, "files": entries, "note": note}
+            self._write_record()
+            return json.loads(json.dumps(note))
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Writes the manifest, checks the whole, renames it into place; returns the manifest with its files."""
+        names = tuple(entry["path"] for part in self._parts.values() for entry in part["files"])
+        with disk_errors(self.directory):
+            complete = with_files(manifest, self.directory, names)
+            write_manifest(self.directory, complete)
+            check_hashes(self.directory, read_manifest(self.directory))
+            for name in os.listdir(self.directory):
+                if name not in {*names, "manifest.json"}:
+                    _remove(self.directory / name)
+            self.directory.rename(self.out)
+        return complete
+
+    def _whole(self, entries: list[dict[str, Any]]) -> bool:
+        return all(
+            (path := self.directory / e["path"]).is_file()
+            and path.stat().st_size == e["size"]
+            and sha256_of(path) == e["sha256"]
+            for e in entries
+        )
+
+    def _drop(self, name: str) -> None:
+        for entry in self._parts.pop(name, {"files": []})["files"]:
+            (self.directory / entry["path"]).unlink(missing_ok=True)
+        self._write_record()
+
+    def _read_record(self) -> dict[str, dict[str, Any]]:
+        try:
+            return json.loads((self.directory / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def _write_record(self) -> None:
+        temporary = self.directory / (RECORD + ".new")
+        temporary.write_text(json.dumps(self._parts, indent=1), encoding="utf-8")
+        temporary.replace(self.directory / RECORD)
+
+
+def refuse_existing(out: Path) -> None:
+    """An export never touches what is already there. Raises InputError."""
+    if out.exists():
+        raise InputError(f"{out} exists already: choose another --out, or remove it first")
+
+
+def _size_and_hash(path: Path) -> tuple[int, str]:
+    return path.stat().st_size, sha256_of(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+@contextmanager
+def disk_errors(directory: Path) -> Generator[None]:
+    """A full disk or a forbidden directory becomes one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"the disk of {directory} is full: free some space and run the same command again, "
+                "it goes on with the parts that are done"
+            ) from None
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise InputError(f"{directory} cannot be written ({error.strerror}): choose another --out") from None
+        raise RunError(f"writing to {directory} failed: {error}") from error

@@ -1,0 +1,97 @@
+"""Writing one GGUF file tensor by tensor, under a temporary name until it is complete."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from ..models.errors import CheckpointError, InputError
+
+Progress = Callable[[str, int, int], None]
+"""Told (stage, done, total) after each tensor."""
+
+ARCHITECTURE = "llama"
+LORA_SCALE = "earshot.lora_scale"  # what is merged into the weights; 0 for the base alone
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor to come: its name and shape are known before `read` is called, once and in order."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: type[np.float16] | type[np.float32]
+    read: Callable[[], np.ndarray]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size in the file, padding aside."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: Iterable[Tensor], stage: str, tell: Progress) -> None:
+    """Header, then tensor after tensor, never two in memory. Raises InputError when the disk is full."""
+    listed = list(tensors)
+    for tensor in listed:
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(tensor.dtype), tensor.n_bytes)
+    with complete_or_absent(path) as temporary:
+        try:
+            writer.write_header_to_file(temporary)
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for done, tensor in enumerate(listed, 1):
+                writer.write_tensor_data(_stored(tensor))
+                tell(stage, done, len(listed))
+        finally:
+            writer.close()
+
+
+@contextmanager
+def complete_or_absent(path: Path) -> Generator[Path]:
+    """A temporary name beside `path`, renamed to it at the end; removed when anything goes wrong."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} could not be written ({error}); {_room(path.parent)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_room(directory: Path, n_bytes: int, what: str) -> None:
+    """Raises InputError when `directory` has not that much space left."""
+    if shutil.disk_usage(directory).free < n_bytes:
+        raise InputError(f"{what} needs {n_bytes / 1e9:.1f} GB of disk: {_room(directory)}")
+
+
+def rotary_rows(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """A q or k weight [n_heads * d_head, n], each head's two halves interleaved: llama.cpp's rotary order."""
+    paired = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
+    return paired.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _stored(tensor: Tensor) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(tensor.read(), dtype=tensor.dtype)
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"{tensor.name} has values that {values.dtype} cannot hold: the checkpoint is damaged, "
+            "or needs another type"
+        )
+    return values
+
+
+def _room(directory: Path) -> str:
+    free = shutil.disk_usage(directory).free
+    return f"{free / 1e9:.1f} GB are free on the disk of {directory}; free some, or choose another --out"

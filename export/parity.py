@@ -1,0 +1,132 @@
+"""Proof at the end of an export: the torch reference and the new bundle on the same clips, stage by stage.
+
+The one module of export/ that imports the runtime: the bundle is judged by what its users will run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..models.audio import SAMPLE_RATE, Waveform, synthetic_clip
+from ..models.bundle import Manifest, ParityReport, SelfCheck, StageError
+from ..models.errors import RunError
+from ..models.salmonn import TASKS, SalmonnSpec
+from ..models.whisper import WhisperSpec
+from ..runtime.audio import read_audio
+from ..runtime.beats import fbank
+from ..runtime.bundle import Bundle
+from ..runtime.engine import Engine, EngineOptions
+from ..runtime.llm import LlmOptions
+from ..runtime.ort import OrtOptions
+from ..runtime.selfcheck import N_TOKENS, STAGES, expected_stage, greedy_ids, stage_outputs
+from ..runtime.whisper import log_mel
+from .graph import Arrays, compare
+from .reference import ReferenceLlm
+
+REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
+SEED, SECONDS = 7, 3.0
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 8e-2}  # relative rms of a stage against the torch reference
+SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2}  # against the same graphs on another machine
+AGREEMENT = {"f32": 0.9, "f16": 0.9, "q8_0": 0.85, "q6_k": 0.8, "q5_k_m": 0.7, "q4_k_m": 0.6, "q4_0": 0.5}
+"""Smallest share of greedy tokens that the torch reference would have chosen too."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The torch modules an export was made from; whisper and beats with their LayerNorms."""
+
+    whisper: torch.nn.Module
+    beats: torch.nn.Module
+    qformer: torch.nn.Module
+    llm: ReferenceLlm
+
+
+def clips(spec: WhisperSpec) -> dict[str, Waveform]:
+    """Real speech and a synthetic clip, neither longer than the model's window."""
+    with resources.as_file(resources.files("earshot.export") / REAL_CLIP) as path:
+        speech = read_audio(path)
+    return {"jfk": speech[: spec.n_samples], "synthetic": synthetic_clip(SEED, SECONDS)}
+
+
+def features(spec: WhisperSpec) -> dict[str, list[Arrays]]:
+    """What the encoders read of the clips: graph name -> one feed per clip."""
+    heard = clips(spec).values()
+    return {
+        "whisper": [{"log_mel": log_mel(clip, spec)} for clip in heard],
+        "beats": [{"fbank": fbank(clip)} for clip in heard],
+    }
+
+
+def check_parity(
+    directory: Path, manifest: Manifest, reference: Reference, report: Callable[[str, int, int], None]
+) -> tuple[ParityReport, SelfCheck]:
+    """Runs both; raises RunError where the bundle is further from the reference than its precision explains."""
+    options = EngineOptions(OrtOptions(provider="cpu"), LlmOptions(n_gpu_layers=0, kv_type="f32"))
+    with Engine(Bundle(directory, manifest), options) as engine:
+        stages = _compare_stages(engine, manifest, reference)
+        agreement = _token_agreement(engine, reference, lambda d, n: report("check language model", d, n))
+        check = _self_check(engine, manifest)
+    return ParityReport(stages, agreement, N_TOKENS), check
+
+
+def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
+    """Raises RunError for the first stage, or the language model, that is too far from the reference."""
+    for stage in parity.stages:
+        if not stage.relative_rms <= stage.tolerance:
+            raise RunError(
+                f"{stage.stage} differs from the torch reference by {stage.relative_rms:.2%} on {stage.clip}, "
+                f"allowed is {stage.tolerance:.2%} at {manifest.quantization.encoders}: choose --encoders fp16 or fp32"
+            )
+    wanted = AGREEMENT[manifest.quantization.llm]
+    if parity.token_agreement < wanted:
+        raise RunError(
+            f"only {parity.token_agreement:.0%} of the tokens at {manifest.quantization.llm} are the torch reference's "
+            f"and {wanted:.0%} are needed: choose a larger --llm type"
+        )
+
+
+def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference) -> tuple[StageError, ...]:
+    tolerance = TOLERANCE[manifest.quantization.encoders]
+    errors: list[StageError] = []
+    for name, clip in clips(manifest.spec.whisper).items():
+        found, wanted = stage_outputs(engine, clip), _reference_outputs(reference, manifest.spec, clip)
+        for stage in STAGES:
+            max_abs, relative_rms = compare(found[stage], wanted[stage])
+            errors.append(StageError(stage, name, max_abs, relative_rms, tolerance))
+    return tuple(errors)
+
+
+def _reference_outputs(reference: Reference, spec: SalmonnSpec, clip: Waveform) -> dict[str, NDArray[np.float32]]:
+    with torch.no_grad():
+        speech = reference.whisper(torch.from_numpy(log_mel(clip, spec.whisper)))
+        audio = reference.beats(torch.from_numpy(fbank(clip)))
+        tokens = reference.qformer(speech, audio)[0]
+    return {"speech": speech.numpy(), "audio": audio.numpy(), "audio_tokens": tokens.numpy()}
+
+
+def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[int, int], None]) -> float:
+    """Share of the bundle's greedy tokens that the torch reference, fed the same tokens, would choose too."""
+    clip = clips(engine.spec.whisper)["jfk"][: 10 * SAMPLE_RATE]
+    heard = engine.hear(clip).audio_tokens
+    prompt = engine.bundle.manifest.prompt
+    ids = greedy_ids(engine, clip, TASKS["asr"])
+    tail = engine.llm.tokenize(prompt.suffix.replace("{prompt}", TASKS["asr"]))
+    logits = reference.llm.logits(prompt.prefix_ids, torch.from_numpy(heard), [*tail, *ids], progress)
+    chosen = logits[len(tail) - 1 :].argmax(-1).tolist()
+    stop = [] if len(ids) == N_TOKENS else [prompt.eos_id]
+    said = [*ids, *stop]
+    return sum(a == b for a, b in zip(said, chosen, strict=False)) / max(1, len(said))
+
+
+def _self_check(engine: Engine, manifest: Manifest) -> SelfCheck:
+    clip = synthetic_clip(SEED, SECONDS)
+    tolerance = SELF_CHECK_TOLERANCE[manifest.quantization.encoders]
+    stages = tuple(expected_stage(name, out, tolerance) for name, out in stage_outputs(engine, clip).items())
+    return SelfCheck(SEED, SECONDS, stages, TASKS["asr"], greedy_ids(engine, clip, TASKS["asr"]))

@@ -1,0 +1,34 @@
+"""A progress bar for a person who waits."""
+
+from __future__ import annotations
+
+import sys
+
+WIDTH = 30
+
+
+class Progress:
+    """One line on standard error, rewritten; silent where that is no terminal or not wanted."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self._enabled = enabled and sys.stderr.isatty()
+        self._shown = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._enabled and self._shown:
+            sys.stderr.write("\r" + " " * len(self._shown) + "\r")
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` units of `stage`."""
+        if not self._enabled:
+            return
+        share = done / total if total else 1.0
+        bar = "#" * round(share * WIDTH)
+        line = f"{stage:<28} [{bar:<{WIDTH}}] {share:4.0%}"
+        if line != self._shown:
+            sys.stderr.write("\r" + line.ljust(len(self._shown)))
+            sys.stderr.flush()
+            self._shown = line

@@ -1,0 +1,4 @@
+"""The contract between export, runtime and bench: specs, prompts, the bundle's manifest.
+
+Standard library and numpy only.
+"""

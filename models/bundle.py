@@ -1,0 +1,298 @@
+"""The bundle: a directory that can be copied to a device, and its manifest.
+
+    manifest.json                                   this module's Manifest
+    whisper.onnx  beats.onnx  qformer.onnx          encoders [+ .data beside them]
+    llm.gguf                                        language model, LoRA merged or not
+    lora.gguf                                       optional adapter, its scale chosen at run time
+
+`manifest.schema.json` beside this file says the same for other tools; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from .codec import DecodeError, decode, encode
+from .errors import BundleError
+from .salmonn import SalmonnSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+GRAPHS = ("whisper", "beats", "qformer")
+LLM_FILE, ADAPTER_FILE = "llm.gguf", "lora.gguf"
+SELF_CHECK_VALUES = 64  # values kept per stage, evenly spread over its output
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One float32 input or output of a graph; a word in the shape is a dynamic axis."""
+
+    name: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphInfo:
+    """One ONNX file and its interface."""
+
+    file: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class LlmInfo:
+    """The language model's files. `merged`: the LoRA is inside llm.gguf at lora_scale; `none`: only in the adapter."""
+
+    file: str
+    lora: Literal["merged", "none"]
+    lora_scale: float
+    adapter: str | None
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """The texts around the audio, `{prompt}` to be filled, and the ids they start and stop with."""
+
+    prefix: str
+    suffix: str
+    prefix_ids: tuple[int, ...]  # BOS included: a tokenizer that gives others is the wrong one
+    bos_id: int
+    eos_id: int
+
+
+@dataclass(frozen=True)
+class GenerationInfo:
+    """What is used where the user says nothing."""
+
+    max_new_tokens: int
+    beams: int
+
+
+@dataclass(frozen=True)
+class QuantizationInfo:
+    """Precision of each half; float_layers: what int8 left in float, by graph, because it hurt there."""
+
+    encoders: Literal["fp32", "fp16", "int8"]
+    llm: str
+    float_layers: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file the bundle was made from."""
+
+    role: str
+    name: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the bundle came from: enough to make it again."""
+
+    earshot: str
+    packages: dict[str, str]
+    options: dict[str, str]
+    base_fingerprint: dict[str, str]
+    sources: tuple[SourceFile, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StageError:
+    """How far one stage's graph is from the torch reference on one clip."""
+
+    stage: str
+    clip: str
+    max_abs: float
+    relative_rms: float
+    tolerance: float  # on relative_rms
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The exporter's own comparison; token_agreement: share of greedy next tokens equal to the reference's."""
+
+    stages: tuple[StageError, ...]
+    token_agreement: float
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class ExpectedStage:
+    """A stage's output on the self-check clip: shape, root mean square, values evenly spread over the flat output."""
+
+    stage: str
+    shape: tuple[int, ...]
+    rms: float
+    values: tuple[float, ...]
+    tolerance: float  # on the root mean square of the differences, relative to rms
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """What `earshot verify --run` repeats on the user's machine, on models.audio.synthetic_clip(seed, seconds)."""
+
+    seed: int
+    seconds: float
+    stages: tuple[ExpectedStage, ...]
+    prompt: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of the bundle, path relative to it, with forward slashes."""
+
+    path: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything a runtime must know before it opens a file of the bundle."""
+
+    schema_version: int
+    family: Literal["salmonn"]
+    name: str
+    created: str  # ISO 8601, UTC
+    synthetic: bool  # random weights, for measuring speed only
+    spec: SalmonnSpec
+    graphs: dict[str, GraphInfo]
+    llm: LlmInfo
+    prompt: PromptInfo
+    generation: GenerationInfo
+    quantization: QuantizationInfo
+    licences: tuple[str, ...]
+    provenance: Provenance
+    parity: ParityReport | None
+    self_check: SelfCheck | None
+    files: tuple[FileEntry, ...]
+
+
+def graph_interfaces(spec: SalmonnSpec) -> dict[str, GraphInfo]:
+    """The interface every graph must have, from the spec alone."""
+    w, b, q = spec.whisper, spec.beats, spec.qformer
+    speech = TensorInfo("speech", (1, w.n_positions, w.d_model))
+    audio = TensorInfo("audio", (1, "n_tokens", b.d_model))
+    log_mel = TensorInfo("log_mel", (1, w.n_mels, w.n_frames))
+    fbank = TensorInfo("fbank", (1, "n_frames", 128))
+    audio_tokens = TensorInfo("audio_tokens", (1, spec.n_audio_tokens, q.d_llm))
+    return {
+        "whisper": GraphInfo("whisper.onnx", (log_mel,), (speech,)),
+        "beats": GraphInfo("beats.onnx", (fbank,), (audio,)),
+        "qformer": GraphInfo("qformer.onnx", (speech, audio), (audio_tokens,)),
+    }
+
+
+def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """Hex digest, read in 1 MiB pieces; progress is told each piece's size in bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+            if progress:
+                progress(len(piece))
+    return digest.hexdigest()
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a bundle, checked against the schema. Raises BundleError."""
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{directory} is not an Earshot bundle: it has no {MANIFEST}; make one with earshot-export")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read as JSON ({error}): copy the bundle again") from None
+    _check_version(document, path)
+    try:
+        manifest = decode(Manifest, document)
+    except DecodeError as error:
+        raise BundleError(f"{path} does not follow the schema: {error}; export the bundle again") from None
+    _check_consistency(manifest, path)
+    return manifest
+
+
+def _check_version(document: object, path: Path) -> None:
+    version = document.get("schema_version") if isinstance(document, dict) else None  # pyright: ignore
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path} has schema version {version!r}, this Earshot reads {SCHEMA_VERSION}: "
+            "export the bundle again, or install the Earshot that made it"
+        )
+
+
+def _check_consistency(manifest: Manifest, path: Path) -> None:
+    wanted = graph_interfaces(manifest.spec)
+    if manifest.graphs != wanted:
+        names = sorted(n for n in wanted.keys() | manifest.graphs.keys() if wanted.get(n) != manifest.graphs.get(n))
+        raise BundleError(
+            f"{path}: the interface of {', '.join(names)} does not follow from the spec; export the bundle again"
+        )
+    listed = {entry.path for entry in manifest.files}
+    for name in named_files(manifest):
+        if name not in listed:
+            raise BundleError(f"{path} names {name} but does not list its size and sha256; export the bundle again")
+
+
+def named_files(manifest: Manifest) -> tuple[str, ...]:
+    """The files the runtime opens by name."""
+    adapter = (manifest.llm.adapter,) if manifest.llm.adapter else ()
+    return (*(graph.file for graph in manifest.graphs.values()), manifest.llm.file, *adapter)
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Every listed file is inside the bundle, there, and of its size. Raises BundleError for the first that is not."""
+    root = directory.resolve()
+    for entry in manifest.files:
+        path = inside(root, entry.path)
+        if not path.is_file():
+            raise BundleError(f"{directory} lacks {entry.path}: copy the bundle again")
+        size = path.stat().st_size
+        if size != entry.size:
+            raise BundleError(
+                f"{entry.path} in {directory} has {size} bytes instead of {entry.size}: copy the bundle again"
+            )
+
+
+def check_hashes(directory: Path, manifest: Manifest, progress: Callable[[int], None] | None = None) -> None:
+    """Every listed file has its sha256. Raises BundleError for the first that has not."""
+    check_files(directory, manifest)
+    for entry in manifest.files:
+        if sha256_of(directory / entry.path, progress) != entry.sha256:
+            raise BundleError(f"{entry.path} in {directory} was altered (sha256 differs): copy the bundle again")
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`relative` below `root`, links followed. Raises BundleError when it leads out of it."""
+    pure = PurePosixPath(relative)
+    path = (root / relative).resolve()
+    if pure.is_absolute() or ".." in pure.parts or "\\" in relative or not path.is_relative_to(root):
+        raise BundleError(f"the bundle names {relative!r}, which leads out of its directory: do not use this bundle")
+    return path
+
+
+def file_entry(directory: Path, name: str) -> FileEntry:
+    """Size and sha256 of one file."""
+    path = directory / name
+    return FileEntry(name, path.stat().st_size, sha256_of(path))
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Writes manifest.json."""
+    text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def with_files(manifest: Manifest, directory: Path, names: tuple[str, ...]) -> Manifest:
+    """The manifest with size and sha256 of every file."""
+    return replace(manifest, files=tuple(file_entry(directory, name) for name in sorted(names)))

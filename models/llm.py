@@ -1,0 +1,75 @@
+"""What the language model and its LoRA are, and the arithmetic of their memory.
+
+Source: transformers LlamaConfig, peft LoraConfig (docs/reference.md §4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TARGETS = ("q_proj", "v_proj")  # peft's default for LLaMA, kept by SALMONN
+
+BITS_PER_WEIGHT = {
+    "f32": 32.0,
+    "f16": 16.0,
+    "q8_0": 8.5,
+    "q6_k": 6.5625,
+    "q5_k_m": 5.69,
+    "q4_k_m": 4.85,
+    "q4_0": 4.5,
+}
+"""Average bits per weight of each GGUF type; the _m mixtures as llama.cpp reports them for a 7B model."""
+
+
+@dataclass(frozen=True)
+class LlmSpec:
+    """Sizes of one LLaMA decoder. audio_tokens [n, hidden] and token ids -> logits [vocab]."""
+
+    hidden: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ffn: int
+    vocab: int  # pieces in the tokenizer; the reference's extra random [PAD] row is not one of them
+    max_positions: int
+    rms_norm_eps: float
+    rope_theta: float = 10_000.0
+
+    @property
+    def n_params(self) -> int:
+        """Weights in the decoder, embedding and head included."""
+        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * self.d_kv
+        per_layer = attention + 3 * self.hidden * self.d_ffn + 2 * self.hidden
+        return self.n_layers * per_layer + 2 * self.vocab * self.hidden + self.hidden
+
+    @property
+    def d_kv(self) -> int:
+        """Width of one key or value row."""
+        return self.hidden // self.n_heads * self.n_kv_heads
+
+    def kv_bytes(self, n_ctx: int, bytes_per_value: int = 2) -> int:
+        """Key-value cache of n_ctx positions, float16 by default."""
+        return 2 * self.n_layers * self.d_kv * bytes_per_value * n_ctx
+
+    def weight_bytes(self, quantization: str) -> int:
+        """Approximate size of the GGUF file at a type of BITS_PER_WEIGHT."""
+        return round(self.n_params * BITS_PER_WEIGHT[quantization] / 8)
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """A low-rank adapter: W x + scale B A x on every layer's targets."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...] = TARGETS
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank: 4.0 as SALMONN was trained."""
+        return self.alpha / self.rank
+
+
+VICUNA_7B_V15 = LlmSpec(4096, 32, 32, 32, 11008, 32000, max_positions=4096, rms_norm_eps=1e-5)
+VICUNA_13B_V11 = LlmSpec(5120, 40, 40, 40, 13824, 32000, max_positions=2048, rms_norm_eps=1e-6)
+SALMONN_LORA = LoraSpec(rank=8, alpha=32.0)

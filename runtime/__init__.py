@@ -1,0 +1,1 @@
+"""Bundle and audio in, words out."""

@@ -1,0 +1,141 @@
+"""How many bytes a sound file promises and does not hold: the sign of a copy or recording that was cut short.
+
+FFmpeg plays what is there and says nothing, so the promise is read here: RIFF and AIFF chunk sizes, ISO media
+(mp4, m4a, mov) boxes, the Matroska/WebM segment, the last Ogg page, the Xing header of an mp3. A size that a
+live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+_OPEN_SIZE = 0x7FFF_0000  # RIFF sizes from here up are what a recorder writes before it knows the length
+_OGG_PAGE_MAX = 65_307
+_SLACK = 192  # bytes: some writers count a header or a 128-byte tag that is not there
+_MP4_BOXES = set(b"ftyp styp moov moof mdat mfra free skip wide uuid meta pdin sidx ssix prft emsg".split())
+_MP3_HEAD = 8192  # the Xing header lies in the first frame, right behind the ID3v2 tag
+
+
+def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
+    """Bytes that the container's sizes promise beyond the end of the file; 0 when all are there.
+
+    file: seekable, opened in binary mode; n_bytes: its size.
+    """
+    head = file.read(12)
+    for magic, offset, walk in _CONTAINERS:
+        if head[offset : offset + len(magic)] == magic:
+            file.seek(0)
+            missing = walk(file, n_bytes) - n_bytes
+            return missing if missing > _SLACK else 0
+    return 0
+
+
+def flac_samples(file: BinaryIO) -> int:
+    """Samples per channel that a FLAC's STREAMINFO promises; 0 when left open or this is no FLAC."""
+    head = file.read(42)
+    if len(head) < 42 or head[:4] != b"fLaC":
+        return 0
+    return int.from_bytes(head[18:26], "big") & 0xF_FFFF_FFFF
+
+
+def _chunks(file: BinaryIO, n_bytes: int, byte_order: str, data_id: bytes) -> int:
+    """RIFF and AIFF: the end of the chunk that holds the samples."""
+    at = 12
+    while at + 8 <= n_bytes:
+        file.seek(at)
+        chunk_id, size = struct.unpack(f"{byte_order}4sI", file.read(8))
+        if chunk_id == data_id:
+            return 0 if size == 0 or size >= _OPEN_SIZE else at + 8 + size
+        at += 8 + size + size % 2
+    return 0
+
+
+def _riff_end(file: BinaryIO, n_bytes: int) -> int:
+    head = file.read(12)
+    if head[8:] == b"AVI ":
+        size = int.from_bytes(head[4:8], "little")
+        return 0 if size >= _OPEN_SIZE else 8 + size
+    return _chunks(file, n_bytes, "<", b"data")
+
+
+def _aiff_end(file: BinaryIO, n_bytes: int) -> int:
+    return _chunks(file, n_bytes, ">", b"SSND")
+
+
+def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the last top-level box."""
+    at = 0
+    while at + 8 <= n_bytes:
+        file.seek(at)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size == 0 or head[4:8] not in _MP4_BOXES:  # 0: to the end of the file
+            return 0
+        at += max(size, 8)
+    return at
+
+
+def _matroska_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the Segment, the element behind the EBML header."""
+    at = 4
+    for element in (b"", b"\x18\x53\x80\x67"):
+        file.seek(at)
+        head = file.read(12)
+        if not head.startswith(element) or len(head) < 12:
+            return 0
+        first = head[len(element)]
+        width = 9 - first.bit_length()
+        raw = int.from_bytes(head[len(element) : len(element) + width], "big")
+        size = raw - (1 << (7 * width))
+        if first == 0 or size == (1 << (7 * width)) - 1:
+            return 0
+        at += len(element) + width + size
+    return at
+
+
+def _ogg_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the last page that begins in the file."""
+    start = max(0, n_bytes - 2 * _OGG_PAGE_MAX)
+    file.seek(start)
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0:
+        return 0
+    n_segments = tail[at + 26] if len(tail) > at + 26 else 0
+    table = tail[at + 27 : at + 27 + n_segments]
+    return start + at + 27 + n_segments + sum(table)
+
+
+def _mp3_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end that a Xing or Info header names; a constant-rate mp3 without one promises nothing."""
+    head = file.read(10)
+    at = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    file.seek(at)
+    frame = file.read(_MP3_HEAD)
+    places = [place for place in (frame.find(b"Xing"), frame.find(b"Info")) if 0 <= place < 200]
+    if not places or len(frame) < places[0] + 16:
+        return 0
+    flags, _n_frames, size = struct.unpack(">III", frame[places[0] + 4 : places[0] + 16])
+    return at + size if flags & 3 == 3 else 0
+
+
+_CONTAINERS: tuple[tuple[bytes, int, Callable[[BinaryIO, int], int]], ...] = (
+    (b"RIFF", 0, _riff_end),
+    (b"FORM", 0, _aiff_end),
+    (b"ftyp", 4, _mp4_end),
+    (b"\x1a\x45\xdf\xa3", 0, _matroska_end),
+    (b"OggS", 0, _ogg_end),
+    (b"ID3", 0, _mp3_end),
+    (b"\xff\xfb", 0, _mp3_end),
+    (b"\xff\xfa", 0, _mp3_end),
+    (b"\xff\xf3", 0, _mp3_end),
+    (b"\xff\xf2", 0, _mp3_end),
+    (b"\xff\xe3", 0, _mp3_end),
+    (b"\xff\xe2", 0, _mp3_end),
+)

@@ -1,0 +1,118 @@
+"""What several tests share: the golden data and the bundle exported from it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+CLIPS = ("jfk_11s", "noise_1s", "tone_30s")
+BUILT = Path(__file__).parent.parent / "build" / "golden-bundle"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without-torch",
+        action="store_true",
+        help="the environment of a user: no torch, no exporter; the golden bundle must lie in build/ already",
+    )
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Golden checkpoints and expected outputs; see tests/golden/README.md."""
+    return GOLDEN
+
+
+@pytest.fixture(params=CLIPS)
+def clip(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
+    """One golden clip: name -> array, in turn each of the three."""
+    with np.load(GOLDEN / "salmonn-tiny" / f"{request.param}.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(request: pytest.FixtureRequest) -> Path:
+    """The golden checkpoint exported at fp32, f32, with merged LoRA and adapter. Read-only: copy it to spoil it."""
+    if request.config.getoption("--without-torch"):
+        assert (BUILT / "manifest.json").is_file(), f"run the suite with torch first: it writes {BUILT}"
+        return BUILT
+    from earshot.export.__main__ import main
+
+    shutil.rmtree(BUILT, ignore_errors=True)
+    shutil.rmtree(BUILT.with_name(BUILT.name + ".partial"), ignore_errors=True)
+    BUILT.parent.mkdir(exist_ok=True)
+    status = main(export_arguments(BUILT))
+    assert status == 0
+    return BUILT
+
+
+def export_arguments(out: Path, **changed: str) -> list[str]:
+    """The command line that exports the golden checkpoint; keyword arguments replace or add options."""
+    checkpoint = GOLDEN / "salmonn-tiny" / "checkpoint"
+    options = {
+        "whisper": str(checkpoint / "whisper"),
+        "beats": str(checkpoint / "beats.pt"),
+        "vicuna": str(checkpoint / "vicuna"),
+        "salmonn": str(checkpoint / "salmonn.pth"),
+        "qformer-heads": "4",
+        "encoders": "fp32",
+        "llm": "f32",
+        "lora": "both",
+        "out": str(out),
+    }
+    options.update({name.replace("_", "-"): value for name, value in changed.items()})
+    return ["salmonn", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+@pytest.fixture(scope="session")
+def parts(golden: Path) -> SimpleNamespace:
+    """The golden checkpoint's encoders in torch: whisper, beats, qformer (LoadedQFormer) and their specs."""
+    pytest.importorskip("torch")
+    from earshot.export.beats import load_beats
+    from earshot.export.checkpoint import load_section
+    from earshot.export.qformer import QFormerOptions, load_qformer
+    from earshot.export.whisper import load_whisper
+
+    checkpoint = golden / "salmonn-tiny" / "checkpoint"
+    whisper_spec, whisper = load_whisper(checkpoint / "whisper")
+    beats_spec, beats = load_beats(checkpoint / "beats.pt")
+    state = load_section(checkpoint / "salmonn.pth", "model", "a SALMONN checkpoint")
+    qformer = load_qformer(state, whisper_spec, beats_spec, QFormerOptions(n_heads=4))
+    return SimpleNamespace(
+        whisper=whisper, beats=beats, qformer=qformer, state=state, whisper_spec=whisper_spec, beats_spec=beats_spec
+    )
+
+
+@pytest.fixture(scope="session")
+def graphs(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The three encoder graphs in float32, exported from the golden checkpoint. Read-only."""
+    from earshot.export.beats import export_beats
+    from earshot.export.qformer import export_qformer
+    from earshot.export.whisper import export_whisper
+
+    folder = tmp_path_factory.mktemp("graphs")
+    paths = {name: folder / f"{name}.onnx" for name in ("whisper", "beats", "qformer")}
+    export_whisper(parts.whisper, parts.qformer.ln_speech, parts.whisper_spec, paths["whisper"])
+    export_beats(parts.beats, parts.qformer.ln_audio, paths["beats"])
+    export_qformer(parts.qformer.folded(), parts.whisper_spec.n_positions, paths["qformer"])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def features(parts: SimpleNamespace, golden: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Real speech as each graph hears it: graph name -> its inputs."""
+    import torch
+
+    with np.load(golden / "salmonn-tiny" / "jfk_11s.npz") as arrays, torch.no_grad():
+        speech = parts.qformer.ln_speech(torch.from_numpy(arrays["speech_encoder"][None])).numpy()
+        audio = parts.qformer.ln_audio(torch.from_numpy(arrays["audio_encoder"][None])).numpy()
+        return {
+            "whisper": {"log_mel": arrays["log_mel"][None]},
+            "beats": {"fbank": arrays["fbank"][None].astype(np.float32)},
+            "qformer": {"speech": speech, "audio": audio},
+        }

@@ -1,0 +1,120 @@
+"""The house rules that no tool checks: who may import whom, what is too long, how fast --help is, the schema file."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ("models", "export", "runtime", "bench")
+MAY_IMPORT = {
+    "models": set[str](),
+    "export": {"models"},
+    "runtime": {"models"},
+    "bench": {"models", "runtime"},
+}
+EXCEPTIONS = {("export/parity.py", "runtime"), ("bench/synthetic.py", "export")}
+THIRD_PARTY = {
+    "models": {"numpy"},
+    "export": {
+        *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
+        *("safetensors", "sentencepiece", "tensorrt", "peft", "onnx_ir"),
+    },
+    "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
+    "bench": {"numpy", "rich", "jiwer"},
+}
+PARTS = {"audio", "whisper", "beats", "qformer", "fastconformer", "llm"}
+"""Rows of the grid: parts of the network, one file in each folder."""
+HUBS = {
+    "export": {"__main__", "salmonn", "parity"},
+    "runtime": {"__main__", "engine", "commands", "selfcheck"},
+}
+"""Who puts the parts together."""
+
+
+def sources() -> list[tuple[str, Path]]:
+    found = {folder: Path(str(resources.files(f"earshot.{folder}"))) for folder in FOLDERS}
+    return [(folder, path) for folder, place in found.items() for path in sorted(place.glob("*.py"))]
+
+
+def imports(path: Path) -> list[tuple[int, str]]:
+    """(level, module) of every import statement in a file, wherever it stands."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.level, f"{node.module or ''}.{a.name}".strip(".")) for a in node.names]
+    return found
+
+
+@pytest.mark.parametrize(("folder", "path"), sources(), ids=lambda value: getattr(value, "name", value))
+def test_imports_follow_the_arrows(folder: str, path: Path) -> None:
+    for level, module in imports(path):
+        first = module.split(".")[0]
+        if level == 0:
+            allowed = THIRD_PARTY[folder] | sys.stdlib_module_names
+            assert first in allowed, f"{folder}/{path.name} imports {module}"
+        elif level == 2:
+            name = f"{folder}/{path.name}"
+            assert first in MAY_IMPORT[folder] or (name, first) in EXCEPTIONS, f"{name} imports {first}"
+
+
+@pytest.mark.parametrize(("folder", "path"), sources(), ids=lambda value: getattr(value, "name", value))
+def test_parts_of_a_folder_do_not_import_each_other(folder: str, path: Path) -> None:
+    """Only the hubs know the parts. The demo's training is its own family and may use them too."""
+    if folder not in HUBS or path.stem in HUBS[folder] or path.stem.startswith("demo"):
+        return
+    known = {module.split(".")[0] for level, module in imports(path) if level == 1}
+    assert not known & (PARTS | HUBS[folder]), f"{folder}/{path.name} knows {known & (PARTS | HUBS[folder])}"
+
+
+@pytest.mark.parametrize(("folder", "path"), sources(), ids=lambda value: getattr(value, "name", value))
+def test_files_and_functions_stay_readable(folder: str, path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400, f"{folder}/{path.name} is two things: find the second one's name"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 60, f"{folder}/{path.name}: {node.name} has {length} lines"
+
+
+def test_folders_are_flat() -> None:
+    for folder in FOLDERS:
+        place = Path(str(resources.files(f"earshot.{folder}")))
+        below = [p.parent.relative_to(place) for p in place.rglob("*.py") if p.parent != place]
+        assert not below, f"{folder} has code below it: {below}"
+
+
+@pytest.mark.parametrize("module", ["runtime", "export", "bench"])
+def test_help_does_not_wait_for_heavy_imports(module: str) -> None:
+    """Measured against a bare interpreter in the same moment, so that a busy machine does not fail it."""
+    command = [sys.executable, "-X", "importtime", "-m", f"earshot.{module}", "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines()}
+    heavy = {"torch", "transformers", "onnx", "onnxruntime", "llama_cpp", "av", "soxr", "numpy", "rich", "gguf"}
+    assert not loaded & heavy
+    assert "usage" in run.stdout
+
+
+def test_help_is_fast() -> None:
+    best = 9.0
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "earshot.runtime", "--help"], capture_output=True, check=True)
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.3
+
+
+def test_schema_file_says_what_the_dataclasses_say() -> None:
+    from earshot.models.bundle import Manifest
+    from earshot.models.codec import json_schema
+
+    written = json.loads((resources.files("earshot.models") / "manifest.schema.json").read_text(encoding="utf-8"))
+    assert written == json_schema(Manifest, "Earshot bundle manifest, schema version 1")
