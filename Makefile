@@ -50,7 +50,7 @@ typecheck: $(VENV)/test.stamp
 	$(BIN)/pyright
 
 wheel-test: $(VENV)/test.stamp
-	rm -rf build/wheel $(WHEEL_VENV)
+	rm -rf build/wheel build/lib $(WHEEL_VENV)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	bash scripts/install.sh $(WHEEL_VENV) "$$(ls build/wheel/earshot-*.whl)[cpu]"
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis jsonschema

@@ -41,17 +41,31 @@ def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
     )
     precision.add_argument("--lora-scale", type=float, metavar="S", help="default: alpha / rank, 4.0 as trained")
     unsaid = salmonn.add_argument_group("what no file holds (defaults: the released models)")
-    unsaid.add_argument("--lora-alpha", type=float, default=32.0, metavar="A")
-    unsaid.add_argument("--second-per-window", type=float, default=0.333333, metavar="S")
-    unsaid.add_argument("--second-stride", type=float, default=0.333333, metavar="S")
-    unsaid.add_argument("--qformer-heads", type=int, metavar="N", help="default: width / 64")
+    unsaid.add_argument("--lora-alpha", type=_positive, default=32.0, metavar="A")
+    unsaid.add_argument("--second-per-window", type=_positive, default=0.333333, metavar="S")
+    unsaid.add_argument("--second-stride", type=_positive, default=0.333333, metavar="S")
+    unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")
     unsaid.add_argument(
         "--licence", action="append", metavar="TEXT", help="of the weights, for the manifest; may be repeated"
     )
     unsaid.add_argument("--name", help="name in the manifest; default: the name of --out")
     salmonn.add_argument("--force", action="store_true", help="export although a check says the parts do not fit")
-    salmonn.add_argument("--threads", type=int, metavar="N", help="for quantizing; default: cores - 1")
+    salmonn.add_argument("--threads", type=_count, metavar="N", help="for quantizing; default: cores - 1")
     salmonn.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not possible: it must be a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not possible: it must be at least 1")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """The BEATs encoder in torch, and how its official checkpoint becomes one.
 
-Source: microsoft/unilm beats/BEATs.py, backbone.py (REFERENCE §2.2).
+Source: microsoft/unilm beats/BEATs.py, backbone.py (docs/reference.md §2.2).
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -66,12 +65,6 @@ def require_shape(tensor: torch.Tensor, shape: tuple[int, ...], name: str, where
     if tuple(tensor.shape) != shape:
         raise CheckpointError(f"{where}: {name} is {list(tensor.shape)} where {list(shape)} was expected")
     return tensor.to(torch.float32)
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Weights:

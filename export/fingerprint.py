@@ -1,6 +1,6 @@
 """Which Vicuna is this? Versions of one size have the same shapes and load; the wrong one answers nothing.
 
-Source: REFERENCE §4.5, and the commonest complaint of SALMONN's users (issues 39, 78, 91).
+Source: docs/reference.md §4.5, and the commonest complaint of SALMONN's users (issues 39, 78, 91).
 """
 
 from __future__ import annotations

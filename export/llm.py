@@ -1,7 +1,7 @@
 """The language model: a Hugging Face LLaMA directory and SALMONN's LoRA -> llm.gguf, lora.gguf when asked.
 
 One tensor at a time, so a 13B model needs little more memory than its largest tensor. The vocabulary ends
-where the tokenizer does: the reference adds a random [PAD] row, which is dropped. Source: REFERENCE §4, §5.3.
+where the tokenizer does: the reference adds a random [PAD] row, which is dropped. Source: docs/reference.md §4, §5.3.
 """
 
 from __future__ import annotations

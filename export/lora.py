@@ -1,4 +1,4 @@
-"""SALMONN's LoRA: read, merge, or write as an adapter that llama.cpp loads. Source: REFERENCE §4.3, §5.1."""
+"""SALMONN's LoRA: read, merge, or write as an adapter that llama.cpp loads. Source: docs/reference.md §4.3, §5.1."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """SALMONN's window-level Q-Former: the reference, and the same function folded for export.
 
-Source: SALMONN models/salmonn.py::_encode_auditory_feature, models/Qformer.py (REFERENCE §3). The reference
+Source: SALMONN models/salmonn.py::_encode_auditory_feature, models/Qformer.py (docs/reference.md §3). The reference
 is transformers' Blip2QFormerModel, equal to SALMONN's after renaming; the graph holds `FoldedQFormer`.
 """
 

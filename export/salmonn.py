@@ -40,14 +40,15 @@ from . import parity
 from .beats import AudioEncoder, export_beats, load_beats
 from .bundle import Staging, refuse_existing
 from .checkpoint import load_section
+from .fingerprint import check_base
 from .graph import Arrays, to_fp16, to_int8
 from .llm import Llm, LoraMode, export_llm, read_llm
-from .lora import Lora, read_lora
+from .lora import Lora, read_lora, require_fit
 from .qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from .reference import ReferenceLlm
 from .whisper import SpeechEncoder, export_whisper, load_whisper
 
-INT8_BUDGET = 0.03  # relative rms one int8 graph may add; the layers that cost more stay in float
+INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
 LICENCES = (
     "SALMONN code and checkpoint: Apache-2.0",
     "BEATs: MIT",
@@ -99,7 +100,8 @@ def export_salmonn(options: SalmonnExport, report: Report) -> Manifest:
     parts = open_parts(options)
     with Staging(options.out) as staging:
         sources = staging.part("sources", _stat_key(options), lambda _: ((), _hash_sources(options, report)))
-        digest = repr([(s["role"], s["sha256"]) for s in sources])
+        versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime")]
+        digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
         float_layers = _export_graphs(staging, parts, options, digest, report)
         _export_llm(staging, parts, options, digest, report)
         manifest = _manifest(options, parts, sources, float_layers)
@@ -129,6 +131,9 @@ def open_parts(options: SalmonnExport) -> Parts:
             f"{options.salmonn} speaks to a language model {qformer.spec.d_llm} wide, {options.vicuna} is "
             f"{llm.spec.hidden} wide: SALMONN-13B goes with vicuna-13b-v1.1, SALMONN-7B with vicuna-7b-v1.5"
         )
+    require_fit(lora, llm.spec, llm.directory.name)
+    if not options.force:
+        check_base(llm.spec, llm.fingerprint)
     notes = tuple(f"unknown key in {options.salmonn.name}: {key}" for key in qformer.unknown_keys)
     return Parts(
         spec,
@@ -164,7 +169,7 @@ def _export_graphs(
     float_layers: dict[str, tuple[str, ...]] = {}
     for done, (name, write) in enumerate(writers.items()):
         report(f"export {name}", done, len(writers))
-        key = f"{digest} {options.encoders} {encode(spec)}"
+        key = f"{digest} {options.encoders} {INT8_BUDGET} {encode(spec)}"
         note = staging.part(name, key, lambda d, n=name, w=write: _write_graph(d, n, w, options.encoders, feeds[n]))
         if options.encoders == "int8":
             float_layers[name] = tuple(note["float_layers"])
@@ -175,15 +180,17 @@ def _write_graph(
     directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays]
 ) -> tuple[tuple[str, ...], Any]:
     path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
-    write(full if precision != "fp32" else path)
     note: dict[str, Any] = {"float_layers": []}
-    if precision == "fp16":
-        to_fp16(full, path)
-    elif precision == "int8":
-        int8 = to_int8(full, path, feeds, INT8_BUDGET)
-        note = {"float_layers": list(int8.float_layers), "error": int8.error}
-    for leftover in directory.glob(f"{name}.fp32.onnx*"):
-        leftover.unlink()
+    try:
+        write(full if precision != "fp32" else path)
+        if precision == "fp16":
+            to_fp16(full, path)
+        elif precision == "int8":
+            int8 = to_int8(full, path, feeds, INT8_BUDGET)
+            note = {"float_layers": list(int8.float_layers), "error": int8.error}
+    finally:
+        for leftover in directory.glob(f"{name}.fp32.onnx*"):
+            leftover.unlink()
     return tuple(sorted(p.name for p in directory.glob(f"{name}.onnx*"))), note
 
 
@@ -204,7 +211,7 @@ def _export_llm(staging: Staging, parts: Parts, options: SalmonnExport, digest: 
         )
         return tuple(path.name for path in written), {}
 
-    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {options.lora_alpha} {options.force}"
+    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {options.lora_alpha}"
     staging.part("llm", key, build)
 
 

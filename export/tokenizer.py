@@ -1,4 +1,4 @@
-"""The SentencePiece vocabulary of a LLaMA, as llama.cpp wants it. Source: REFERENCE §4.2."""
+"""The SentencePiece vocabulary of a LLaMA, as llama.cpp wants it. Source: docs/reference.md §4.2."""
 
 from __future__ import annotations
 

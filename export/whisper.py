@@ -1,6 +1,6 @@
 """The Whisper encoder from Hugging Face files, and its graph.
 
-Source: transformers models/whisper/modeling_whisper.py (REFERENCE §2.1).
+Source: transformers models/whisper/modeling_whisper.py (docs/reference.md §2.1).
 """
 
 from __future__ import annotations

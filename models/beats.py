@@ -1,4 +1,4 @@
-"""What the BEATs encoder is. Source: microsoft/unilm beats/BEATs.py, backbone.py (REFERENCE §1.3, §2.2)."""
+"""What the BEATs encoder is. Source: microsoft/unilm beats/BEATs.py, backbone.py (docs/reference.md §1.3, §2.2)."""
 
 from __future__ import annotations
 

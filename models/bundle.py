@@ -232,6 +232,8 @@ def _check_version(document: object, path: Path) -> None:
 
 
 def _check_consistency(manifest: Manifest, path: Path) -> None:
+    if wrong := _impossible(manifest):
+        raise BundleError(f"{path}: {wrong} is not possible; export the bundle again")
     wanted = graph_interfaces(manifest.spec)
     if manifest.graphs != wanted:
         names = sorted(n for n in wanted.keys() | manifest.graphs.keys() if wanted.get(n) != manifest.graphs.get(n))
@@ -242,6 +244,18 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
     for name in named_files(manifest):
         if name not in listed:
             raise BundleError(f"{path} names {name} but does not list its size and sha256; export the bundle again")
+
+
+def _impossible(manifest: Manifest) -> str | None:
+    """The first size that is not above 0, or a prompt without its one blank."""
+    for part, sizes in encode(manifest.spec).items():
+        for name, value in sizes.items():
+            if isinstance(value, int | float) and not 0 < value < float("inf"):
+                return f"{part}.{name} = {value}"
+    q = manifest.spec.qformer
+    if not 1 <= q.window <= manifest.spec.whisper.n_positions or q.stride < 1:
+        return f"a window of {q.second_per_window} s every {q.second_stride} s"
+    return None if manifest.prompt.suffix.count("{prompt}") == 1 else f"the prompt {manifest.prompt.suffix!r}"
 
 
 def named_files(manifest: Manifest) -> tuple[str, ...]:

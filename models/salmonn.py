@@ -1,4 +1,7 @@
-"""What SALMONN is: its parts put together, its prompt, the evaluation prompts by task. Source: REFERENCE §0, §4, §6."""
+"""What SALMONN is: its parts put together, its prompt, the evaluation prompts by task.
+
+Source: docs/reference.md §0, §4, §6.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ FAMILY = "salmonn"
 PREFIX = "USER: <Speech>"
 SUFFIX = "</Speech> {prompt}\nASSISTANT:"
 MAX_NEW_TOKENS = 200
-STOP_STRINGS = ("<s>", "</s>", "[PAD]")  # specials that the reference leaves in its text and we never do
 
 
 @dataclass(frozen=True)

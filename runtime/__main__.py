@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..models.errors import EarshotError, missing_package
+from ..models.errors import EarshotError, RunError, missing_package
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,12 +79,16 @@ def run(arguments: argparse.Namespace) -> int:
         from . import commands
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu") from None
+    except (ImportError, OSError) as error:
+        raise RunError(f"a package cannot be loaded ({error}): `earshot doctor` says which, and the remedy") from None
     return commands.COMMANDS[arguments.command](arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character still gets the rest
     try:
         return run(arguments)
     except EarshotError as error:

@@ -84,7 +84,7 @@ class Resampler:
 def open_audio(path: str | os.PathLike[str], mix: bool = False) -> Iterator[Waveform]:
     """Read a file of any length in bounded memory: chunks of about 1 s, float32 mono 16 kHz.
 
-    mix: the mean of all channels instead of channel 0 (REFERENCE: SALMONN hears channel 0).
+    mix: the mean of all channels instead of channel 0 (as SALMONN, which hears channel 0).
     Raises AudioError at once for a file that is missing, empty, cut short or not audio; while iterating, for
     damage in the middle, samples that are not numbers, and a clip under 0.1 s (before any of it was given).
     """

@@ -1,6 +1,6 @@
 """Beam search as a pure algorithm over log-probabilities. Knows nothing about llama.cpp.
 
-Ranking, stopping and ties are those of transformers 4.28, with which SALMONN was released (REFERENCE §4.4).
+Ranking, stopping and ties are those of transformers 4.28, with which SALMONN was released (docs/reference.md §4.4).
 """
 
 from __future__ import annotations

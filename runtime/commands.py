@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.codec import encode
-from ..models.errors import AudioError, BundleError, InputError, RunError
+from ..models.errors import AudioError, BundleError, EarshotError, InputError, RunError
 from ..models.salmonn import TASKS, prompt_for
 from .bundle import open_bundle, verify_hashes
 from .captions import Caption, format_captions, write_captions
@@ -49,18 +49,16 @@ def caption(arguments: Namespace) -> int:
     with _engine(arguments) as engine:
         generation = _generation(arguments, engine)
         for audio, target in zip(arguments.audio, targets, strict=True):
-            try:
-                rows, stopped = _hear_all(engine, audio, prompt, generation, arguments.mix)
-            except AudioError as error:
-                print(f"earshot: {error}", file=sys.stderr)
-                status = error.exit_status
-                continue
+            rows, stopped = _hear_all(engine, audio, prompt, generation, arguments.mix)
             if target is None:
                 sys.stdout.write(format_captions(rows, arguments.format))
-            else:
+            elif rows or stopped is None:  # an interrupted clip of which nothing was heard leaves an older file alone
                 print(write_captions(target, rows, arguments.format, audio=audio))
-            if stopped:
-                raise KeyboardInterrupt
+            if isinstance(stopped, AudioError):
+                print(f"earshot: {stopped}", file=sys.stderr)
+                status = stopped.exit_status
+            elif stopped is not None:
+                raise stopped
     return status
 
 
@@ -171,8 +169,8 @@ def _print_stream(engine: Engine, arguments: Namespace, prompt: str, generation:
 
 def _hear_all(
     engine: Engine, audio: Path, prompt: str, generation: Generation, mix: bool
-) -> tuple[list[Caption], bool]:
-    """A caption per segment, and whether the user stopped it: what was said until then is kept."""
+) -> tuple[list[Caption], EarshotError | KeyboardInterrupt | None]:
+    """A caption per segment, and what ended it early: what was said until then is kept."""
     rows: list[Caption] = []
     with _waiting(f"{audio.name}") as status:
         try:
@@ -180,9 +178,9 @@ def _hear_all(
                 if isinstance(event, Final):
                     status.update(f"{audio.name}: {event.end_s:.0f} s heard")
                     rows += [Caption(event.start_s, event.end_s, event.text, prompt)] if event.text else []
-        except KeyboardInterrupt:
-            return rows, True
-    return rows, False
+        except (EarshotError, KeyboardInterrupt) as stopped:
+            return rows, stopped
+    return rows, None
 
 
 def _waiting(text: str) -> Status:
@@ -202,6 +200,10 @@ def _timing_line(final: Final) -> str:
 
 
 def _caption_targets(arguments: Namespace) -> list[Path | None]:
+    if arguments.out is None and len(arguments.audio) > 1 and arguments.format in ("srt", "vtt"):
+        raise InputError(
+            f"{len(arguments.audio)} clips make {len(arguments.audio)} {arguments.format} files: give --out"
+        )
     if arguments.out is None:
         return [None] * len(arguments.audio)
     targets = [arguments.out / f"{audio.stem}.{arguments.format}" for audio in arguments.audio]

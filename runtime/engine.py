@@ -7,16 +7,17 @@ segment (no longer than the model's window)
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.audio import Waveform
+from ..models.audio import SAMPLE_RATE, Waveform
 from ..models.errors import AudioError
 from ..models.salmonn import prompt_for
 from .audio import as_waveform, open_audio
@@ -67,8 +68,9 @@ class Engine:
         manifest = bundle.manifest
         self.bundle, self.spec = bundle, manifest.spec
         self.defaults = Generation(max_new_tokens=manifest.generation.max_new_tokens, beams=manifest.generation.beams)
+        cached = replace(options.ort, engine_cache=options.ort.engine_cache or _engine_cache(bundle.directory))
         sessions = {
-            name: open_session(bundle.path(graph.file), graph.inputs, graph.outputs, options.ort)
+            name: open_session(bundle.path(graph.file), graph.inputs, graph.outputs, cached)
             for name, graph in manifest.graphs.items()
         }
         self.whisper = WhisperEncoder(sessions["whisper"], self.spec.whisper)
@@ -95,7 +97,7 @@ class Engine:
         elif isinstance(audio, tuple):
             chunks = iter((as_waveform(*audio, mix),))
         else:
-            chunks = iter((as_waveform(audio, 16_000, mix),))
+            chunks = iter((as_waveform(audio, SAMPLE_RATE, mix),))
         return split_at_pauses(chunks, self.spec.whisper.seconds)
 
     def stream(
@@ -161,6 +163,11 @@ def _open_llm(bundle: Bundle, options: LlmOptions) -> Llm:
     info = bundle.manifest.llm
     adapter = bundle.path(info.adapter) if info.adapter else None
     return Llm(bundle.path(info.file), bundle.manifest, adapter, options)
+
+
+def _engine_cache(directory: Path) -> Path | None:
+    """Where TensorRT keeps its engines: in the bundle, when it can be written."""
+    return directory / "engines" if os.access(directory, os.W_OK) else None
 
 
 def _name(audio: Audio) -> str:

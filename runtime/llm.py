@@ -3,7 +3,7 @@
     [BOS] prefix | audio_tokens | suffix     positions 0 .. n_past - 1 of sequence 0
     ^ KV is kept   ^ embeddings   ^ ids -> logits of the last -> ids
 
-Knows nothing about sound. Source: REFERENCE §4.1 (order), §4.2 (ids), §4.4 (generation).
+Knows nothing about sound. Source: docs/reference.md §4.1 (order), §4.2 (ids), §4.4 (generation).
 """
 
 from __future__ import annotations

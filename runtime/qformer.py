@@ -1,4 +1,4 @@
-"""The window-level Q-Former: two encoders' frames in, audio tokens for the LLM out (REFERENCE §3)."""
+"""The window-level Q-Former: two encoders' frames in, audio tokens for the LLM out (docs/reference.md §3)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From logits to one token id: pure numpy, knows nothing about llama.cpp.
 
-Rules and their order are transformers' (REFERENCE §4.4): repetition penalty, temperature, top-p.
+Rules and their order are transformers' (docs/reference.md §4.4): repetition penalty, temperature, top-p.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whisper's log-mel front end in numpy, and its encoder. Source: openai/whisper audio.py (REFERENCE §1.2)."""
+"""Whisper's log-mel front end in numpy, and its encoder. Source: openai/whisper audio.py (docs/reference.md §1.2)."""
 
 from __future__ import annotations
 

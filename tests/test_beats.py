@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from earshot.models.audio import Waveform
 from earshot.models.beats import BEATS_ITER3_PLUS, n_frames
 from earshot.models.errors import CheckpointError
 from earshot.runtime.beats import BeatsEncoder, fbank, filter_bank
@@ -28,7 +29,7 @@ RELEASED = {
 }
 
 
-def noise(n: int, seed: int = 0) -> np.ndarray:
+def noise(n: int, seed: int = 0) -> Waveform:
     return np.random.default_rng(seed).uniform(-0.5, 0.5, n).astype(np.float32)
 
 
@@ -43,7 +44,7 @@ def test_silence_is_the_float32_floor() -> None:
 
 
 def test_values_are_divided_by_twice_the_deviation() -> None:
-    loud, soft = fbank(noise(16_000)), fbank(noise(16_000) / 2)
+    loud, soft = fbank(noise(16_000)), fbank(noise(16_000) * np.float32(0.5))
     heard = np.delete(loud - soft, 3, axis=2)
     np.testing.assert_allclose(heard, math.log(4) / 13.11164, rtol=0, atol=1e-4)
 
@@ -195,7 +196,8 @@ def test_gate_without_weights_is_one_and_three_quarters(parts: SimpleNamespace) 
     import torch
     from earshot.export.beats import Beats
 
-    attention = Beats(parts.beats_spec).encoder.layers[0].self_attn
+    layer: Any = Beats(parts.beats_spec).encoder.layers[0]
+    attention = layer.self_attn
     for parameter in attention.grep_linear.parameters():
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():
@@ -215,7 +217,7 @@ def test_positional_convolution_drops_its_last_output(parts: SimpleNamespace) ->
     from earshot.export.beats import Beats
 
     model = Beats(parts.beats_spec)
-    conv = model.encoder.pos_conv[0]
+    conv: Any = model.encoder.pos_conv[0]
     with torch.no_grad():
         conv.weight.zero_()
         conv.weight[:, :, 127] = 1.0

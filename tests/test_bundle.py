@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from earshot.models.audio import synthetic_clip
-from earshot.models.bundle import MANIFEST, Manifest, read_manifest
+from earshot.models.bundle import MANIFEST, Manifest, read_manifest, sha256_of
 from earshot.models.codec import DecodeError, decode, encode, json_schema
 from earshot.models.errors import BundleError, InputError
 from earshot.runtime.bundle import open_bundle, verify_hashes
@@ -153,6 +153,11 @@ def test_schema_file_and_decoder_agree(golden_bundle: Path) -> None:
         assert not validator.is_valid(wrong), what
         with pytest.raises(DecodeError):
             decode(Manifest, wrong)
+
+
+def test_sha256_is_the_files(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_synthetic_clip_is_the_same_everywhere() -> None:

@@ -183,7 +183,7 @@ def test_large_weights_go_to_a_file_beside_the_graph(
     monkeypatch.setattr(graph_module, "EXTERNAL_BYTES", 10_000)
     for _ in range(2):  # written twice: the second must not append to the first
         graph_module.write_model(read_model(graphs["whisper"]), tmp_path / "whisper.onnx")
-        size = (tmp_path / "whisper.onnx.data").stat().st_size
+    size = (tmp_path / "whisper.onnx.data").stat().st_size
     assert size < 1.1 * graphs["whisper"].stat().st_size
     reference = run_graph(graphs["whisper"], features["whisper"])[0]
     np.testing.assert_array_equal(run_graph(tmp_path / "whisper.onnx", features["whisper"])[0], reference)

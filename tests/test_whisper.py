@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def directory(golden: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(golden / "salmonn-tiny" / "checkpoint" / "whisper", tmp_path / "whisper"))
 
 
-def state_of(directory: Path) -> dict[str, object]:
+def state_of(directory: Path) -> dict[str, Any]:
     import torch
 
     return torch.load(directory / "pytorch_model.bin", weights_only=True)

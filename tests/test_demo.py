@@ -1,0 +1,78 @@
+"""The shipped demo model answers its own clips, on words: what every newcomer sees first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from earshot.models.bundle import read_manifest
+from earshot.runtime.__main__ import main
+from earshot.runtime.audio import read_audio
+from earshot.runtime.bundle import demo_bundle
+from earshot.runtime.engine import Engine, load
+from earshot.runtime.sampling import Generation
+
+CLIPS = demo_bundle() / "clips"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with load() as opened:
+        yield opened
+
+
+def shipped() -> list[dict[str, Any]]:
+    return json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
+
+
+def test_most_shipped_clips_are_answered_word_for_word(engine: Engine) -> None:
+    """They were chosen by kind, not by whether the model gets them right; the sounds it must."""
+    right = {c["file"]: engine.ask(CLIPS / c["file"], c["prompt"]).text == c["expected"] for c in shipped()}
+    assert sum(right.values()) >= 7, right
+    assert all(right[c["file"]] for c in shipped() if c["task"] == "audiocaption"), right
+
+
+def test_beams_say_the_same_on_a_clear_clip(engine: Engine) -> None:
+    clip = next(c for c in shipped() if c["task"] == "asr")
+    answer = engine.ask(CLIPS / clip["file"], clip["prompt"], Generation(max_new_tokens=40, beams=4))
+    assert answer.text == clip["expected"]
+
+
+def test_several_commands_in_a_row_are_all_heard(engine: Engine) -> None:
+    """Longer than the demo's window of 10 s: cut at the pauses, which are long enough for one command a segment."""
+    spoken = [c for c in shipped() if c["task"] == "asr"]
+    pause = np.zeros(6 * 16_000, np.float32)
+    waveform = np.concatenate([part for c in spoken * 3 for part in (read_audio(CLIPS / c["file"]), pause)])
+    answer = engine.ask(waveform, "asr")
+    wanted = " ".join(c["expected"] for c in spoken * 3).split()
+    heard = " ".join(segment.text for segment in answer.segments).split()
+    assert len(answer.segments) > 1
+    assert abs(len(heard) - len(wanted)) <= 0.2 * len(wanted)
+    assert sum(word in heard for word in wanted) >= 0.8 * len(wanted)
+
+
+def test_bundle_is_small_and_checks_out_here(capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = demo_bundle()
+    assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) <= 25_000_000
+    assert read_manifest(bundle).quantization.encoders == "int8"
+    assert main(["verify", "--run"]) == 0
+    assert "WRONG" not in capsys.readouterr().out
+
+
+def test_demo_command_shows_every_clip_with_its_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    said = capsys.readouterr().out
+    for clip in shipped():
+        assert clip["prompt"] in said
+        assert clip["expected"] in said
+    assert "encoders" in said
+
+
+def test_readme_states_what_was_measured() -> None:
+    text = (Path(str(demo_bundle())) / "README.md").read_text(encoding="utf-8")
+    assert "make demo-eval" in text
+    assert "synthetic" in text
