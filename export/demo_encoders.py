@@ -6,6 +6,7 @@ The heads that teach them, letters and tags, are thrown away; BEATs' stays in it
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,8 @@ _TAG_FRAMES = 256  # fbank frames a tag is learned from: 2.6 s
 
 def new_whisper(d_model: int = 192, n_layers: int = 4) -> WhisperEncoder:
     """An untrained encoder of 2 million weights that reads 10 s."""
-    config = WhisperConfig(
+    whisper_config: Any = WhisperConfig  # its signature does not show all of its fields
+    config = whisper_config(
         d_model=d_model,
         encoder_layers=n_layers,
         encoder_attention_heads=4,

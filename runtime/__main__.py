@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from ..models.errors import EarshotError, RunError, missing_package
 
@@ -84,11 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
     return commands.COMMANDS[arguments.command](arguments)
 
 
+def _print_what_can_be_shown(stream: object) -> None:
+    """A terminal that cannot show a character gets its code, and the rest."""
+    if isinstance(stream, io.TextIOWrapper):
+        cast("io.TextIOWrapper[io.BufferedWriter]", stream).reconfigure(errors="backslashreplace")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character still gets the rest
+    _print_what_can_be_shown(sys.stdout)
     try:
         return run(arguments)
     except EarshotError as error:
@@ -98,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("earshot: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains at exit
         return 0
 
 
