@@ -45,6 +45,7 @@ class ReferenceLlm:
                 layer.load_state_dict(self._layer(n, layer), assign=True)
                 out = layer(x, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
                 x = out[0] if isinstance(out, tuple) else out
+                self.weights.close()  # pages of a mapped shard count as ours until then
                 progress(n + 1, self.spec.n_layers)
             norm = LlamaRMSNorm(self.spec.hidden, self.spec.rms_norm_eps)
             norm.weight = torch.nn.Parameter(self.weights.get("model.norm.weight").float())
