@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .cores import cpu_quota, usable_cores
+
 Status = Literal["ok", "warning", "broken"]
 IMPORT_SECONDS = 60.0  # a child that needs longer to import a package hangs
 LOW_MEMORY_GB = 1.0  # the demo bundle and its working memory fit in this; a 7B model needs 5 and more
@@ -76,12 +78,9 @@ def run_doctor(as_json: bool = False) -> int:
 
 def _cores() -> Finding:
     n_cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n_cores
-    text = f"{usable} of {n_cores} usable"
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
-        if quota != "max":
-            text += f", limited to the time of {int(quota) / int(period):.1f}"
+    text = f"{usable_cores()} of {n_cores} usable"
+    if (quota := cpu_quota()) is not None:
+        text += f", limited to the time of {quota:.1f}"
     return Finding("cores", "ok", text)
 
 

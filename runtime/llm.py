@@ -8,7 +8,6 @@ Knows nothing about sound. Source: docs/reference.md §4.1 (order), §4.2 (ids),
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..models.bundle import Manifest
 from ..models.errors import BundleError, InputError, RunError
 from ..models.llm import LlmSpec
 from .beam import BeamRule, beam_search
+from .cores import usable_cores
 from .detokenizer import Detokenizer, detokenize
 from .llama import Adapter, Context, Model
 from .sampling import Generation, forbid, log_softmax, penalize, sample
@@ -35,8 +35,7 @@ def default_threads() -> int:
 
     llama.cpp's threads spin while they wait for each other: all are slow when one has to share its core.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, usable_cores() - 1)
 
 
 @dataclass(frozen=True)
@@ -205,6 +204,11 @@ class Llm:
     def _check_prefix(self) -> tuple[int, ...]:
         expected = self._manifest.prompt.prefix_ids
         ids = (self._model.bos, *self.tokenize(self._manifest.prompt.prefix))
+        if self._manifest.prompt.eos_id not in self.eos:
+            raise BundleError(
+                f"{self._model.path} does not stop at token {self._manifest.prompt.eos_id}, as the manifest says: "
+                "they are of different exports"
+            )
         if ids != expected:
             raise BundleError(
                 f"{self._model.path} tokenizes the prompt's start as {list(ids)}, but the manifest says"
@@ -232,7 +236,12 @@ class Llm:
         if self.options.n_ctx is not None and cells > context.n_ctx:
             raise InputError(_no_room(n_prompt, generation, context.n_ctx))
         if cells > context.n_ctx or sequences > context.n_sequences:
-            self._open_context(max(cells, context.n_ctx), max(sequences, context.n_sequences))
+            old = context.n_ctx, context.n_sequences
+            try:
+                self._open_context(max(cells, old[0]), max(sequences, old[1]))
+            except RunError:
+                self._open_context(*old)  # a smaller question can still be asked
+                raise
 
     def _open_context(self, n_ctx: int, n_sequences: int) -> None:
         if self._context is not None:

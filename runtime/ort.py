@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from onnxruntime import OrtValue
 from ..models.beats import axis_profiles
 from ..models.bundle import TensorInfo
 from ..models.errors import BundleError, InputError, RunError
+from .cores import usable_cores
 
 ort: Any = onnxruntime  # it has no types of its own
 
@@ -136,7 +136,7 @@ def _start(name: str) -> str | None:
 def _create(path: Path, provider: str, inputs: Sequence[TensorInfo], options: OrtOptions) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
-    settings.intra_op_num_threads = options.threads or _cores()
+    settings.intra_op_num_threads = options.threads or usable_cores()
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # two graphs share the cores
     if not path.is_file():
         raise BundleError(f"{path} is missing: the bundle is not whole")
@@ -197,13 +197,6 @@ def _value(value: NDArray[np.float32] | OrtValue) -> OrtValue:
     if isinstance(value, OrtValue):
         return value
     return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value, dtype=np.float32))
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ import pytest
 from earshot.models.bundle import Manifest, read_manifest
 from earshot.models.errors import BundleError, InputError, RunError
 from earshot.models.salmonn import TASKS, prompt_halves
+from earshot.runtime.cores import cpu_quota
 from earshot.runtime.llama import Context, Floats, Ints
 from earshot.runtime.llm import Llm, LlmOptions, default_threads
 from earshot.runtime.sampling import Generation
@@ -358,3 +359,10 @@ class TestFaults:
 
     def test_a_core_is_left_to_others(self) -> None:
         assert default_threads() >= 1
+
+    def test_a_containers_quota_counts(self, tmp_path: Path) -> None:
+        (tmp_path / "cpu.max").write_text("150000 100000")
+        assert cpu_quota(tmp_path / "cpu.max") == 1.5
+        (tmp_path / "cpu.max").write_text("max 100000")
+        assert cpu_quota(tmp_path / "cpu.max") is None
+        assert cpu_quota(tmp_path / "no file") is None
