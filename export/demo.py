@@ -2,9 +2,10 @@
 
 Stages, in order: `corpus` (synthetic speech and sounds), `tokenizer`, `llm` (text alone), `whisper` (CTC), `beats`
 (sound tags), `bridge` (Q-Former, projection and LoRA, all else frozen), `joint` (the LLM's own weights too: LoRA of
-rank 8 is little for so small an LLM), `write` (the official checkpoint formats) and `judge` (marks). Each one continues
-where it was stopped; a finished one returns at once. A stage that trains can also run under torchrun, one process per
-core: `torchrun --nproc-per-node 2 -m earshot.export.demo --threads 1 --stage whisper ...`
+rank 8 is little for so small an LLM), `write` (the official checkpoint formats) and `judge` (marks). Each continues
+where it was stopped; a finished one returns at once. With `--start CHECKPOINT_DIR` they begin with what a finished
+model knows, and the stages `llm`, `beats` and `bridge` may be left out. A stage that trains can also run under
+torchrun, one process per core: `torchrun --nproc-per-node 2 -m earshot.export.demo --threads 1 --stage whisper ...`
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from peft import PeftModel
 from torch import distributed, nn
 
 from ..models.errors import EarshotError, InputError
-from . import demo_bridge, demo_encoders, demo_llm
+from . import demo_bridge, demo_encoders, demo_llm, demo_start
 from .beats import Beats
 from .demo_clips import Rendered, read_corpus, write_corpus
 from .demo_init import look_at_neighbours
 from .demo_judge import Judge, report
+from .demo_lessons import train_bridge
 from .demo_schedule import Trainer
+from .demo_views import read_views, write_views
 from .demo_write import lora_state, trained_state, write_checkpoint
 
+_STARTED = ("llm", "beats", "bridge")  # stages whose work a finished checkpoint holds whole
 STAGES = ("corpus", "tokenizer", "llm", "whisper", "beats", "bridge", "joint", "write", "judge")
 MINUTES = {"llm": 50.0, "whisper": 25.0, "beats": 13.0, "bridge": 14.0, "joint": 16.0}
 """Training time by stage, as the shipped model took: llm and beats on one core, the others on two."""
@@ -48,6 +52,8 @@ class Options:
     clips: int = 14_000
     seed: int = 0
     threads: int = 2
+    start: Path | None = None
+    """A finished checkpoint to begin with."""
     scale: float = 1.0
     """Factor on every stage's minutes."""
     minutes: dict[str, float] = field(default_factory=lambda: dict(MINUTES))
@@ -64,6 +70,9 @@ class Demo:
         self.predictor = demo_encoders.new_predictor(self.beats)
         self.llm = demo_llm.new_llm()
         self.bridge = demo_bridge.Bridge()
+        if options.start:
+            demo_start.load_encoders(options.start, self.whisper, self.beats, self.predictor)
+            demo_start.load_llm(options.start, self.llm)
 
     def run(self, stage: str) -> None:
         """Run or continue one stage."""
@@ -106,7 +115,8 @@ class Demo:
         demo_llm.train_llm(self._trainer("llm", {"llm": self.llm}, rate=6e-4), self.tokenizer, self.llm)
 
     def _whisper(self) -> None:
-        look_at_neighbours(self.whisper, self._some_mel())
+        if not self.options.start:
+            look_at_neighbours(self.whisper, self._some_mel())
         trainer = self._trainer("whisper", {"whisper": self.whisper, "letters": self.letters}, rate=6e-4)
         demo_encoders.train_whisper(trainer, self.whisper, self.letters, self.clips)
 
@@ -129,8 +139,11 @@ class Demo:
 
     def _train_bridge(self, stage: str, model: PeftModel, rate: float) -> None:
         trainer = self._trainer(stage, {"bridge": self.bridge, "llm": model}, rate)
-        features = demo_bridge.compute_features(self.work / "features", self.clips, self.whisper, self.beats)
-        demo_bridge.train_bridge(trainer, self.bridge, model, self.tokenizer, self.clips, features)
+        part = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+        write_views(self.work / "views", self.clips, self.whisper, self.letters, self.beats, part)
+        if distributed.is_initialized():
+            distributed.barrier()
+        train_bridge(trainer, self.bridge, model, self.tokenizer, read_views(self.work / "views"))
 
     def _write(self) -> None:
         model = self._load_all("joint")
@@ -146,19 +159,23 @@ class Demo:
     def _load_all(self, stage: str) -> PeftModel:
         self._load_frozen()
         model = demo_bridge.with_lora(self.llm)
+        if self.options.start:
+            demo_start.load_bridge(self.options.start, self.bridge, model)
         self._load(stage, {"bridge": self.bridge, "llm": model})
         return model
 
     def _load_frozen(self) -> None:
-        self._load("whisper", {"whisper": self.whisper})
+        self._load("whisper", {"whisper": self.whisper, "letters": self.letters})
         self._load("beats", {"beats": self.beats, "predictor": self.predictor})
         self._load("llm", {"llm": self.llm})
-        for module in (self.whisper, self.beats, self.llm):
+        for module in (self.whisper, self.letters, self.beats, self.llm):
             module.eval().requires_grad_(False)
 
     def _load(self, stage: str, modules: dict[str, nn.Module]) -> None:
         path = self._path(stage)
         if not path.exists():
+            if self.options.start and stage in _STARTED:
+                return
             raise InputError(f"{path} is missing: run --stage {stage} first")
         state = torch.load(path, weights_only=True)
         for name, module in modules.items():
@@ -174,9 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
         distributed.init_process_group("gloo")
     try:
         options.work.mkdir(parents=True, exist_ok=True)
-        demo = Demo(options)
         for stage in stages:
-            demo.run(stage)
+            Demo(options).run(stage)  # anew: a stage may wrap or freeze what it was given
     except EarshotError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
@@ -190,6 +206,7 @@ def _parse(arguments: list[str] | None) -> tuple[Options, tuple[str, ...]]:
     parser = argparse.ArgumentParser(prog="python -m earshot.export.demo", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="corpus and training checkpoints, about 8 GB")
     parser.add_argument("--out", type=Path, required=True, help="directory for the finished checkpoint")
+    parser.add_argument("--start", type=Path, help="a finished checkpoint to begin with")
     parser.add_argument("--stage", choices=("all", *STAGES), default="all")
     parser.add_argument("--clips", type=int, default=Options.clips, help="training clips (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -197,7 +214,7 @@ def _parse(arguments: list[str] | None) -> tuple[Options, tuple[str, ...]]:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every stage's training time")
     given = parser.parse_args(arguments)
     stages = STAGES if given.stage == "all" else (given.stage,)
-    return Options(given.work, given.out, given.clips, given.seed, given.threads, given.scale), stages
+    return Options(given.work, given.out, given.clips, given.seed, given.threads, given.start, given.scale), stages
 
 
 if __name__ == "__main__":

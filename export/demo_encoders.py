@@ -21,6 +21,7 @@ from .beats import Beats
 from .demo_clips import Rendered
 from .demo_features import Frames
 from .demo_schedule import Trainer
+from .whisper import encode
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 WINDOW_FRAMES = 1000  # mel frames: 10 s
@@ -47,16 +48,6 @@ def new_whisper(d_model: int = 192, n_layers: int = 4) -> WhisperEncoder:
     return WhisperEncoder(config)
 
 
-def encode(encoder: WhisperEncoder, log_mel: Tensor) -> Tensor:
-    """[B, 80, n] -> [B, n // 2, d]: the encoder over any number of frames up to its window."""
-    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(log_mel)))).transpose(1, 2)
-    x = x + encoder.embed_positions.weight[: x.shape[1]]
-    for layer in encoder.layers:
-        out = layer(x, None)
-        x = out[0] if isinstance(out, tuple) else out
-    return encoder.layer_norm(x)
-
-
 def train_whisper(trainer: Trainer, encoder: WhisperEncoder, head: nn.Linear, clips: list[Rendered]) -> None:
     """CTC over letters, on windows about as long as their clips; a few steps hear all 10 s or a long silence first.
 
@@ -71,8 +62,10 @@ def train_whisper(trainer: Trainer, encoder: WhisperEncoder, head: nn.Linear, cl
         group, n_frames, lead = _window(*batches.pop(), rng)
         mel = torch.from_numpy(np.stack([_after_silence(clip, n_frames, lead) for clip in group]))
         targets = [spell(clip.utterance.text if clip.utterance else "") for clip in group]
+        if rng.random() < _AUGMENTED:
+            mel = augment(mel, generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = encode(encoder, augment(mel, generator) if rng.random() < _AUGMENTED else mel)
+            hidden = encode(encoder, mel)
         trainer.step(ctc_loss(head(hidden.float()), targets))
 
 

@@ -14,9 +14,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from ..models import demo_corpus as corpus
 from ..models.demo_corpus import Example
 from .beats import Beats
-from .demo_bridge import N_WINDOWS, SPEC, Bridge, prompt_ids
+from .demo_bridge import N_WINDOWS, SPEC, Bridge
 from .demo_clips import Rendered, render
-from .demo_encoders import WINDOW_FRAMES, encode
+from .demo_encoders import WINDOW_FRAMES
+from .demo_lessons import prompt_ids
+from .whisper import encode
 
 _BATCH, _MAX_NEW_TOKENS = 32, 48
 
@@ -57,7 +59,8 @@ class Judge:
         for row, clip in enumerate(clips):
             tokens = self.beats(torch.from_numpy(clip.fbank)[None])[0][:used]
             audio[row, : len(tokens)], real[row, : len(tokens)] = tokens, 1.0
-        return self.bridge(speech, audio, real)
+        tokens = self.bridge(*(rows.flatten(0, 1) for rows in (speech, audio, real)))
+        return tokens.view(len(clips), N_WINDOWS, SPEC.d_llm)
 
     def _generate(self, task: str, audio_tokens: Tensor) -> list[str]:
         before, after = prompt_ids(task, self.tokenizer)

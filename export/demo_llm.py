@@ -19,7 +19,7 @@ from ..models import demo_corpus as corpus
 from ..models.demo_sounds import SOUND_NAMES, caption
 from ..models.demo_text import SLOT_NAMES, Utterance, sample_utterance, vocabulary
 from ..models.demo_words import word_list
-from ..models.salmonn import prompt_for, prompt_halves
+from ..models.salmonn import prompt_halves
 from .demo_schedule import Trainer
 
 VOCAB = 1536
@@ -37,7 +37,7 @@ def train_tokenizer(path: Path, seed: int = 1) -> None:
     rng = random.Random(seed)
     lines = [sample_utterance(rng, "train").text for _ in range(3000)]
     lines += [word for word in sorted(vocabulary()) for _ in range(30)]
-    lines += [text for task in _all_tasks() for text in prompt_halves(prompt_for(task)) for _ in range(60)]
+    lines += [text for task in _all_tasks() for text in prompt_halves(corpus.task_prompt(task)) for _ in range(60)]
     lines += [caption(name) for name in SOUND_NAMES for _ in range(20)]
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
@@ -93,7 +93,7 @@ def text_example(rng: random.Random, tokenizer: sentencepiece.SentencePieceProce
     utterance = _utterance(rng) if kind in ("speech", "both") else None
     clip = corpus.Clip(_NO_SOUND, utterance, sound=sound)
     task = corpus.training_task(clip, rng)
-    before, after = (tokenizer.encode(half) for half in prompt_halves(prompt_for(task)))
+    before, after = (tokenizer.encode(half) for half in prompt_halves(corpus.task_prompt(task)))
     heard = _pieces(utterance.text, rng, tokenizer) if utterance else []
     ambient = tokenizer.encode(f"[{sound}]") if sound else []
     answer = [*tokenizer.encode(corpus.expected_answer(utterance, sound, task)), 2]

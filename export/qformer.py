@@ -218,15 +218,15 @@ def load_qformer(
     return LoadedQFormer(spec, ln_speech, ln_audio, reference, tuple(unknown))
 
 
-def export_qformer(module: FoldedQFormer, n_positions: int, path: Path) -> None:
-    """Write qformer.onnx in float32, for speech of n_positions frames and audio of any length."""
+def export_qformer(module: FoldedQFormer, path: Path) -> None:
+    """Write qformer.onnx in float32, for speech and audio of any length."""
     spec = module.spec
     inputs = {
-        SPEECH_INPUT: torch.zeros(1, n_positions, spec.d_speech),
+        SPEECH_INPUT: torch.zeros(1, 1000, spec.d_speech),
         AUDIO_INPUT: torch.zeros(1, 248, spec.d_audio),
     }
-    outputs = {OUTPUT: (1, spec.n_windows(n_positions), spec.d_llm)}
-    save_graph(module, inputs, outputs, path, dynamic={AUDIO_INPUT: {1: "n_tokens"}})
+    outputs = {OUTPUT: (1, "n_windows", spec.d_llm)}
+    save_graph(module, inputs, outputs, path, {SPEECH_INPUT: {1: "n_positions"}, AUDIO_INPUT: {1: "n_tokens"}})
 
 
 def _needed(n_layers: int) -> tuple[str, ...]:

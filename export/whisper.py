@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -24,14 +25,26 @@ _PREFIXES = ("model.encoder.", "encoder.")
 
 
 class SpeechEncoder(nn.Module):
-    """log_mel [1, n_mels, n_frames] -> speech [1, n_positions, d_model], ln_speech applied: the graph."""
+    """log_mel [1, n_mels, 2 n] -> speech [1, n, d_model], ln_speech applied: the graph, for any n up to n_positions."""
 
     def __init__(self, encoder: WhisperEncoder, ln_speech: nn.LayerNorm) -> None:
         super().__init__()
         self.encoder, self.ln_speech = encoder, ln_speech
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        return self.ln_speech(self.encoder(log_mel).last_hidden_state)
+        return self.ln_speech(encode(self.encoder, log_mel))
+
+
+def encode(encoder: WhisperEncoder, log_mel: Tensor) -> Tensor:
+    """log_mel [B, n_mels, 2 n] -> [B, n, d_model], for any n up to n_positions.
+
+    transformers' own forward insists on the whole window; fewer frames are what `--context short` hears.
+    """
+    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(log_mel)))).transpose(1, 2)
+    x = x + encoder.embed_positions.weight[: x.shape[1]]
+    for layer in encoder.layers:
+        x = layer(x, None)
+    return encoder.layer_norm(x)
 
 
 def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
@@ -61,8 +74,9 @@ def export_whisper(encoder: WhisperEncoder, ln_speech: nn.LayerNorm, spec: Whisp
     save_graph(
         SpeechEncoder(encoder, ln_speech),
         {INPUT: example},
-        {OUTPUT: (1, spec.n_positions, spec.d_model)},
+        {OUTPUT: (1, "n_positions", spec.d_model)},
         path,
+        {INPUT: {2: "mel_frames"}},
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .audio import SAMPLE_RATE
-
 WIN_LENGTH = 400  # samples, 25 ms
 HOP_LENGTH = 160  # samples, 10 ms
 N_FFT = 512
@@ -45,12 +43,3 @@ def n_frames(n_samples: int) -> int:
 
 
 BEATS_ITER3_PLUS = BeatsSpec(d_model=768, n_layers=12, n_heads=12, d_ffn=3072, d_patch=512)
-
-PROFILE_SECONDS = (1, 10, 30)  # shortest, usual and longest clip: what TensorRT is told about the dynamic axes
-
-
-def axis_profiles() -> dict[str, tuple[int, int, int]]:
-    """(least, usual, most) length of each dynamic axis of the graphs, for clips of PROFILE_SECONDS."""
-    frames = [n_frames(seconds * SAMPLE_RATE) for seconds in PROFILE_SECONDS]
-    tokens = [BEATS_ITER3_PLUS.n_tokens(n) for n in frames]
-    return {"n_frames": (frames[0], frames[1], frames[2]), "n_tokens": (tokens[0], tokens[1], tokens[2])}

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from . import beats, qformer, whisper
+from .audio import SAMPLE_RATE
 from .codec import DecodeError, decode, encode
 from .errors import BundleError
 from .salmonn import SalmonnSpec
@@ -181,15 +184,32 @@ class Manifest:
 def graph_interfaces(spec: SalmonnSpec) -> dict[str, GraphInfo]:
     """The interface every graph must have, from the spec alone."""
     w, b, q = spec.whisper, spec.beats, spec.qformer
-    speech = TensorInfo("speech", (1, w.n_positions, w.d_model))
-    audio = TensorInfo("audio", (1, "n_tokens", b.d_model))
-    log_mel = TensorInfo("log_mel", (1, w.n_mels, w.n_frames))
-    fbank = TensorInfo("fbank", (1, "n_frames", 128))
-    audio_tokens = TensorInfo("audio_tokens", (1, spec.n_audio_tokens, q.d_llm))
+    speech = TensorInfo(whisper.OUTPUT, (1, "n_positions", w.d_model))
+    audio = TensorInfo(beats.OUTPUT, (1, "n_tokens", b.d_model))
+    log_mel = TensorInfo(whisper.INPUT, (1, w.n_mels, "mel_frames"))
+    fbank = TensorInfo(beats.INPUT, (1, "n_frames", beats.N_MELS))
+    audio_tokens = TensorInfo(qformer.OUTPUT, (1, "n_windows", q.d_llm))
     return {
         "whisper": GraphInfo("whisper.onnx", (log_mel,), (speech,)),
         "beats": GraphInfo("beats.onnx", (fbank,), (audio,)),
         "qformer": GraphInfo("qformer.onnx", (speech, audio), (audio_tokens,)),
+    }
+
+
+def axis_profiles(longest_s: float = 30.0) -> dict[str, tuple[int, int, int]]:
+    """(least, usual, most) length of each dynamic axis of the graphs' inputs, for clips of 1, 10 and longest_s seconds.
+
+    What TensorRT is told. Whisper's usual length is its longest: it hears padded clips, unless asked for short ones.
+    """
+    seconds = (1.0, min(10.0, longest_s), longest_s)
+    frames = [beats.n_frames(int(s * SAMPLE_RATE)) for s in seconds]
+    tokens = [beats.BEATS_ITER3_PLUS.n_tokens(n) for n in frames]
+    positions = [int(s * whisper.FRAME_RATE) for s in (1.0, longest_s, longest_s)]
+    return {
+        "mel_frames": (2 * positions[0], 2 * positions[1], 2 * positions[2]),
+        "n_positions": (positions[0], positions[1], positions[2]),
+        "n_frames": (frames[0], frames[1], frames[2]),
+        "n_tokens": (tokens[0], tokens[1], tokens[2]),
     }
 
 
@@ -207,11 +227,16 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a bundle, checked against the schema. Raises BundleError."""
     path = directory / MANIFEST
-    if not path.is_file():
-        raise BundleError(f"{directory} is not an Earshot bundle: it has no {MANIFEST}; make one with earshot-export")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with readable(path):
+            if not path.is_file():
+                raise BundleError(
+                    f"{directory} is not an Earshot bundle: it has no {MANIFEST}; make one with earshot-export"
+                )
+            document = json.loads(path.read_text(encoding="utf-8"))
+    except BundleError:
+        raise
+    except ValueError as error:
         raise BundleError(f"{path} cannot be read as JSON ({error}): copy the bundle again") from None
     _check_version(document, path)
     try:
@@ -269,9 +294,11 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     root = directory.resolve()
     for entry in manifest.files:
         path = inside(root, entry.path)
-        if not path.is_file():
-            raise BundleError(f"{directory} lacks {entry.path}: copy the bundle again")
-        size = path.stat().st_size
+        with readable(path):
+            if not path.is_file():
+                raise BundleError(f"{directory} lacks {entry.path}: copy the bundle again")
+            size = path.stat().st_size
+            path.open("rb").close()
         if size != entry.size:
             raise BundleError(
                 f"{entry.path} in {directory} has {size} bytes instead of {entry.size}: copy the bundle again"
@@ -282,8 +309,19 @@ def check_hashes(directory: Path, manifest: Manifest, progress: Callable[[int], 
     """Every listed file has its sha256. Raises BundleError for the first that has not."""
     check_files(directory, manifest)
     for entry in manifest.files:
-        if sha256_of(directory / entry.path, progress) != entry.sha256:
+        with readable(directory / entry.path):
+            digest = sha256_of(directory / entry.path, progress)
+        if digest != entry.sha256:
             raise BundleError(f"{entry.path} in {directory} was altered (sha256 differs): copy the bundle again")
+
+
+@contextmanager
+def readable(path: Path) -> Generator[None]:
+    """A file of a bundle that the system does not let us read becomes a BundleError."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}): check its permissions and its disk") from None
 
 
 def inside(root: Path, relative: str) -> Path:
@@ -295,18 +333,13 @@ def inside(root: Path, relative: str) -> Path:
     return path
 
 
-def file_entry(directory: Path, name: str) -> FileEntry:
-    """Size and sha256 of one file."""
+def file_entry(directory: Path, name: str, progress: Callable[[int], None] | None = None) -> FileEntry:
+    """Size and sha256 of one file; progress is told bytes read."""
     path = directory / name
-    return FileEntry(name, path.stat().st_size, sha256_of(path))
+    return FileEntry(name, path.stat().st_size, sha256_of(path, progress))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes manifest.json."""
     text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def with_files(manifest: Manifest, directory: Path, names: tuple[str, ...]) -> Manifest:
-    """The manifest with size and sha256 of every file."""
-    return replace(manifest, files=tuple(file_entry(directory, name) for name in sorted(names)))

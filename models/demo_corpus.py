@@ -6,7 +6,9 @@ words (`demo_text.split_of`), so any seed of evaluation draws sentences that wer
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +22,12 @@ from .demo_text import SLOT_NAMES, Utterance, sample_utterance
 from .salmonn import prompt_for
 
 MAX_SECONDS = 10.0
-TASKS = ("asr", "audiocaption", "audio_speech_description", "slot_filling", "speech_query", "keywords")
-"""The tasks of SALMONN's evaluation that the demo model knows."""
+TASKS = ("asr", "audiocaption", "audio_speech_description", "slot_filling", "speech_query", "keywords", "intent")
+"""The tasks of SALMONN's evaluation that the demo model knows, and one of our own."""
+INTENT_PROMPT = "Give the action, the device and the room as JSON."
 NO_SLOT = "none"
+_ACTION = re.compile("(?:please |could you )?(turn on|turn off|start|stop|reset|dim|open|close|lock|unlock|set)")
+_TALLEST = 1.14  # training slows and deepens voices by at most this factor
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,13 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """The prompt's words, as SALMONN puts them."""
-        return prompt_for(self.task)
+        """The prompt's words."""
+        return task_prompt(self.task)
+
+
+def task_prompt(task: str) -> str:
+    """A task's prompt, as SALMONN puts it, or our own for 'intent'."""
+    return INTENT_PROMPT if task == "intent" else prompt_for(task)
 
 
 def expected_answer(utterance: Utterance | None, sound: str | None, task: str) -> str:
@@ -59,6 +69,8 @@ def expected_answer(utterance: Utterance | None, sound: str | None, task: str) -
         return _describe(utterance is not None, scene)
     if name == "audio_speech_description":
         return _describe_both(utterance.text if utterance else None, scene)
+    if name == "intent":
+        return intent(utterance)
     if utterance is None:
         return "" if name == "asr" else "nobody is speaking" if name == "speech_query" else NO_SLOT
     if name == "slot_filling":
@@ -66,23 +78,35 @@ def expected_answer(utterance: Utterance | None, sound: str | None, task: str) -
     return {"asr": utterance.text, "speech_query": utterance.answer, "keywords": utterance.keywords}[name]
 
 
+def intent(utterance: Utterance | None) -> str:
+    """A command to a device as JSON, 'none' for what the speech does not say."""
+    slots = utterance.slots if utterance else {}
+    device = slots.get("device", NO_SLOT)
+    verb = _ACTION.match(utterance.text) if utterance and device != NO_SLOT else None
+    found = {"action": verb[1] if verb else NO_SLOT, "device": device, "room": slots.get("room", NO_SLOT)}
+    return json.dumps(found)
+
+
 def training_clip(seed: int) -> Clip:
-    """A random clip for training: a training sentence by a training voice, a sound, both, or almost silence."""
+    """A random clip for training: one or two training sentences by a training voice, a sound, both, or no sound."""
     rng, generator = random.Random(seed), np.random.default_rng(seed)
-    kind = rng.choices(("speech", "both", "sound", "nothing"), (0.62, 0.22, 0.12, 0.04))[0]
+    kind = rng.choices(("speech", "two", "both", "sound", "nothing"), (0.5, 0.14, 0.2, 0.11, 0.05))[0]
     if kind == "nothing":
         return Clip(quiet_clip(generator))
     if kind == "sound":
         return sound_clip(rng.choice(sounds.SOUND_NAMES), generator)
     utterance, voice = sample_utterance(rng, "train"), speech.training_voice(rng)
     clean = speech.speak(utterance.text, voice, rng)
+    if kind == "two":
+        utterance, clean = _and_another(utterance, clean, voice, rng)
     spoken = Clip(disturb(clean, generator), utterance, voice.label)
     return over_sound(spoken, rng.choice(sounds.SOUND_NAMES), generator) if kind == "both" else spoken
 
 
 def training_task(clip: Clip, rng: random.Random) -> str:
-    """A task to ask about a training clip; slots that the sentence fills are asked more often than others."""
-    name = rng.choices(TASKS, (0.4, 0.12, 0.12, 0.18, 0.1, 0.08))[0]
+    """A task to ask about a training clip; slots that the sentence fills are asked more often, intents of commands."""
+    commanded = clip.utterance is not None and "device" in clip.utterance.slots
+    name = rng.choices(TASKS, (0.25, 0.09, 0.09, 0.18, 0.22, 0.09, 0.4 if commanded else 0.04))[0]
     if name != "slot_filling":
         return name
     filled = tuple(clip.utterance.slots) if clip.utterance else ()
@@ -141,6 +165,18 @@ def query_examples(n: int, seed: int, task: str = "speech_query") -> Iterator[Ex
         yield Example(clip, task, expected_answer(clip.utterance, None, task))
 
 
+def intent_examples(n: int, seed: int) -> Iterator[Example]:
+    """`n` held-out commands to a device, by training voices, to be answered as JSON."""
+    index = 0
+    while n > 0:
+        clip = held_out_clip("seen", index, seed + 4)
+        index += 1
+        if clip.utterance is None or "device" not in clip.utterance.slots:
+            continue
+        yield Example(clip, "intent", intent(clip.utterance))
+        n -= 1
+
+
 def named_sound(description: str) -> str | None:
     """The class of demo_sounds.SOUND_NAMES that a description names, or None."""
     return next((name for name in sounds.SOUND_NAMES if sounds.caption(name) in description), None)
@@ -160,18 +196,36 @@ def over_sound(spoken: Clip, name: str, generator: np.random.Generator) -> Clip:
     return Clip(speech.set_peak(mixed, generator.uniform(0.2, 0.9)), spoken.utterance, spoken.voice, name)
 
 
+def joined(first: Utterance, second: Utterance) -> Utterance:
+    """Two sentences heard as one: both answers, and the slots that only one of them fills."""
+    shared = first.slots.keys() & second.slots.keys()
+    slots = {name: value for name, value in (first.slots | second.slots).items() if name not in shared}
+    return Utterance(f"{first.text} {second.text}", f"{first.answer} and {second.answer}", slots)
+
+
+def _and_another(
+    first: Utterance, clean: Waveform, voice: speech.Voice, rng: random.Random
+) -> tuple[Utterance, Waveform]:
+    """The sentence and, after a pause, another one; the first alone where both would not fit."""
+    second = sample_utterance(rng, "train")
+    pause = np.zeros(int(rng.uniform(0.05, 1.2) * SAMPLE_RATE), np.float32)
+    both = np.concatenate([clean, pause, speech.speak(second.text, voice, rng)])
+    longest = (MAX_SECONDS - 1.0) * SAMPLE_RATE / _TALLEST
+    return (joined(first, second), both) if len(both) < longest else (first, clean)
+
+
 def quiet_clip(generator: np.random.Generator) -> Waveform:
-    """Nothing to hear: digital silence or faint noise, 1 to 6 s."""
+    """Nothing to hear: digital silence or noise from faint to loud, 1 to 6 s."""
     n = int(generator.uniform(1.0, 6.0) * SAMPLE_RATE)
     hiss = speech.add_noise(np.full(n, 1e-9, np.float32), generator, 0.0)
-    level = generator.choice((0.0, 10 ** generator.uniform(-3.5, -1.0)))
+    level = generator.choice((0.0, 10 ** generator.uniform(-3.5, -0.3)))
     return speech.set_peak(hiss, float(level))
 
 
 def disturb(waveform: Waveform, generator: np.random.Generator) -> Waveform:
     """Speech as training hears it: another size of speaker, a room, noise and a level, each at random."""
     if generator.random() < 0.5:
-        rate = int(SAMPLE_RATE * generator.uniform(0.88, 1.14)) // 50 * 50
+        rate = int(SAMPLE_RATE * generator.uniform(1 / _TALLEST, 1.24)) // 50 * 50
         waveform = speech.resample(waveform, rate, SAMPLE_RATE)
     if generator.random() < 0.25:
         waveform = speech.reverberate(waveform, generator, generator.uniform(0.1, 0.5))

@@ -11,12 +11,13 @@ from .beats import BEATS_ITER3_PLUS, BeatsSpec
 from .errors import InputError
 from .llm import SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec, LoraSpec
 from .qformer import QFormerSpec
-from .whisper import WHISPER_LARGE_V2, WhisperSpec
+from .whisper import FRAME_RATE, HOP_LENGTH, WHISPER_LARGE_V2, WhisperSpec
 
 FAMILY = "salmonn"
 PREFIX = "USER: <Speech>"
 SUFFIX = "</Speech> {prompt}\nASSISTANT:"
 MAX_NEW_TOKENS = 200
+SAMPLES_PER_POSITION = 2 * HOP_LENGTH
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class SalmonnSpec:
     qformer: QFormerSpec
     llm: LlmSpec
     lora: LoraSpec
+
+    def positions_for(self, n_samples: int) -> int:
+        """Whisper frames that whole Q-Former windows need to hear a clip; at least a second, at most all."""
+        needed = max(-(-n_samples // SAMPLES_PER_POSITION), round(FRAME_RATE))
+        steps = -(-(needed - self.qformer.window) // self.qformer.stride)
+        return min(self.qformer.window + steps * self.qformer.stride, self.whisper.n_positions)
 
     @property
     def n_audio_tokens(self) -> int:
@@ -75,6 +82,15 @@ TASKS = {
     "speaker_diarization_asr": "Please recognize each speaker and transcribe their speech content.",
 }
 """SALMONN's 25 evaluation prompts, misprints included; `{}` is filled by what follows a colon: `slot_filling:room`."""
+
+
+_TRANSCRIPTIONS = frozenset(TASKS[name] for name in ("asr", "asr_zh", "asr_de", "lyrics_recognition"))
+_LEAST_TOKENS, _TOKENS_PER_SECOND = 16, 12.0  # fast speech has 4 words a second, and a word up to 3 tokens
+
+
+def token_budget(prompt: str, seconds: float) -> int | None:
+    """How many tokens a transcription of so much audio can have; more are invented. None for other prompts."""
+    return _LEAST_TOKENS + int(_TOKENS_PER_SECOND * seconds) if prompt in _TRANSCRIPTIONS else None
 
 
 def prompt_for(task_or_prompt: str) -> str:
