@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..models.errors import EarshotError, missing_package
-
-LLM_TYPES = ("f32", "f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0")
+from ..models.llm import LLM_TYPES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,15 +23,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
-    files = salmonn.add_argument_group("files (local paths; nothing is downloaded)")
+    files = salmonn.add_argument_group("files (local paths; with --download, ids of Hugging Face models too)")
     files.add_argument("--whisper", type=Path, required=True, metavar="DIR", help="whisper-large-v2, HF directory")
     files.add_argument("--beats", type=Path, required=True, metavar="FILE", help="BEATs_iter3_plus ... cpt2.pt")
     files.add_argument("--vicuna", type=Path, required=True, metavar="DIR", help="13B: v1.1, 7B: v1.5, HF directory")
     files.add_argument("--salmonn", type=Path, required=True, metavar="FILE", help="salmonn_v1.pth, salmonn_7b_v0.pth")
     files.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="directory to make; must not exist")
+    files.add_argument("--download", action="store_true", help="fetch what is given as an id; else nothing is fetched")
     precision = salmonn.add_argument_group("precision")
     precision.add_argument("--encoders", choices=("fp32", "fp16", "int8"), default="int8")
-    precision.add_argument("--llm", choices=LLM_TYPES, default="q4_k_m")
+    precision.add_argument("--llm", choices=tuple(LLM_TYPES), default="q4_k_m")
     precision.add_argument(
         "--lora",
         choices=("merged", "adapter", "both"),
@@ -71,11 +71,16 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Exports what the arguments ask for. Raises EarshotError."""
     try:
+        from .bundle import refuse_existing
+        from .hub import local_path
         from .progress import Progress
         from .salmonn import LICENCES, SalmonnExport, export_salmonn
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
-    options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet")}
+    refuse_existing(arguments.out)
+    options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
+    for role in ("whisper", "beats", "vicuna", "salmonn"):
+        options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
     options["licence"] = tuple(arguments.licence or LICENCES)
     with Progress(enabled=not arguments.quiet) as progress:
         manifest = export_salmonn(SalmonnExport(**options), progress.report)

@@ -14,20 +14,22 @@ import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..models.bundle import (
+    MANIFEST,
     FileEntry,
     Manifest,
     check_hashes,
+    file_entry,
     read_manifest,
-    sha256_of,
-    with_files,
     write_manifest,
 )
-from ..models.codec import encode
+from ..models.codec import decode, encode
 from ..models.errors import InputError, RunError
+from .progress import Report, counter, no_report
 
 RECORD = "parts.json"
 LOCK = ".lock"
@@ -36,8 +38,8 @@ LOCK = ".lock"
 class Staging:
     """The directory in which a bundle grows. Use as a context manager: it holds the lock."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, report: Report = no_report) -> None:
+        self.out, self._report = out, report
         self.directory = out.with_name(out.name + ".partial")
         self._parts: dict[str, dict[str, Any]] = {}
         self._lock: int | None = None
@@ -46,13 +48,19 @@ class Staging:
         refuse_existing(self.out)
         with disk_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR)
+            self._lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             os.close(self._lock)
             raise InputError(
                 f"another export is writing {self.out} now: wait for it, or choose another --out"
+            ) from None
+        except OSError as error:
+            self._parts = self._read_record()
+            self.__exit__()
+            raise InputError(
+                f"{self.directory} cannot be locked ({error.strerror}): choose an --out on a local disk"
             ) from None
         self._parts = self._read_record()
         return self
@@ -70,35 +78,37 @@ class Staging:
         """
         with disk_errors(self.directory):
             kept = self._parts.get(name)
-            if kept and kept["key"] == key and self._whole(kept["files"]):
+            if kept and kept["key"] == key and self._whole(name, kept["files"]):
                 return kept["note"]
             self._drop(name)
             files, note = build(self.directory)
-            entries = [encode(FileEntry(f, *_size_and_hash(self.directory / f))) for f in files]
+            entries = [encode(entry) for entry in self._entries(name, files)]
             self._parts[name] = {"key": key, "files": entries, "note": note}
             self._write_record()
             return json.loads(json.dumps(note))
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Writes the manifest, checks the whole, renames it into place; returns the manifest with its files."""
-        names = tuple(entry["path"] for part in self._parts.values() for entry in part["files"])
+        entries = [decode(FileEntry, entry) for part in self._parts.values() for entry in part["files"]]
+        complete = replace(manifest, files=tuple(sorted(entries, key=lambda entry: entry.path)))
         with disk_errors(self.directory):
-            complete = with_files(manifest, self.directory, names)
             write_manifest(self.directory, complete)
-            check_hashes(self.directory, read_manifest(self.directory))
-            for name in os.listdir(self.directory):
-                if name not in {*names, "manifest.json"}:
-                    _remove(self.directory / name)
+            tick = counter(self._report, "verify bundle", sum(entry.size for entry in entries))
+            check_hashes(self.directory, read_manifest(self.directory), tick)
+            for name in set(os.listdir(self.directory)) - {MANIFEST, *(entry.path for entry in entries)}:
+                _remove(self.directory / name)
             self.directory.rename(self.out)
         return complete
 
-    def _whole(self, entries: list[dict[str, Any]]) -> bool:
-        return all(
-            (path := self.directory / e["path"]).is_file()
-            and path.stat().st_size == e["size"]
-            and sha256_of(path) == e["sha256"]
-            for e in entries
-        )
+    def _entries(self, name: str, files: tuple[str, ...]) -> tuple[FileEntry, ...]:
+        tick = counter(self._report, f"hash {name}", sum((self.directory / file).stat().st_size for file in files))
+        return tuple(file_entry(self.directory, file, tick) for file in files)
+
+    def _whole(self, name: str, kept: list[dict[str, Any]]) -> bool:
+        sizes = {entry["path"]: entry["size"] for entry in kept}
+        if any(not (path := self.directory / f).is_file() or path.stat().st_size != s for f, s in sizes.items()):
+            return False
+        return [encode(entry) for entry in self._entries(name, tuple(sizes))] == kept
 
     def _drop(self, name: str) -> None:
         for entry in self._parts.pop(name, {"files": []})["files"]:
@@ -121,10 +131,6 @@ def refuse_existing(out: Path) -> None:
     """An export never touches what is already there. Raises InputError."""
     if out.exists():
         raise InputError(f"{out} exists already: choose another --out, or remove it first")
-
-
-def _size_and_hash(path: Path) -> tuple[int, str]:
-    return path.stat().st_size, sha256_of(path)
 
 
 def _remove(path: Path) -> None:

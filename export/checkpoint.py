@@ -132,6 +132,12 @@ def open_weights(source: Path) -> Weights:
     return Weights(source)
 
 
+def weight_files(source: Path) -> list[Path]:
+    """The files `Weights` reads: the index, where there is one, and the shards. Raises CheckpointError."""
+    index = next((source / name for name in _INDEX_FILES if (source / name).is_file()), None)
+    return [*([] if index is None else [index]), *_weight_files(source)]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; raises CheckpointError when it is missing or is not one."""
     _require_file(path)
@@ -175,6 +181,7 @@ def _indexed_files(index: Path) -> list[Path]:
 def _open_shard(path: Path) -> Any:
     if path.suffix in TORCH_SUFFIXES:
         return tensors_of(load_torch(path))
+    _require_file(path)
     try:
         return safe_open(str(path), framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
@@ -201,5 +208,9 @@ def _is_zip(path: Path) -> bool:
 
 
 def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file: check the path")
+    try:
+        if path.is_file():
+            return path.open("rb").close()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+    raise CheckpointError(f"{path} is not a file: check the path")

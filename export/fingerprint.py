@@ -15,6 +15,7 @@ import torch
 from ..models.errors import CheckpointError
 from ..models.llm import VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec
 from .checkpoint import Weights
+from .hub import model_name
 
 HASHED = (
     "model.norm.weight",
@@ -76,7 +77,7 @@ def fingerprint(spec: LlmSpec, weights: Weights, directory: Path, name_or_path: 
     small = {name: weights.get(name).detach().to(torch.float32) for name in HASHED}
     digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in small.items()}
     mean = float(small[HASHED[0]].mean())
-    name = directory.resolve().name
+    name = model_name(directory)
     return Fingerprint(name, name_or_path, spec.rms_norm_eps, spec.max_positions, mean, digests)
 
 

@@ -12,9 +12,7 @@ import gguf
 import numpy as np
 
 from ..models.errors import CheckpointError, InputError
-
-Progress = Callable[[str, int, int], None]
-"""Told (stage, done, total) after each tensor."""
+from .progress import Report
 
 ARCHITECTURE = "llama"
 LORA_SCALE = "earshot.lora_scale"  # what is merged into the weights; 0 for the base alone
@@ -35,11 +33,7 @@ class Tensor:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Tells nobody."""
-
-
-def write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: Iterable[Tensor], stage: str, tell: Progress) -> None:
+def write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: Iterable[Tensor], stage: str, tell: Report) -> None:
     """Header, then tensor after tensor, never two in memory. Raises InputError when the disk is full."""
     listed = list(tensors)
     for tensor in listed:

@@ -6,9 +6,10 @@ import ast
 import logging
 import tempfile
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..models.bundle import GraphInfo, TensorInfo
 from ..models.errors import InputError, RunError
+from .progress import Report, counter, no_report
 
 OPSET = 20  # Gelu and LayerNormalization are single operators; the newest that TensorRT 10's parser reads
 EXTERNAL_BYTES = 1 << 30  # larger graphs keep their weights in <name>.onnx.data
@@ -131,7 +133,9 @@ class Int8Report:
     n_layers: int  # that could be int8
 
 
-def to_int8(path_in: Path, path_out: Path, feeds: Sequence[Arrays], budget: float) -> Int8Report:
+def to_int8(
+    path_in: Path, path_out: Path, feeds: Sequence[Arrays], budget: float, report: Report = no_report
+) -> Int8Report:
     """Write a copy whose linear layers have int8 weights, per channel, and quantize their input as it comes.
 
     Each layer's own error is measured on `feeds` (real features); the worst are left in float until the
@@ -139,43 +143,40 @@ def to_int8(path_in: Path, path_out: Path, feeds: Sequence[Arrays], budget: floa
     7 bits: x86 without VNNI adds pairs of products in 16 bits and would overflow with 8.
     Raises RunError when the budget cannot be met with at least one layer in int8.
     """
-    ranked = rank_layers(path_in, feeds)
-    reference = [run_graph(path_in, feed)[0] for feed in feeds]
-    left = 0
-    while left < len(ranked):
+    ranked = rank_layers(path_in, feeds, report)
+    trials = range(0, len(ranked), max(1, len(ranked) // 16))
+    tick = counter(report, f"{path_out.stem} to int8", len(feeds) + len(trials) * (1 + len(feeds)))
+    reference = _run_each(path_in, feeds, tick)
+    for left in trials:
         names = tuple(ranked)[:left]
         _quantize(path_in, path_out, [name for name in ranked if name not in names])
-        error = _joint_error([run_graph(path_out, feed)[0] for feed in feeds], reference)
+        tick(1)
+        error = _joint_error(_run_each(path_out, feeds, tick), reference)
         if error <= budget:
             _require_int8(path_out)
             return Int8Report(error, names, len(ranked))
-        left += max(1, len(ranked) // 16)
     path_out.unlink(missing_ok=True)
     raise RunError(f"{path_in.name} cannot be int8 within a relative error of {budget}: export it as fp16")
 
 
-def rank_layers(path: Path, feeds: Sequence[Arrays]) -> dict[str, float]:
+def rank_layers(path: Path, feeds: Sequence[Arrays], report: Report = no_report) -> dict[str, float]:
     """Linear layers and the relative rms error int8 makes in each alone on these feeds, worst first.
 
     Raises RunError when the graph has no linear layer.
     """
-    model = read_model(path)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    layers = {
-        node.name: (node.input[0], numpy_helper.to_array(weights[node.input[1]]))
-        for node in model.graph.node
-        if node.op_type == "MatMul" and _is_layer(weights.get(node.input[1]))
-    }
+    layers = _linear_layers(read_model(path))
     if not layers:
         raise RunError(f"{path.name} has no linear layer to quantize")
     worst: dict[str, float] = dict.fromkeys(layers, 0.0)
     names = sorted({source for source, _ in layers.values()})
-    for group in (names[i : i + _TAPPED] for i in range(0, len(names), _TAPPED)):
-        for feed in feeds:
-            seen = dict(zip(group, _tap(path, group, feed), strict=True))
-            for name, (source, weight) in layers.items():
-                if source in seen:
-                    worst[name] = max(worst[name], _layer_error(seen[source], weight))
+    groups = [names[i : i + _TAPPED] for i in range(0, len(names), _TAPPED)]
+    tick = counter(report, f"layers of {path.name.split('.')[0]}", len(feeds) * len(layers))
+    for group, feed in product(groups, feeds):
+        seen = dict(zip(group, _tap(path, group, feed), strict=True))
+        for name, (source, weight) in layers.items():
+            if source in seen:
+                worst[name] = max(worst[name], _layer_error(seen[source], weight))
+                tick(1)
     return dict(sorted(worst.items(), key=lambda item: -item[1]))
 
 
@@ -286,8 +287,27 @@ def _full_precision_nodes(graph: onnx.GraphProto) -> set[str]:
     return full
 
 
+def _linear_layers(model: onnx.ModelProto) -> dict[str, tuple[str, NDArray[np.float32]]]:
+    """Name -> (name of its input, a copy of its weight), so that the rest of the model need not be kept."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {
+        node.name: (node.input[0], numpy_helper.to_array(weights[node.input[1]]))
+        for node in model.graph.node
+        if node.op_type == "MatMul" and _is_layer(weights.get(node.input[1]))
+    }
+
+
 def _is_layer(weight: onnx.TensorProto | None) -> bool:
     return weight is not None and len(weight.dims) == 2 and min(weight.dims) >= _SMALLEST_LAYER
+
+
+def _run_each(path: Path, feeds: Sequence[Arrays], tick: Callable[[int], None]) -> list[NDArray[np.float32]]:
+    """The first output on each feed."""
+    outputs: list[NDArray[np.float32]] = []
+    for feed in feeds:
+        outputs.append(run_graph(path, feed)[0])
+        tick(1)
+    return outputs
 
 
 def _tap(path: Path, names: list[str], feed: Arrays) -> list[NDArray[np.float32]]:

@@ -19,21 +19,20 @@ import torch
 
 from ..models.bundle import ADAPTER_FILE, LLM_FILE
 from ..models.errors import CheckpointError, InputError
-from ..models.llm import LlmSpec
+from ..models.llm import LLM_TYPES, LlmSpec
 from .checkpoint import Weights, open_weights, read_json
 from .fingerprint import Fingerprint, check_base, fingerprint
 from .gguf_file import (
     ARCHITECTURE,
     LORA_SCALE,
-    Progress,
     Tensor,
-    no_progress,
     require_room,
     rotary_rows,
     write_tensors,
 )
 from .lora import Lora, require_fit, write_adapter
-from .quantize import DIRECT, FILE_TYPES, quantize, require_type
+from .progress import Report, no_report
+from .quantize import DIRECT, quantize, require_type
 from .tokenizer import Vocabulary, read_vocabulary
 
 LoraMode = Literal["merged", "adapter", "both"]
@@ -101,7 +100,7 @@ def export_llm(
     lora_scale: float | None = None,
     n_threads: int = 1,
     force: bool = False,
-    progress: Progress = no_progress,
+    progress: Report = no_report,
     verbose: bool = False,
 ) -> list[Path]:
     """Write llm.gguf and, for mode adapter or both, lora.gguf into the directory `out`; returns their paths.
@@ -143,7 +142,7 @@ def write_gguf(
     path: Path,
     quantization: str,
     merge: tuple[Lora, float] | None = None,
-    progress: Progress = no_progress,
+    progress: Report = no_report,
 ) -> None:
     """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way."""
     writer = gguf.GGUFWriter(None, ARCHITECTURE)
@@ -161,7 +160,7 @@ def _quantized(
     quantization: str,
     merge: tuple[Lora, float] | None,
     n_threads: int,
-    progress: Progress,
+    progress: Report,
     verbose: bool,
 ) -> None:
     passing = path.with_name(path.stem + ".f16.gguf.part")
@@ -221,7 +220,7 @@ def _add_metadata(writer: gguf.GGUFWriter, llm: Llm, quantization: str, lora_sca
     spec = llm.spec
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(llm.fingerprint.directory)
-    writer.add_file_type(FILE_TYPES[quantization])
+    writer.add_file_type(LLM_TYPES[quantization].ftype)
     writer.add_vocab_size(spec.vocab)
     writer.add_context_length(spec.max_positions)
     writer.add_embedding_length(spec.hidden)

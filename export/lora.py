@@ -14,7 +14,8 @@ import torch
 
 from ..models.errors import CheckpointError, InputError
 from ..models.llm import TARGETS, LlmSpec, LoraSpec
-from .gguf_file import ARCHITECTURE, Progress, Tensor, no_progress, rotary_rows, write_tensors
+from .gguf_file import ARCHITECTURE, Tensor, rotary_rows, write_tensors
+from .progress import Report, no_report
 
 PREFIX = "llama_model.base_model.model.model.layers."
 _KEY = re.compile(re.escape(PREFIX) + r"(\d+)\.self_attn\.(\w+)\.lora_([AB])\.default\.weight$")
@@ -96,7 +97,7 @@ def require_fit(lora: Lora, spec: LlmSpec, where: str) -> None:
             )
 
 
-def write_adapter(path: Path, lora: Lora, spec: LlmSpec, progress: Progress = no_progress) -> None:
+def write_adapter(path: Path, lora: Lora, spec: LlmSpec, progress: Report = no_report) -> None:
     """Write the LoRA as a GGUF adapter in float32.
 
     llama.cpp adds `factor * alpha / rank * b @ a`, where factor is what llama_set_adapters_lora is given. For

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..models import beats, whisper
 from ..models.audio import SAMPLE_RATE, Waveform, synthetic_clip
 from ..models.bundle import Manifest, ParityReport, SelfCheck, StageError
-from ..models.errors import RunError
+from ..models.errors import InputError
+from ..models.llm import LLM_TYPES
 from ..models.salmonn import TASKS, SalmonnSpec
 from ..models.whisper import WhisperSpec
 from ..runtime.audio import read_audio
@@ -28,14 +30,13 @@ from ..runtime.ort import OrtOptions
 from ..runtime.selfcheck import N_TOKENS, STAGES, expected_stage, greedy_ids, stage_outputs
 from ..runtime.whisper import log_mel
 from .graph import Arrays, compare
+from .progress import Report, counter
 from .reference import ReferenceLlm
 
 REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
 SEED, SECONDS = 7, 3.0
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 8e-2}  # relative rms of a stage against the torch reference
 SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2}  # against the same graphs on another machine
-AGREEMENT = {"f32": 0.9, "f16": 0.9, "q8_0": 0.85, "q6_k": 0.8, "q5_k_m": 0.7, "q4_k_m": 0.6, "q4_0": 0.5}
-"""Smallest share of greedy tokens that the torch reference would have chosen too."""
 
 
 @dataclass(frozen=True)
@@ -59,45 +60,50 @@ def features(spec: WhisperSpec) -> dict[str, list[Arrays]]:
     """What the encoders read of the clips: graph name -> one feed per clip."""
     heard = clips(spec).values()
     return {
-        "whisper": [{"log_mel": log_mel(clip, spec)} for clip in heard],
-        "beats": [{"fbank": fbank(clip)} for clip in heard],
+        "whisper": [{whisper.INPUT: log_mel(clip, spec)} for clip in heard],
+        "beats": [{beats.INPUT: fbank(clip)} for clip in heard],
     }
 
 
 def check_parity(
-    directory: Path, manifest: Manifest, reference: Reference, report: Callable[[str, int, int], None]
+    directory: Path, manifest: Manifest, reference: Reference, report: Report
 ) -> tuple[ParityReport, SelfCheck]:
-    """Runs both; raises RunError where the bundle is further from the reference than its precision explains."""
+    """Runs both. What is too far from the reference is only measured here: `refuse_beyond_tolerance` judges."""
     options = EngineOptions(OrtOptions(provider="cpu"), LlmOptions(n_gpu_layers=0, kv_type="f32"))
     with Engine(Bundle(directory, manifest), options) as engine:
-        stages = _compare_stages(engine, manifest, reference)
+        stages = _compare_stages(engine, manifest, reference, report)
         agreement, n_tokens = _token_agreement(engine, reference, lambda d, n: report("check language model", d, n))
         check = _self_check(engine, manifest)
     return ParityReport(stages, agreement, n_tokens), check
 
 
 def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
-    """Raises RunError for the first stage, or the language model, that is too far from the reference."""
+    """Raises InputError for the first stage, or the language model, that is too far from the reference."""
     for stage in parity.stages:
         if not stage.relative_rms <= stage.tolerance:
-            raise RunError(
+            raise InputError(
                 f"{stage.stage} differs from the torch reference by {stage.relative_rms:.2%} on {stage.clip}, "
                 f"allowed is {stage.tolerance:.2%} at {manifest.quantization.encoders}: choose --encoders fp16 or fp32"
             )
-    wanted = AGREEMENT[manifest.quantization.llm]
+    wanted = LLM_TYPES[manifest.quantization.llm].agreement
     differing = round((1 - parity.token_agreement) * parity.n_tokens)
     if differing > max(1, (1 - wanted) * parity.n_tokens):  # one may be a near tie
-        raise RunError(
+        raise InputError(
             f"only {parity.token_agreement:.0%} of the tokens at {manifest.quantization.llm} are the torch reference's "
             f"and {wanted:.0%} are needed: choose a larger --llm type"
         )
 
 
-def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference) -> tuple[StageError, ...]:
+def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference, report: Report) -> tuple[StageError, ...]:
     tolerance = TOLERANCE[manifest.quantization.encoders]
     errors: list[StageError] = []
-    for name, clip in clips(manifest.spec.whisper).items():
-        found, wanted = stage_outputs(engine, clip), _reference_outputs(reference, manifest.spec, clip)
+    heard = clips(manifest.spec.whisper)
+    tick = counter(report, "check encoders", 2 * len(heard))
+    for name, clip in heard.items():
+        found = stage_outputs(engine, clip)
+        tick(1)
+        wanted = _reference_outputs(reference, manifest.spec, clip)
+        tick(1)
         for stage in STAGES:
             max_abs, relative_rms = compare(found[stage], wanted[stage])
             errors.append(StageError(stage, name, max_abs, relative_rms, tolerance))
@@ -109,7 +115,7 @@ def _reference_outputs(reference: Reference, spec: SalmonnSpec, clip: Waveform) 
         speech = reference.whisper(torch.from_numpy(log_mel(clip, spec.whisper)))
         audio = reference.beats(torch.from_numpy(fbank(clip)))
         tokens = reference.qformer(speech, audio)[0]
-    return {"speech": speech.numpy(), "audio": audio.numpy(), "audio_tokens": tokens.numpy()}
+    return dict(zip(STAGES, (speech.numpy(), audio.numpy(), tokens.numpy()), strict=True))
 
 
 def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[int, int], None]) -> tuple[float, int]:

@@ -1,8 +1,12 @@
-"""A progress bar for a person who waits."""
+"""A progress bar for a person who waits, and what is told to it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+
+Report = Callable[[str, int, int], None]
+"""Told (stage, done, total) as the work goes on."""
 
 WIDTH = 30
 
@@ -32,3 +36,21 @@ class Progress:
             sys.stderr.write("\r" + line.ljust(len(self._shown)))
             sys.stderr.flush()
             self._shown = line
+
+
+def no_report(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def counter(report: Report, stage: str, total: int) -> Callable[[int], None]:
+    """Reports 0 now, and the sum of what it is called with each time; nothing when there is nothing to do."""
+    done = 0
+
+    def add(n: int) -> None:
+        nonlocal done
+        done += n
+        report(stage, done, total)
+
+    if total:
+        add(0)
+    return add

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from ..models.errors import InputError, RunError
-from .gguf_file import Progress, complete_or_absent, no_progress, require_room
+from ..models.llm import LLM_TYPES
+from .gguf_file import complete_or_absent, require_room
+from .progress import Report, no_report
 
 DIRECT = ("f32", "f16")  # written as they are; everything else goes through the quantizer
-FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18}
-"""llama.cpp's llama_ftype of each type."""
 
 MAX_BUFFER = 512 << 20  # bytes of rows in memory at once; llama.cpp's own default is 8 GiB
 NO_ROOM = 64 << 20  # less free disk than this when the quantizer failed: the disk was the reason
@@ -31,7 +31,7 @@ def quantize(
     target: Path,
     quantization: str,
     n_threads: int = 1,
-    progress: Progress = no_progress,
+    progress: Report = no_report,
     verbose: bool = False,
 ) -> None:
     """Write `target` from an f16 or f32 `source`; llama.cpp's log goes to stderr when verbose.
@@ -59,12 +59,12 @@ def quantize(
 
 
 def require_type(quantization: str) -> None:
-    """Raises InputError for a type that is not one of FILE_TYPES."""
-    if quantization not in FILE_TYPES:
-        raise InputError(f"{quantization!r} is not a type of GGUF weights: choose {', '.join(FILE_TYPES)}")
+    """Raises InputError for a type that is not one of LLM_TYPES."""
+    if quantization not in LLM_TYPES:
+        raise InputError(f"{quantization!r} is not a type of GGUF weights: choose {', '.join(LLM_TYPES)}")
 
 
-def _run(command: list[str], stage: str, progress: Progress, verbose: bool) -> None:
+def _run(command: list[str], stage: str, progress: Report, verbose: bool) -> None:
     last = ""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace") as job:
@@ -114,7 +114,7 @@ def main() -> int:
 
     llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
     options = llama_cpp.llama_model_quantize_default_params()
-    options.nthread, options.ftype = int(n_threads), FILE_TYPES[quantization]
+    options.nthread, options.ftype = int(n_threads), LLM_TYPES[quantization].ftype
     options.max_buf_size = MAX_BUFFER
     if llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.pointer(options)):
         return 1

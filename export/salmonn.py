@@ -17,6 +17,7 @@ from typing import Any
 import sentencepiece
 import torch
 
+from ..models import beats, qformer, whisper
 from ..models.bundle import (
     ADAPTER_FILE,
     LLM_FILE,
@@ -31,7 +32,6 @@ from ..models.bundle import (
     SelfCheck,
     SourceFile,
     graph_interfaces,
-    sha256_of,
 )
 from ..models.codec import decode, encode
 from ..models.errors import CheckpointError
@@ -42,10 +42,13 @@ from .bundle import Staging, refuse_existing
 from .checkpoint import load_section
 from .fingerprint import check_base
 from .graph import Arrays, to_fp16, to_int8
+from .hub import model_name
 from .llm import Llm, LoraMode, export_llm, read_llm
 from .lora import Lora, read_lora, require_fit
+from .progress import Report
 from .qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from .reference import ReferenceLlm
+from .sources import hash_sources, salmonn_sources, stat_key
 from .whisper import SpeechEncoder, export_whisper, load_whisper
 
 INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
@@ -55,7 +58,6 @@ LICENCES = (
     "Whisper: MIT (OpenAI), Apache-2.0 (Hugging Face card)",
     "Vicuna: 13B v1.1 under LLaMA's non-commercial terms, 7B v1.5 under the Llama 2 community licence",
 )
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ def export_salmonn(options: SalmonnExport, report: Report) -> Manifest:
     """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
     refuse_existing(options.out)
     parts = open_parts(options)
-    with Staging(options.out) as staging:
-        sources = staging.part("sources", _stat_key(options), lambda _: ((), _hash_sources(options, report)))
+    files = salmonn_sources(options.whisper, options.beats, options.vicuna, options.salmonn)
+    with Staging(options.out, report) as staging:
+        sources = staging.part("sources", stat_key(files), lambda _: ((), encode(hash_sources(files, report))))
         versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime")]
         digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
         float_layers = _export_graphs(staging, parts, options, digest, report)
@@ -160,24 +163,26 @@ def _export_graphs(
     writers: dict[str, Callable[[Path], object]] = {
         "whisper": lambda path: export_whisper(parts.whisper.encoder, parts.whisper.ln_speech, spec.whisper, path),
         "beats": lambda path: export_beats(parts.beats.beats, parts.beats.ln_audio, path),
-        "qformer": lambda path: export_qformer(parts.qformer.folded(), spec.whisper.n_positions, path),
+        "qformer": lambda path: export_qformer(parts.qformer.folded(), path),
     }
     with torch.no_grad():
-        speech = [parts.whisper(torch.from_numpy(f["log_mel"])).numpy() for f in feeds["whisper"]]
-        audio = [parts.beats(torch.from_numpy(f["fbank"])).numpy() for f in feeds["beats"]]
-    feeds["qformer"] = [{"speech": s, "audio": a} for s, a in zip(speech, audio, strict=True)]
+        speech = [parts.whisper(torch.from_numpy(f[whisper.INPUT])).numpy() for f in feeds["whisper"]]
+        audio = [parts.beats(torch.from_numpy(f[beats.INPUT])).numpy() for f in feeds["beats"]]
+    feeds["qformer"] = [{qformer.SPEECH_INPUT: s, qformer.AUDIO_INPUT: a} for s, a in zip(speech, audio, strict=True)]
     float_layers: dict[str, tuple[str, ...]] = {}
     for done, (name, write) in enumerate(writers.items()):
         report(f"export {name}", done, len(writers))
         key = f"{digest} {options.encoders} {INT8_BUDGET} {encode(spec)}"
-        note = staging.part(name, key, lambda d, n=name, w=write: _write_graph(d, n, w, options.encoders, feeds[n]))
+        note = staging.part(
+            name, key, lambda d, n=name, w=write: _write_graph(d, n, w, options.encoders, feeds[n], report)
+        )
         if options.encoders == "int8":
             float_layers[name] = tuple(note["float_layers"])
     return float_layers
 
 
 def _write_graph(
-    directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays]
+    directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays], report: Report
 ) -> tuple[tuple[str, ...], Any]:
     path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
     note: dict[str, Any] = {"float_layers": []}
@@ -186,7 +191,7 @@ def _write_graph(
         if precision == "fp16":
             to_fp16(full, path)
         elif precision == "int8":
-            int8 = to_int8(full, path, feeds, INT8_BUDGET)
+            int8 = to_int8(full, path, feeds, INT8_BUDGET, report)
             note = {"float_layers": list(int8.float_layers), "error": int8.error}
     finally:
         for leftover in directory.glob(f"{name}.fp32.onnx*"):
@@ -287,33 +292,6 @@ def _piece_ids(path: Path, text: str) -> list[int]:
 
 def _said(value: object) -> str:
     """Paths by their last name: where a file lay on the exporting machine is nobody's business."""
-    return value.name if isinstance(value, Path) else str(value)
-
-
-def _source_files(options: SalmonnExport) -> list[tuple[str, Path]]:
-    named = (
-        ("whisper", options.whisper),
-        ("beats", options.beats),
-        ("vicuna", options.vicuna),
-        ("salmonn", options.salmonn),
-    )
-    return [
-        (role, path)
-        for role, place in named
-        for path in (sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place])
-        if place.is_file() or path.suffix in (".json", ".model", ".safetensors", ".bin")
-    ]
-
-
-def _stat_key(options: SalmonnExport) -> str:
-    return repr([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for _, p in _source_files(options)])
-
-
-def _hash_sources(options: SalmonnExport, report: Report) -> list[Any]:
-    files = _source_files(options)
-    total, done, found = sum(path.stat().st_size for _, path in files), 0, list[Any]()
-    for role, path in files:
-        found.append(encode(SourceFile(role, path.name, path.stat().st_size, sha256_of(path))))
-        done += path.stat().st_size
-        report("read sources", done, total)
-    return found
+    if isinstance(value, Path):
+        return model_name(value) if value.is_dir() else value.name
+    return str(value)

@@ -15,8 +15,7 @@ from typing import Any, cast
 
 import onnx
 
-from ..models.beats import axis_profiles
-from ..models.bundle import GraphInfo, TensorInfo
+from ..models.bundle import GraphInfo, TensorInfo, axis_profiles
 from ..models.errors import InputError, RunError
 from .graph import graph_info, read_model
 
@@ -38,6 +37,7 @@ class TensorRtOptions:
 
     fp16: bool = True
     workspace_bytes: int = 4 << 30  # scratch memory the builder may try kernels with
+    longest_s: float = 30.0  # the model's window: the engine takes clips up to it
     timing_cache: Path | None = None  # measured kernel times, reused by the next build on the same GPU
 
 
@@ -54,7 +54,7 @@ def build_engine(graph: Path, engine: Path, options: TensorRtOptions) -> None:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.fp16:
         config.set_flag(trt.BuilderFlag.FP16)
-    _add_profile(builder, config, graph_info(graph))
+    _add_profile(builder, config, graph_info(graph), options.longest_s)
     cache = _timing_cache(config, options.timing_cache)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -64,9 +64,9 @@ def build_engine(graph: Path, engine: Path, options: TensorRtOptions) -> None:
         _write(options.timing_cache, bytes(cache.serialize()))
 
 
-def profile_shapes(tensor: TensorInfo) -> tuple[tuple[int, ...], ...]:
+def profile_shapes(tensor: TensorInfo, longest_s: float = 30.0) -> tuple[tuple[int, ...], ...]:
     """Least, usual and largest shape of an input; all equal where no axis is dynamic."""
-    profiles = axis_profiles()
+    profiles = axis_profiles(longest_s)
     return tuple(
         tuple(profiles[size][which] if isinstance(size, str) else size for size in tensor.shape) for which in range(3)
     )
@@ -146,10 +146,10 @@ def _parse(trt: Any, builder: Any, logger: Any, graph: Path) -> Any:
     return network
 
 
-def _add_profile(builder: Any, config: Any, info: GraphInfo) -> None:
+def _add_profile(builder: Any, config: Any, info: GraphInfo, longest_s: float) -> None:
     profile = builder.create_optimization_profile()
     for tensor in info.inputs:
-        profile.set_shape(tensor.name, *profile_shapes(tensor))
+        profile.set_shape(tensor.name, *profile_shapes(tensor, longest_s))
     config.add_optimization_profile(profile)
 
 

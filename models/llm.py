@@ -9,16 +9,29 @@ from dataclasses import dataclass
 
 TARGETS = ("q_proj", "v_proj")  # peft's default for LLaMA, kept by SALMONN
 
-BITS_PER_WEIGHT = {
-    "f32": 32.0,
-    "f16": 16.0,
-    "q8_0": 8.5,
-    "q6_k": 6.5625,
-    "q5_k_m": 5.69,
-    "q4_k_m": 4.85,
-    "q4_0": 4.5,
+
+@dataclass(frozen=True)
+class LlmType:
+    """A way to keep the weights in a GGUF file."""
+
+    bits_per_weight: float
+    """Average; the _m mixtures as llama.cpp reports them for a 7B model."""
+    ftype: int
+    """llama.cpp's llama_ftype."""
+    agreement: float
+    """Smallest share of greedy tokens that the torch reference would have chosen too, below which no export is made."""
+
+
+LLM_TYPES = {
+    "f32": LlmType(32.0, 0, 0.99),
+    "f16": LlmType(16.0, 1, 0.98),
+    "q8_0": LlmType(8.5, 7, 0.85),
+    "q6_k": LlmType(6.5625, 18, 0.8),
+    "q5_k_m": LlmType(5.69, 17, 0.7),
+    "q4_k_m": LlmType(4.85, 15, 0.6),
+    "q4_0": LlmType(4.5, 2, 0.5),
 }
-"""Average bits per weight of each GGUF type; the _m mixtures as llama.cpp reports them for a 7B model."""
+"""Every type the exporter writes, most precise first."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,8 @@ class LlmSpec:
         return 2 * self.n_layers * self.d_kv * bytes_per_value * n_ctx
 
     def weight_bytes(self, quantization: str) -> int:
-        """Approximate size of the GGUF file at a type of BITS_PER_WEIGHT."""
-        return round(self.n_params * BITS_PER_WEIGHT[quantization] / 8)
+        """Approximate size of the GGUF file at one of LLM_TYPES."""
+        return round(self.n_params * LLM_TYPES[quantization].bits_per_weight / 8)
 
 
 @dataclass(frozen=True)

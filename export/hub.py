@@ -1,0 +1,74 @@
+"""Hugging Face ids in place of local paths: with --download only, and only the files that are read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..models.errors import EarshotError, InputError, RunError, missing_package
+
+_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SAFETENSORS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+_TORCH = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
+_WANTED = {
+    "whisper": ("config.json",),
+    "vicuna": ("config.json", "tokenizer.model"),
+    "beats": ("*.pt",),
+    "salmonn": ("*.pth",),
+}
+"""What an option reads beside the weights of a model directory."""
+
+
+def local_path(role: str, given: Path, download: bool, quiet: bool = False) -> Path:
+    """`given` when it exists or is no id; else, with `download`, where the model now lies on this machine.
+
+    role: whisper, beats, vicuna or salmonn. Raises InputError for an id without --download, or a model that is not
+    there; RunError when the download fails.
+    """
+    model = given.as_posix()
+    if given.exists() or not _ID.fullmatch(model):
+        return given
+    if not download:
+        raise InputError(f"{model} does not exist here: if it is a Hugging Face id, add --download to fetch it")
+    if role in ("beats", "salmonn"):
+        return _only_file(_fetch(model, _WANTED[role], quiet), _WANTED[role][0], model)
+    directory = _fetch(model, (*_WANTED[role], *_SAFETENSORS), quiet)
+    if any((directory / name).is_file() for name in _SAFETENSORS):
+        return directory
+    return _fetch(model, (*_WANTED[role], *_TORCH), quiet)
+
+
+def model_name(directory: Path) -> str:
+    """A model directory's name; of a snapshot in Hugging Face's cache, the model's: models--lmsys--vicuna-7b-v1.5."""
+    real = directory.resolve()
+    return real.parent.parent.name if real.parent.name == "snapshots" else real.name
+
+
+def _fetch(model: str, patterns: tuple[str, ...], quiet: bool) -> Path:
+    try:
+        import huggingface_hub as hub
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "export") from None
+    if quiet:
+        hub.utils.disable_progress_bars()
+    try:
+        return Path(hub.snapshot_download(model, allow_patterns=list(patterns)))
+    except Exception as error:  # the hub's, its transport's and the disk's, without one root
+        raise _refusal(model, error) from error
+
+
+def _refusal(model: str, error: Exception) -> EarshotError:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError):
+        return InputError(f"Hugging Face has no model {model}, or shows it only after `hf auth login`: check the id")
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return RunError(f"{model} was not downloaded ({reason}): fetch it some other way and give its local path")
+
+
+def _only_file(directory: Path, pattern: str, model: str) -> Path:
+    found = sorted(directory.glob(pattern))
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(path.name for path in found) or "none"
+    raise InputError(f"{model} should hold one {pattern} file and holds {names}: download one, and give its path")
