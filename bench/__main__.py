@@ -14,12 +14,35 @@ from ..models.errors import EarshotError, missing_package
 def parser() -> argparse.ArgumentParser:
     """Every command and option."""
     main = argparse.ArgumentParser(prog="earshot-bench", description="How good and how fast, measured.")
-    commands = main.add_subparsers(dest="command", required=True, metavar="demo-eval")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo-eval", help="the demo model on speech and sounds it never heard")
     demo.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
     demo.add_argument("--f32", type=Path, metavar="DIR", help="the same model at fp32/f32, for what quantizing cost")
     demo.add_argument("--seed", type=int, default=1, metavar="N", help="which sentences are drawn")
+    live = commands.add_parser("demo-live", help="live captions of the demo model: what each way of reading costs")
+    live.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
+    live.add_argument("--seed", type=int, default=1, metavar="N", help="which sentences are drawn")
+    live.add_argument("--clips", type=int, default=100, metavar="N", help="how many (default %(default)s)")
     return main
+
+
+def demo_live(arguments: argparse.Namespace) -> None:
+    """Prints a table of the ways of reading, then one JSON object as the last line."""
+    try:
+        from ..runtime.engine import load
+        from . import live
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu") from None
+
+    with load(arguments.bundle) as engine:
+        rows = live.measure(engine, arguments.clips, arguments.seed, _tell)
+        print(f"{engine.bundle.manifest.name}, {arguments.clips} sentences, seed {arguments.seed}")
+    width = max(map(len, rows))
+    names = next(iter(rows.values()))
+    for name in names:
+        print(f"{name:<24}" + "".join(f"{row[name]:>{width + 2}.3g}" for row in rows.values()))
+    print(" " * 24 + "".join(f"{way:>{width + 2}}" for way in rows))
+    print(json.dumps({way: {name: round(value, 4) for name, value in row.items()} for way, row in rows.items()}))
 
 
 def demo_eval(arguments: argparse.Namespace) -> None:
@@ -49,6 +72,7 @@ def demo_eval(arguments: argparse.Namespace) -> None:
         ("slots filled", scores.slot_accuracy),
         ("spoken questions answered word for word", scores.query_accuracy),
         ("keywords, all three in order", scores.keyword_accuracy),
+        ("commands as JSON, all three parts", scores.intent_accuracy),
     ):
         print(f"{what:<42} {'-' if value is None else f'{value:7.2%}'}")
     line = {
@@ -70,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser().parse_args(argv)
     try:
-        demo_eval(arguments)
+        {"demo-eval": demo_eval, "demo-live": demo_live}[arguments.command](arguments)
     except EarshotError as error:
         print(f"earshot-bench: {error}", file=sys.stderr)
         return error.exit_status

@@ -54,6 +54,7 @@ class Quality:
     slot_accuracy: float
     query_accuracy: float
     keyword_accuracy: float
+    intent_accuracy: float
     by_voice: dict[str, float]  # word error of each unseen voice
     by_sound: dict[str, float]  # share of each class that was named
 
@@ -70,6 +71,7 @@ def evaluate(engine: Engine, seed: int, progress: Progress) -> Quality:
         slot_accuracy=_exact(engine, corpus.slot_examples(N_SLOTS, seed), "slots", progress),
         query_accuracy=_exact(engine, corpus.query_examples(N_SLOTS, seed), "questions", progress),
         keyword_accuracy=_exact(engine, corpus.query_examples(N_SLOTS, seed, "keywords"), "keywords", progress),
+        intent_accuracy=_exact(engine, corpus.intent_examples(N_SLOTS, seed), "intents", progress),
         by_voice={voice: errors.rate for voice, errors in unseen.items()},
         by_sound={name: _mean(rights) for name, rights in sounds.items()},
     )

@@ -37,12 +37,80 @@ def parser() -> argparse.ArgumentParser:
     _add_bundle_options(demo)
     doctor = commands.add_parser("doctor", help="what this machine has, and what to do about what it lacks")
     doctor.add_argument("--json", action="store_true", help="a JSON list instead of text")
+    _add_listen(
+        commands.add_parser("listen", help="live captions of a microphone, a file or a pipe", allow_abbrev=False)
+    )
+    _add_assist(commands.add_parser("assist", help="a conversation: answers when you stop talking", allow_abbrev=False))
     commands.add_parser("tasks", help="the named tasks and their prompts")
     verify = commands.add_parser("verify", help="check every byte of a bundle", allow_abbrev=False)
     verify.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: the demo bundle")
     verify.add_argument("--run", action="store_true", help="also repeat the exporter's check on this machine")
     _add_device_options(verify)
     return main
+
+
+def _add_listen(listen: argparse.ArgumentParser) -> None:
+    listen.add_argument(
+        "audio", nargs="?", metavar="AUDIO", help="a sound file, or - for raw PCM; default: a microphone"
+    )
+    listen.add_argument("--task", "--prompt", default="asr", metavar="PROMPT_OR_TASK")
+    listen.add_argument(
+        "--also", action="append", default=[], metavar="PROMPT_OR_TASK", help="ask this too; repeatable"
+    )
+    listen.add_argument("--out", type=Path, metavar="FILE", help="write .srt, .vtt, .jsonl or .txt as it happens")
+    listen.add_argument("--json", action="store_true", help="every event as a line of JSON")
+    listen.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_sound_options(listen)
+    update = listen.add_argument_group("updates")
+    update.add_argument("--hop-ms", type=float, metavar="MS", help="audio between two; default: 500")
+    update.add_argument("--agreement", type=int, metavar="N", help="updates alike that make text stable; default: 2")
+    update.add_argument("--context", choices=("full", "short"), help="short: encode no padding; faster, less exact")
+    update.add_argument("--settle", type=float, dest="settle_s", metavar="S", help="do not encode older seconds again")
+    _add_gate_options(listen)
+    listen.add_argument("--no-vad", action="store_true", help="segments of --max-segment-s, for sounds and music")
+    _add_bundle_options(listen)
+
+
+def _add_assist(assist: argparse.ArgumentParser) -> None:
+    assist.add_argument(
+        "audio", nargs="?", metavar="AUDIO", help="a sound file, or - for raw PCM; default: a microphone"
+    )
+    assist.add_argument("--task", "--prompt", default="speech_query", metavar="PROMPT_OR_TASK")
+    assist.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    assist.add_argument("--json-schema", type=Path, metavar="FILE", help="every answer is JSON of this form")
+    assist.add_argument("--speak", metavar="CMD", help="gets each sentence on standard input, e.g. espeak-ng")
+    assist.add_argument(
+        "--no-barge-in",
+        action="store_true",
+        help="finish every answer, deaf to what is said while it is spoken: for loudspeakers that the microphone "
+        "hears; with headphones leave it out, and speaking stops the answer",
+    )
+    assist.add_argument("--no-memory", action="store_true", help="every question stands alone")
+    assist.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
+    assist.add_argument("--json", action="store_true", help="every event as a line of JSON")
+    assist.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_sound_options(assist)
+    _add_gate_options(assist)
+    _add_bundle_options(assist)
+
+
+def _add_sound_options(command: argparse.ArgumentParser) -> None:
+    sound = command.add_argument_group("sound")
+    sound.add_argument("--list-devices", action="store_true", help="the microphones there are, * the default one")
+    sound.add_argument("--device", metavar="NAME|NUMBER", help="a microphone, by a part of its name or its number")
+    sound.add_argument("--pace", choices=("realtime", "fast"), help="of a file or raw PCM; default: realtime")
+    sound.add_argument("--rate", type=int, metavar="HZ", help="of raw PCM; default: 16000")
+    sound.add_argument("--channels", type=int, metavar="N", help="of raw PCM; default: 1")
+    sound.add_argument("--sample-format", choices=("s16le", "f32le"), help="of raw PCM; default: s16le")
+
+
+def _add_gate_options(command: argparse.ArgumentParser) -> None:
+    gate = command.add_argument_group("speech gate")
+    gate.add_argument("--threshold", type=float, metavar="P", help="probability that is speech; default: 0.5")
+    gate.add_argument("--min-speech-ms", type=float, metavar="MS", help="shorter is no speech; default: 250")
+    gate.add_argument("--min-silence-ms", type=float, metavar="MS", help="pause that ends a segment; default: 500")
+    gate.add_argument("--speech-pad-ms", type=float, metavar="MS", help="kept on both sides; default: 200")
+    gate.add_argument("--max-segment-s", type=float, metavar="S", help="default: 30, or the model's window")
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
@@ -92,7 +160,11 @@ def _print_what_can_be_shown(stream: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
+    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted.
+
+    A session of `listen` or `assist` that is interrupted is finished and done; it is 130 while the model opens, and
+    when the second Ctrl-C does not wait.
+    """
     arguments = parser().parse_args(argv)
     _print_what_can_be_shown(sys.stdout)
     try:

@@ -19,7 +19,6 @@ from typing import Any
 
 import av
 import numpy as np
-import soxr  # pyright: ignore[reportMissingTypeStubs]
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -30,8 +29,9 @@ from ..models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, Waveform
 from ..models.errors import AudioError
 from .containers import flac_samples, missing_bytes
 from .level import is_silent
+from .resampler import Resampler
 
-__all__ = ["Resampler", "as_waveform", "is_silent", "open_audio", "read_audio"]
+__all__ = ["as_waveform", "is_silent", "open_audio", "read_audio"]
 
 MAX_GAIN = 10.0  # float samples beyond 20 dB over full scale are integers that were never scaled
 MAX_CHANNELS = 64
@@ -51,34 +51,6 @@ _GAP_SECONDS = 0.1  # a jump in the timestamps below this is rounding
 _GAP_MAX_SECONDS = 3600.0  # beyond this the timestamps were reset
 _STRICT_FORMATS = {"flac", "ogg"}  # here a jump means that a damaged page or frame was dropped
 _RESYNCING_FORMATS = {"mp3", "aac"}  # here undecodable bytes behind the last frame are a tag, not damage
-
-
-class Resampler:
-    """Mono float32 at any rate in, 16 kHz out, chunk by chunk: round(n * 16000 / rate) +- 1 samples."""
-
-    def __init__(self) -> None:
-        self._rate = 0
-        self._stream: Any = None
-
-    def push(self, samples: Waveform, sample_rate: int) -> Waveform:
-        """What is ready at 16 kHz after these samples; a change of rate in mid-stream is followed."""
-        if sample_rate == self._rate:
-            return self._step(samples)
-        tail = self.flush()
-        self._rate = sample_rate
-        if sample_rate != SAMPLE_RATE:
-            self._stream = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        return np.concatenate([tail, self._step(samples)])
-
-    def flush(self) -> Waveform:
-        """The samples still inside the filter; the resampler is new afterwards."""
-        empty = np.zeros(0, np.float32)
-        tail = empty if self._stream is None else self._stream.resample_chunk(empty, last=True)
-        self._rate, self._stream = 0, None
-        return tail
-
-    def _step(self, samples: Waveform) -> Waveform:
-        return samples if self._stream is None else self._stream.resample_chunk(samples)
 
 
 def open_audio(path: str | os.PathLike[str], mix: bool = False) -> Iterator[Waveform]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ..models.bundle import Manifest, check_files, check_hashes, inside, read_manifest
+from ..models.bundle import Manifest, check_files, check_hashes, inside, read_manifest, readable
 from ..models.errors import BundleError
 
 
@@ -35,7 +35,9 @@ def open_bundle(directory: Path | str | None = None) -> Bundle:
     None opens the demo bundle. Raises BundleError with one sentence.
     """
     path = Path(directory) if directory is not None else demo_bundle()
-    if not path.is_dir():
+    with readable(path):
+        found = path.is_dir()
+    if not found:
         raise BundleError(f"{path} is no directory: give the bundle's directory, the one that holds manifest.json")
     manifest = read_manifest(path)
     check_files(path, manifest)
@@ -68,7 +70,7 @@ def external_locations(path: Path) -> Iterator[str]:
     AttributeProto.t 5, g 6, tensors 10, graphs 11; TensorProto.external_data 13; StringStringEntryProto.key 1, value 2.
     Raises BundleError when the file is no protobuf.
     """
-    with path.open("rb") as file:
+    with readable(path), path.open("rb") as file:
         try:
             view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             for graph in _children(view, 7):

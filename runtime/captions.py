@@ -1,7 +1,6 @@
-"""Answers with their times as text, SubRip (srt), WebVTT (vtt) or JSON lines.
+"""Answers with their times as text, SubRip (srt), WebVTT (vtt) or JSON lines; a whole file at once.
 
-In srt and vtt a caption becomes as many cues as it needs: at most two lines of 42 columns each, its time
-shared among them by their length. A model's text is not trusted: nothing in it ends a cue or begins one.
+In srt and vtt a caption becomes as many cues as it needs, its time shared among them by their length.
 """
 
 from __future__ import annotations
@@ -10,17 +9,15 @@ import contextlib
 import json
 import math
 import os
-import re
-import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..models.codec import Json
 from ..models.errors import InputError, RunError
+from .cues import VTT_HEAD, Cue, cues, plain, srt_block, vtt_block
 
 FORMATS = ("txt", "srt", "vtt", "jsonl")
-MAX_COLUMNS = 42  # a line of subtitles; an East Asian character takes two
-MAX_LINES = 2
 
 
 @dataclass(frozen=True)
@@ -33,19 +30,12 @@ class Caption:
     text: str
     prompt: str = ""
     """What the model was asked."""
+    audio: str = ""
+    """The clip, as it was named."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= self.end_s < math.inf:
             raise ValueError(f"a caption cannot last from {self.start_s} to {self.end_s} s")
-
-
-@dataclass(frozen=True)
-class Cue:
-    """What a screen shows at once."""
-
-    start_ms: int
-    end_ms: int
-    lines: tuple[str, ...]
 
 
 def format_captions(captions: Iterable[Caption], format: str) -> str:
@@ -85,62 +75,11 @@ def write_captions(
     return target
 
 
-def cues(caption: Caption) -> list[Cue]:
-    """Split a caption for the screen; cues follow one another without a gap, each at least 1 ms long."""
-    lines = wrap(plain(caption.text))
-    blocks = [tuple(lines[i : i + MAX_LINES]) for i in range(0, len(lines), MAX_LINES)]
-    weights = [sum(map(columns, block)) for block in blocks]
-    start_ms, end_ms = round(caption.start_s * 1000), round(caption.end_s * 1000)
-    found: list[Cue] = []
-    done, at = 0, start_ms
-    for block, weight in zip(blocks, weights, strict=True):
-        done += weight
-        until = max(at + 1, start_ms + round((end_ms - start_ms) * done / sum(weights)))
-        found.append(Cue(at, until, block))
-        at = until
-    return found
-
-
-def plain(text: str) -> str:
-    """One line: every run of white space is one blank, control characters and lone surrogates are gone."""
-    shown = (c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp"))
-    return "".join(shown).strip()
-
-
-def columns(text: str) -> int:
-    """Width on a screen: wide characters count two, combining marks none."""
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def wrap(text: str) -> list[str]:
-    """Lines of at most MAX_COLUMNS, broken at blanks; a word that is longer, or Chinese, is broken inside."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split():
-        joined = f"{line} {word}" if line else word
-        if columns(joined) <= MAX_COLUMNS:
-            line = joined
-            continue
-        if line and columns(word) <= MAX_COLUMNS:
-            lines.append(line)
-            line = word
-            continue
-        *full, line = _break(joined)
-        lines += full
-    return [*lines, line] if line else lines
-
-
-def _break(text: str) -> list[str]:
-    """Hard breaks, never before a combining mark."""
-    lines, width = [""], 0
-    for character in text:
-        step = columns(character)
-        if width + step > MAX_COLUMNS:
-            lines.append("")
-            width = 0
-        lines[-1] += character
-        width += step
-    return [line.strip() for line in lines if line.strip()]
+def json_line(row: Mapping[str, Json]) -> str:
+    """One line of JSON lines, without its end."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    # These end a line for str.splitlines and JavaScript, and JSON needs no escape for them.
+    return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def _txt(captions: list[Caption]) -> str:
@@ -148,50 +87,23 @@ def _txt(captions: list[Caption]) -> str:
 
 
 def _srt(captions: list[Caption]) -> str:
-    blocks = [
-        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{_srt_text(cue)}\n"
-        for number, cue in enumerate(_all_cues(captions), 1)
-    ]
-    return "\n".join(blocks)
+    return "\n".join(srt_block(number, cue) for number, cue in enumerate(_cues(captions), 1))
 
 
 def _vtt(captions: list[Caption]) -> str:
-    blocks = [
-        f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{_vtt_text(cue)}\n" for cue in _all_cues(captions)
-    ]
-    return "\n".join(["WEBVTT\n", *blocks])
+    return "\n".join([VTT_HEAD, *(vtt_block(cue) for cue in _cues(captions))])
 
 
 def _jsonl(captions: list[Caption]) -> str:
-    return "".join(f"{_json_row(caption)}\n" for caption in captions)
+    return "".join(f"{json_line(_row(caption))}\n" for caption in captions)
 
 
-def _json_row(caption: Caption) -> str:
-    row = asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    # These end a line for str.splitlines and JavaScript, and JSON needs no escape for them.
-    return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" or "\ud800" <= c <= "\udfff" else c for c in text)
+def _row(caption: Caption) -> dict[str, Json]:
+    return asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
 
 
-def _all_cues(captions: list[Caption]) -> list[Cue]:
-    return [cue for caption in captions for cue in cues(caption)]
-
-
-def _srt_text(cue: Cue) -> str:
-    """SubRip has no escapes: an arrow keeps one dash."""
-    return "\n".join(re.sub("-{2,}>", "->", line) for line in cue.lines)
-
-
-def _vtt_text(cue: Cue) -> str:
-    escaped = (line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines)
-    return "\n".join(escaped)
-
-
-def _clock(ms: int, point: str) -> str:
-    seconds, ms = divmod(ms, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{seconds:02}{point}{ms:03}"
+def _cues(captions: list[Caption]) -> list[Cue]:
+    return [cue for caption in captions for cue in cues(caption.start_s, caption.end_s, caption.text)]
 
 
 def _same_file(one: Path, other: Path) -> bool:

@@ -6,20 +6,23 @@ import json
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.codec import encode
 from ..models.errors import AudioError, BundleError, EarshotError, InputError, RunError
 from ..models.salmonn import TASKS, prompt_for
+from .assisting import assist
 from .bundle import open_bundle, verify_hashes
 from .captions import Caption, format_captions, write_captions
-from .engine import Engine, EngineOptions, load
-from .events import Final, Piece
-from .llm import LlmOptions
-from .ort import OrtOptions
+from .engine import Answer, Engine
+from .events import AnswerEvent, Final, Piece, SegmentStarted
+from .listening import listen
+from .opening import engine_options, open_engine
 from .sampling import Generation
+from .screen import clock, waiting
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -28,16 +31,14 @@ if TYPE_CHECKING:
 def ask(arguments: Namespace) -> int:
     """One prompt, one clip; the words appear as they are decoded."""
     prompt = prompt_for(arguments.prompt)
-    with _engine(arguments) as engine:
-        generation = _generation(arguments, engine)
-        if arguments.json:
-            answer = engine.ask(arguments.audio, prompt, generation, arguments.mix)
-            print(json.dumps(encode(answer), ensure_ascii=False))
-            return 0
-        finals = _print_stream(engine, arguments, prompt, generation)
+    with open_engine(arguments) as engine:
+        events = engine.stream(arguments.audio, prompt, _generation(arguments, engine), arguments.mix)
+        said = _print_json(events, prompt) if arguments.json else _print_text(events)
     if arguments.timings:
-        for final in finals:
+        for final in said.finals:
             print(_timing_line(final), file=sys.stderr)
+    if said.stopped is not None:
+        raise said.stopped
     return 0
 
 
@@ -46,26 +47,25 @@ def caption(arguments: Namespace) -> int:
     prompt = prompt_for(arguments.task)
     targets = _caption_targets(arguments)
     status = 0
-    with _engine(arguments) as engine:
+    with open_engine(arguments) as engine:
         generation = _generation(arguments, engine)
         for audio, target in zip(arguments.audio, targets, strict=True):
-            rows, stopped = _hear_all(engine, audio, prompt, generation, arguments.mix)
-            if target is None:
-                sys.stdout.write(format_captions(rows, arguments.format))
-            elif rows or stopped is None:  # an interrupted clip of which nothing was heard leaves an older file alone
-                print(write_captions(target, rows, arguments.format, audio=audio))
-            if isinstance(stopped, AudioError):
-                print(f"earshot: {stopped}", file=sys.stderr)
-                status = stopped.exit_status
-            elif stopped is not None:
-                raise stopped
+            with waiting(audio.name) as spinner:
+                said = _listen(engine.stream(audio, prompt, generation, arguments.mix), _seconds_heard(spinner, audio))
+            rows = [Caption(start, end, text, prompt, str(audio)) for start, end, text in said.rows() if text]
+            _put_captions(rows, target, arguments.format, audio, whole=said.stopped is None)
+            if isinstance(said.stopped, AudioError):
+                print(f"earshot: {said.stopped}", file=sys.stderr)
+                status = said.stopped.exit_status
+            elif said.stopped is not None:
+                raise said.stopped
     return status
 
 
 def demo(arguments: Namespace) -> int:
     """Answers from the clips that are shipped with the demo bundle."""
     started = time.perf_counter()
-    with _engine(arguments) as engine:
+    with open_engine(arguments) as engine:
         clips = _demo_clips(engine)
         print(f"{engine.bundle.manifest.name} ready in {time.perf_counter() - started:.2f} s\n")
         for clip in clips:
@@ -98,7 +98,7 @@ def verify(arguments: Namespace) -> int:
         raise BundleError(f"{bundle.directory} holds no expected values to run against: it is a synthetic bundle")
     from .selfcheck import run_self_check
 
-    with Engine(bundle, _engine_options(arguments)) as engine:
+    with Engine(bundle, engine_options(arguments)) as engine:
         results = run_self_check(engine, check)
     for result in results:
         verdict = "ok" if result.passed else "WRONG"
@@ -110,25 +110,13 @@ def verify(arguments: Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "ask": ask,
+    "assist": assist,
     "caption": caption,
     "demo": demo,
+    "listen": listen,
     "tasks": tasks,
     "verify": verify,
 }
-
-
-def _engine(arguments: Namespace) -> Engine:
-    with _waiting("opening the bundle"):
-        return load(arguments.bundle, _engine_options(arguments))
-
-
-def _engine_options(arguments: Namespace) -> EngineOptions:
-    llm = LlmOptions(
-        n_threads=arguments.threads,
-        n_gpu_layers=arguments.n_gpu_layers,
-        lora_scale=getattr(arguments, "lora_scale", None),
-    )
-    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)
 
 
 def _generation(arguments: Namespace, engine: Engine) -> Generation:
@@ -139,6 +127,7 @@ def _generation(arguments: Namespace, engine: Engine) -> Generation:
         top_p=arguments.top_p,
         seed=arguments.seed,
         repetition_penalty=arguments.repetition_penalty,
+        guard=True,
     )
 
 
@@ -146,54 +135,101 @@ def _or(given: int | None, default: int) -> int:
     return default if given is None else given
 
 
-def _print_stream(engine: Engine, arguments: Namespace, prompt: str, generation: Generation) -> list[Final]:
-    """Text as it comes; after the first segment's end, each segment is a line of its own."""
-    finals: list[Final] = []
-    status = _waiting("listening")
-    status.start()
+@dataclass
+class _Said:
+    """What was said about a clip until its end, or until something stopped it."""
+
+    finals: list[Final] = field(default_factory=list[Final])
+    started: SegmentStarted | None = None
+    """The segment that was not finished."""
+    words: str = ""
+    """What was said about it."""
+    stopped: EarshotError | KeyboardInterrupt | None = None
+
+    def rows(self) -> list[tuple[float, float, str]]:
+        """Start, end and text of each segment, the unfinished one last."""
+        rows = [(final.start_s, final.end_s, final.text) for final in self.finals]
+        unfinished = self.started
+        return rows if unfinished is None else [*rows, (unfinished.start_s, unfinished.end_s, self.words.strip())]
+
+
+def _listen(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) -> _Said:
+    """Shows each event. What was said is kept, whatever ends it."""
+    said = _Said()
     try:
-        for event in engine.stream(arguments.audio, prompt, generation, arguments.mix):
-            status.stop()
-            if isinstance(event, Piece):
-                print(event.text, end="", flush=True)
+        for event in events:
+            if isinstance(event, SegmentStarted):
+                said.started, said.words = event, ""
+            elif isinstance(event, Piece):
+                said.words += event.text
             else:
-                finals.append(event)
-                print(flush=True)
-    except KeyboardInterrupt:
-        print(flush=True)
-        raise
+                said.finals.append(event)
+                said.started = None
+            show(event)
+    except (EarshotError, KeyboardInterrupt) as stopped:
+        said.stopped = stopped
+    return said
+
+
+def _print_text(events: Iterable[AnswerEvent]) -> _Said:
+    """Text as it comes; of a clip in several segments each has a line with its time."""
+    span = ""
+    spinner = waiting("listening")
+
+    def show(event: AnswerEvent) -> None:
+        nonlocal span
+        if isinstance(event, SegmentStarted):
+            span = "" if event.alone else f"[{clock(event.start_s)}-{clock(event.end_s)}] "
+            spinner.start()
+            return
+        spinner.stop()
+        print(span, end=event.text if isinstance(event, Piece) else "\n", flush=True)
+        span = ""
+
+    spinner.start()
+    try:
+        said = _listen(events, show)
     finally:
-        status.stop()
-    return finals
+        spinner.stop()
+    if said.started is not None and said.words:
+        print(flush=True)
+    return said
 
 
-def _hear_all(
-    engine: Engine, audio: Path, prompt: str, generation: Generation, mix: bool
-) -> tuple[list[Caption], EarshotError | KeyboardInterrupt | None]:
-    """A caption per segment, and what ended it early: what was said until then is kept."""
-    rows: list[Caption] = []
-    with _waiting(f"{audio.name}") as status:
-        try:
-            for event in engine.stream(audio, prompt, generation, mix):
-                if isinstance(event, Final):
-                    status.update(f"{audio.name}: {event.end_s:.0f} s heard")
-                    rows += [Caption(event.start_s, event.end_s, event.text, prompt)] if event.text else []
-        except (EarshotError, KeyboardInterrupt) as stopped:
-            return rows, stopped
-    return rows, None
+def _print_json(events: Iterable[AnswerEvent], prompt: str) -> _Said:
+    """One object, `complete` when nothing stopped it; a clip of which nothing can be heard has none."""
+    said = _listen(events, lambda _: None)
+    text = "\n".join(text for *_, text in said.rows() if text)
+    if text or not isinstance(said.stopped, EarshotError):
+        answer = encode(Answer(text, prompt, tuple(said.finals)))
+        print(json.dumps(answer | {"complete": said.stopped is None}, ensure_ascii=False))
+    return said
 
 
-def _waiting(text: str) -> Status:
-    """A spinner on a terminal's standard error, nothing elsewhere."""
-    from rich.console import Console
+def _seconds_heard(spinner: Status, audio: Path) -> Callable[[AnswerEvent], None]:
+    def show(event: AnswerEvent) -> None:
+        if isinstance(event, Final):
+            spinner.update(f"{audio.name}: {clock(event.end_s)} heard")
 
-    return Console(stderr=True).status(text)
+    return show
+
+
+def _put_captions(rows: list[Caption], target: Path | None, format: str, audio: Path, whole: bool) -> None:
+    """To standard output or to a file; half a clip's captions never take the name of a whole one's."""
+    if target is None:
+        sys.stdout.write(format_captions(rows, format))
+    elif whole:
+        print(write_captions(target, rows, format, audio=audio))
+    elif rows:
+        part = write_captions(target.with_stem(target.stem + ".partial"), rows, format, audio=audio)
+        print(f"earshot: what was said of {audio} so far is in {part}", file=sys.stderr)
 
 
 def _timing_line(final: Final) -> str:
     t = final.timings
     return (
-        f"[{final.start_s:.1f}-{final.end_s:.1f} s] encoders {t.encoders_ms:.0f} ms, q-former {t.qformer_ms:.0f} ms, "
+        f"[{final.start_s:.1f}-{final.end_s:.1f} s] encoders {t.encoders_ms:.0f} ms "
+        f"(whisper {t.whisper_ms:.0f} beside beats {t.beats_ms:.0f}), q-former {t.qformer_ms:.0f} ms, "
         f"prefill {t.prefill_ms:.0f} ms, {t.n_new_tokens} tokens {t.decode_ms:.0f} ms; "
         f"first token after {t.ttft_ms:.0f} ms, all {t.total_ms:.0f} ms"
     )

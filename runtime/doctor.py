@@ -17,12 +17,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from .cores import cpu_quota, usable_cores
+from .quiet import quiet_stderr
 
 Status = Literal["ok", "warning", "broken"]
 IMPORT_SECONDS = 60.0  # a child that needs longer to import a package hangs
@@ -189,7 +189,7 @@ def _rebuild(gpu: str) -> str:
 
 
 def _microphone() -> Finding:
-    with _quiet():  # ALSA and JACK report every absent device to stderr
+    with quiet_stderr():  # ALSA and JACK report every absent device to stderr
         loaded = _load("sounddevice")
         if isinstance(loaded, str):
             remedy = "pip install sounddevice"
@@ -266,23 +266,6 @@ def _version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "of unknown version"
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Nothing reaches stderr, native libraries' messages included."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # started without a stderr
-        yield
-        return
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _one_line(error: Exception) -> str:

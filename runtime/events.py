@@ -1,19 +1,32 @@
-"""What the runtime tells while it works: facts with their times, in order.
+"""What the runtime tells while it works: facts with their times, in order. All times are seconds of audio.
 
-For each segment: Pieces as they are decoded, then exactly one Final whose text is the Pieces' joined and stripped.
+A clip: for each segment SegmentStarted, Pieces as they are decoded, then exactly one Final whose text is the Pieces'
+joined and stripped (or its sound beginning, where Final.stopped is "loop").
+
+Live: for each segment SpeechStarted, any number of Captions, exactly one Final. Segments do not overlap and come in
+order; a Caption's stable text begins with that of the Caption before it; nothing about a segment follows its Final.
+Between them stand AudioDropped, DeviceLost, DeviceFound and Lagging; SessionEnded is the last of all.
+
+The assistant: for each segment SpeechStarted, SpeechEnded, any number of Pieces, exactly one Answered. Speech that
+interrupts an answer has its SpeechStarted after that Answered. Between them and at the end, the same as live.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Timings:
     """Milliseconds of wall time one segment spent in each stage."""
 
+    whisper_ms: float
+    """The speech encoder and its front end."""
+    beats_ms: float
+    """The audio encoder and its front end; it runs beside Whisper."""
     encoders_ms: float
-    """Front ends and both encoders, side by side."""
+    """Until both encoders were done: what the language model waited for."""
     qformer_ms: float
     """Windows to audio tokens."""
     prefill_ms: float
@@ -40,10 +53,32 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class SegmentStarted:
+    """A stretch of the clip is heard now; silent stretches are not."""
+
+    start_s: float
+    """Where the segment starts in the clip, seconds."""
+    end_s: float
+    alone: bool
+    """It is the whole clip."""
+
+
+@dataclass(frozen=True)
 class Piece:
     """New text of the segment that is being answered."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of live text and how much audio had been heard when it first stood where it stands.
+
+    Not an alignment: the word was spoken before `heard_s`, at the earliest one update and one 0.34 s window before it.
+    """
+
+    text: str
+    heard_s: float
 
 
 @dataclass(frozen=True)
@@ -57,3 +92,146 @@ class Final:
     token_ids: tuple[int, ...]
     """What the model said, without BOS and EOS."""
     timings: Timings
+    prompt: str = ""
+    """What the model was asked."""
+    stopped: str | None = None
+    """None: the model ended the answer; "length": max_new_tokens did; "loop": it repeated itself and was cut."""
+    words: tuple[Word, ...] = ()
+    """Live only: when each word was first heard."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Live only: (prompt, answer) of every further question about the same segment."""
+    n_revised: int = 0
+    """Live only: words that were shown as stable and are another word, or elsewhere, in this text."""
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """Someone speaks: a segment has begun."""
+
+    start_s: float
+    """Where the segment begins, a little before the first sound."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one update took."""
+
+    latency_ms: float
+    """From the newest sample read to the new text."""
+    encoders_ms: float
+    n_audio_tokens: int
+    n_kept: int
+    """Audio tokens whose KV was kept (`settle_s`)."""
+    n_drafted: int
+    n_accepted: int
+    """Tokens of the last hypothesis that the new one begins with: they cost no step."""
+    n_new_tokens: int
+    """In the new hypothesis, of all prompts together."""
+    n_steps: int
+    """Passes through the language model after the prefill."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is understood of the segment that is being spoken."""
+
+    start_s: float
+    end_s: float
+    """Until here it was heard."""
+    stable: str
+    """Agreed on by consecutive hypotheses: never changed by a later Caption."""
+    unstable: str
+    """The rest of the newest hypothesis."""
+    also: tuple[tuple[str, str], ...]
+    """(prompt, answer) of every further question, all unstable."""
+    work: Work
+
+
+@dataclass(frozen=True)
+class SpeechEnded:
+    """A segment is complete; its answer is worked on."""
+
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The assistant's answer to one segment, as far as it came."""
+
+    start_s: float
+    """Where the segment starts, seconds."""
+    end_s: float
+    text: str
+    token_ids: tuple[int, ...]
+    """What the model said, without BOS and EOS; it remembers so much of it."""
+    timings: Timings
+    prompt: str
+    stopped: str | None
+    """As Final.stopped, or "speech": somebody spoke again, or "end": the session was ended."""
+    intent: Any = None
+    """With a JSON schema: the answer's value; None for an answer that is not whole."""
+    n_turns: int = 1
+    """Turns the model remembers, this one included."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Somebody spoke before the answer was complete."""
+        return self.stopped == "speech"
+
+
+@dataclass(frozen=True)
+class Lagging:
+    """Updates take longer than the hop: they come every `every_s` seconds of audio now."""
+
+    heard_s: float
+    every_s: float
+
+
+@dataclass(frozen=True)
+class SessionEnded:
+    """Where all captured audio went, in seconds; captured = decoded + skipped + dropped."""
+
+    captured_s: float
+    decoded_s: float
+    skipped_s: float
+    dropped_s: float
+
+
+@dataclass(frozen=True)
+class AudioDropped:
+    """Sound was lost: nobody read it for too long, or the device overran. The timeline has a gap here."""
+
+    start_s: float
+    """Where the gap begins, seconds from the source's first sample."""
+    seconds: float
+    """How long it is; 0 when the device did not say."""
+
+
+@dataclass(frozen=True)
+class DeviceLost:
+    """The microphone is gone; it is looked for until it comes back."""
+
+    start_s: float
+    """Where its sound ends, seconds from the source's first sample."""
+    name: str
+
+
+@dataclass(frozen=True)
+class DeviceFound:
+    """The microphone is back. The timeline has a gap of the seconds lost, which ends here."""
+
+    start_s: float
+    """Where its sound goes on, seconds from the source's first sample."""
+    name: str
+    seconds_lost: float
+
+
+AnswerEvent = SegmentStarted | Piece | Final
+"""What `Engine.stream` yields."""
+
+LiveEvent = SpeechStarted | Caption | Final | Lagging | AudioDropped | DeviceLost | DeviceFound | SessionEnded
+"""What live captions yield."""
+
+AssistantEvent = SpeechStarted | SpeechEnded | Piece | Answered | AudioDropped | DeviceLost | DeviceFound | SessionEnded
+"""What the voice assistant yields."""

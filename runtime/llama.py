@@ -77,29 +77,29 @@ class Model:
         self._handle = _c.llama_model_load_from_file(os.fsencode(path), params)
         if not self._handle:
             raise BundleError(f"llama.cpp cannot read {path}{_reason()}: copy the bundle again")
-        self._vocab_handle = _c.llama_model_get_vocab(self._handle)
+        self._vocab_pointer = _c.llama_model_get_vocab(self._handle)
         self.hidden: int = _c.llama_model_n_embd(self._handle)
         self.n_layers: int = _c.llama_model_n_layer(self._handle)
         self.n_heads: int = _c.llama_model_n_head(self._handle)
         self.n_kv_heads: int = _c.llama_model_n_head_kv(self._handle)
-        self.vocab: int = _c.llama_vocab_n_tokens(self._vocab)
-        self.bos: int = _c.llama_vocab_bos(self._vocab)
-        attributes = [_c.llama_vocab_get_attr(self._vocab, i) for i in range(self.vocab)]
+        self.vocab: int = _c.llama_vocab_n_tokens(self.vocab_handle)
+        self.bos: int = _c.llama_vocab_bos(self.vocab_handle)
+        attributes = [_c.llama_vocab_get_attr(self.vocab_handle, i) for i in range(self.vocab)]
         self.specials = frozenset(i for i, attribute in enumerate(attributes) if attribute & _SPECIAL)
-        self.eos = frozenset(i for i in self.specials if _c.llama_vocab_is_eog(self._vocab, i))
+        self.eos = frozenset(i for i in self.specials if _c.llama_vocab_is_eog(self.vocab_handle, i))
 
     @property
-    def _vocab(self) -> Any:
-        """llama.cpp would read freed memory."""
+    def vocab_handle(self) -> Any:
+        """For llama.cpp's functions. RunError after close(): they would read freed memory."""
         if not self._handle:
             raise RunError("the language model is closed: open the bundle again")
-        return self._vocab_handle
+        return self._vocab_pointer
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a text as SentencePiece makes them: dummy prefix, no BOS. Specials are not parsed."""
         encoded = text.encode("utf-8")
         ids = (ctypes.c_int32 * (len(encoded) + 8))()
-        n_ids = _c.llama_tokenize(self._vocab, encoded, len(encoded), ids, len(ids), False, False)
+        n_ids = _c.llama_tokenize(self.vocab_handle, encoded, len(encoded), ids, len(ids), False, False)
         if n_ids < 0:
             raise RunError(f"llama.cpp could not tokenize a text of {len(encoded)} bytes (status {n_ids})")
         return list(ids[:n_ids])
@@ -107,10 +107,10 @@ class Model:
     def piece(self, token: int) -> bytes:
         """The bytes of one token, leading space included. A byte piece gives one, a special none."""
         buffer = ctypes.create_string_buffer(256)
-        n_bytes = _c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        n_bytes = _c.llama_token_to_piece(self.vocab_handle, token, buffer, len(buffer), 0, False)
         if n_bytes < 0:
             buffer = ctypes.create_string_buffer(-n_bytes)
-            n_bytes = _c.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+            n_bytes = _c.llama_token_to_piece(self.vocab_handle, token, buffer, len(buffer), 0, False)
         return buffer.raw[:n_bytes]
 
     def context(self, n_ctx: int, n_sequences: int, n_threads: int, kv_type: str = "f16") -> Context:

@@ -22,7 +22,10 @@ from ..models.llm import LlmSpec
 from .beam import BeamRule, beam_search
 from .cores import usable_cores
 from .detokenizer import Detokenizer, detokenize
+from .grammar import Grammar
 from .llama import Adapter, Context, Model
+from .lora import lora_factor, no_adapter, open_adapter
+from .room import cells, no_room, sequences
 from .sampling import Generation, forbid, log_softmax, penalize, sample
 
 Floats = npt.NDArray[np.float32]
@@ -67,16 +70,18 @@ class Llm:
 
     n_past: int
     """Positions in use: where the next token goes."""
+    turn: int
+    """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
 
     def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
         self.spec, self.options = manifest.spec.llm, options
-        self._manifest = manifest
+        self.manifest = manifest
         self._context: Context | None = None
         self._adapter: Adapter | None = None
-        self._turn = 0  # counts questions, so that an answer knows when it is an old one
+        self.turn = 0
         self._logits: Floats | None = None
         if options.lora_scale is not None and adapter is None:
-            raise InputError(_no_adapter(options.lora_scale))
+            raise InputError(no_adapter(options.lora_scale))
         self._model = Model(path, options.n_gpu_layers)
         try:
             _check_sizes(self._model, self.spec)
@@ -84,8 +89,8 @@ class Llm:
             self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
             self._prefix_ids = self._check_prefix()
             if adapter is not None:
-                self._adapter = _open_adapter(self._model, adapter, manifest)
-            self._factor = _lora_factor(manifest, options.lora_scale)
+                self._adapter = open_adapter(self._model, adapter, manifest)
+            self._factor = lora_factor(manifest, options.lora_scale)
             self._open_context(options.n_ctx or min(MIN_CTX, self.spec.max_positions), 1)
         except BaseException:
             self.close()
@@ -104,6 +109,10 @@ class Llm:
             raise InputError(f"the prompt {text!r} spells a control token of this model: leave that out")
         return ids
 
+    def grammar(self, gbnf: str) -> Grammar:
+        """What answers must look like, in llama.cpp's notation. Raises InputError. Close it before this."""
+        return Grammar(self._model, gbnf)
+
     def detokenizer(self) -> Detokenizer:
         """A fresh state that turns ids into text while they arrive."""
         return Detokenizer(self._model.piece)
@@ -118,30 +127,80 @@ class Llm:
         audio_tokens: float32 [n, hidden]. Afterwards n_past is prefix + n + suffix. The prefix's KV is kept.
         Raises InputError when the question and what `generation` allows for its answer do not fit.
         """
+        suffix = self.suffix_ids(prompt)
+        self._make_room(len(self._prefix_ids) + len(audio_tokens) + len(suffix), generation)
+        self.hear(audio_tokens)
+        return self.question(suffix)
+
+    def question(self, ids: Sequence[int]) -> Floats:
+        """Append the end of a question, for `generate` to answer: logits [vocab]. Ends any answer."""
+        self.turn += 1
+        self._logits = logits = self.feed(ids)[-1]
+        return logits
+
+    def restart(self, n_cells: int = 0) -> None:
+        """Forget everything, the prefix too: the cache is the caller's, until `turn` moves on. It grows to n_cells."""
+        self.grow(n_cells, 1)
+        self.turn += 1
+        self._logits, self._prefix_kept = None, False
+        self.context.clear()
+        self.n_past = 0
+
+    def suffix_ids(self, prompt: str) -> list[int]:
+        """Ids of what follows the audio, the prompt filled in."""
+        return self.tokenize(self.manifest.prompt.suffix.replace("{prompt}", prompt.strip()))
+
+    def hear(self, audio_tokens: Floats, n_kept: int = 0) -> int:
+        """Prefix and audio into sequence 0, for questions to follow; the KV of the first n_kept tokens stays.
+
+        audio_tokens: float32 [n, hidden], all of them; the first n_kept are those of the last call. Ends any answer.
+        Returns how many were kept: none when the context has grown in between.
+        """
         if audio_tokens.ndim != 2 or audio_tokens.shape[1] != self.spec.hidden:
             shape = audio_tokens.shape
             raise InputError(f"audio tokens have shape {shape}, but this model reads [n, {self.spec.hidden}]")
-        suffix = self.tokenize(self._manifest.prompt.suffix.replace("{prompt}", prompt.strip()))
-        self._make_room(len(self._prefix_ids) + len(audio_tokens) + len(suffix), generation)
-        self._turn += 1
+        self.turn += 1
         self._logits = None
-        self._keep_prefix()
-        self.feed_audio(audio_tokens)
-        self._logits = logits = self.feed(suffix)[-1]
-        return logits
+        n_kept = min(n_kept, self._n_heard) if self._prefix_kept else 0
+        self._keep_prefix(n_kept)
+        self._n_heard = n_kept
+        self.feed_audio(audio_tokens[n_kept:])
+        self._n_heard = len(audio_tokens)
+        return n_kept
 
-    def generate(self, generation: Generation = GREEDY) -> Iterator[int]:
+    def require_room(self, n_audio_tokens: int, n_suffix: int, max_new_tokens: int) -> None:
+        """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask."""
+        n_prompt = len(self._prefix_ids) + n_audio_tokens + n_suffix
+        if n_prompt + max_new_tokens > self.spec.max_positions:
+            raise InputError(no_room(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
+
+    def make_room(self, n_audio_tokens: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        """See that the context holds one hearing with several questions side by side, and their answers.
+
+        Raises InputError when it may not grow so far. What was heard is forgotten when it grows.
+        """
+        n_shared = len(self._prefix_ids) + n_audio_tokens
+        for n_suffix, n_new in zip(n_suffixes, max_new_tokens, strict=True):
+            self.require_room(n_audio_tokens, n_suffix, n_new)
+        self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
+
+    def generate(self, generation: Generation = GREEDY, grammar: Grammar | None = None) -> Iterator[int]:
         """The answer's ids, without EOS, to the question that prefill read.
 
         Greedy and sampling yield each id at once; beam search as soon as no other hypothesis can win.
         As many ids as max_new_tokens mean that the answer was cut. A new question ends an unfinished answer.
+        grammar: what may be said, from its start; with one beam only.
         """
         if self._logits is None:
             raise RunError("no question was read: call prefill before generate")
-        if _cells(self.n_past, generation) > self.context.n_ctx:
-            raise InputError(_no_room(self.n_past, generation, self.context.n_ctx))
+        if cells(self.n_past, generation) > self.context.n_ctx:
+            raise InputError(no_room(self.n_past, generation, self.context.n_ctx))
         logits, self._logits = self._logits, None  # one answer per question: it moves n_past
-        return self._search(logits, generation) if generation.beams > 1 else self._decode(logits, generation)
+        if generation.beams == 1:
+            return self._decode(logits, generation, grammar)
+        if grammar is not None:
+            raise InputError(f"beams={generation.beams} cannot follow a grammar: give beams=1")
+        return self._search(logits, generation)
 
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
@@ -162,7 +221,8 @@ class Llm:
             self.n_past += len(part)
 
     def rewind(self, n_past: int) -> None:
-        """Forget every position from n_past on, and the beams of the last answer."""
+        """Forget every position from n_past on, and the beams of the last answer, which is over."""
+        self.turn += 1
         for sequence in range(1, self.context.n_sequences):
             self.context.drop(sequence)
         self.context.drop(0, n_past)
@@ -174,10 +234,10 @@ class Llm:
         Raises InputError when the bundle has no adapter.
         """
         if self._adapter is None:
-            raise InputError(_no_adapter(scale))
-        self._factor = _lora_factor(self._manifest, scale)
+            raise InputError(no_adapter(scale))
+        self._factor = lora_factor(self.manifest, scale)
         self.context.set_adapter(self._adapter, self._factor)
-        self._turn += 1
+        self.turn += 1
         self._logits, self._prefix_kept = None, False  # computed at the old scale
 
     @property
@@ -189,7 +249,7 @@ class Llm:
 
     def close(self) -> None:
         """Free cache, adapter and weights. Closing twice is fine."""
-        self._turn += 1
+        self.turn += 1
         if self._context is not None:
             self._context.close()
             self._context = None
@@ -202,11 +262,11 @@ class Llm:
         self.close()
 
     def _check_prefix(self) -> tuple[int, ...]:
-        expected = self._manifest.prompt.prefix_ids
-        ids = (self._model.bos, *self.tokenize(self._manifest.prompt.prefix))
-        if self._manifest.prompt.eos_id not in self.eos:
+        expected = self.manifest.prompt.prefix_ids
+        ids = (self._model.bos, *self.tokenize(self.manifest.prompt.prefix))
+        if self.manifest.prompt.eos_id not in self.eos:
             raise BundleError(
-                f"{self._model.path} does not stop at token {self._manifest.prompt.eos_id}, as the manifest says: "
+                f"{self._model.path} does not stop at token {self.manifest.prompt.eos_id}, as the manifest says: "
                 "they are of different exports"
             )
         if ids != expected:
@@ -219,9 +279,9 @@ class Llm:
     def _places(self, n: int) -> tuple[range, list[int]]:
         return range(self.n_past, self.n_past + n), [0] * n
 
-    def _keep_prefix(self) -> None:
+    def _keep_prefix(self, n_kept: int = 0) -> None:
         if self._prefix_kept:
-            self.rewind(len(self._prefix_ids))
+            self.rewind(len(self._prefix_ids) + n_kept)
             return
         self.context.clear()  # whatever an interruption may have left behind
         self.n_past = 0
@@ -231,14 +291,24 @@ class Llm:
     def _make_room(self, n_prompt: int, generation: Generation) -> None:
         """Check that a question and its answer fit, and grow the context when it may."""
         if n_prompt + generation.max_new_tokens > self.spec.max_positions:
-            raise InputError(_no_room(n_prompt, generation, self.spec.max_positions, beams=1))
-        context, cells, sequences = self.context, _cells(n_prompt, generation), _sequences(generation.beams)
-        if self.options.n_ctx is not None and cells > context.n_ctx:
-            raise InputError(_no_room(n_prompt, generation, context.n_ctx))
-        if cells > context.n_ctx or sequences > context.n_sequences:
+            raise InputError(no_room(n_prompt, generation, self.spec.max_positions, beams=1))
+        needed = cells(n_prompt, generation)
+        if self.options.n_ctx is not None and needed > self.context.n_ctx:
+            raise InputError(no_room(n_prompt, generation, self.context.n_ctx))
+        self.grow(needed, sequences(generation.beams))
+
+    def grow(self, n_cells: int, n_sequences: int) -> None:
+        """See that the cache has so many cells and sequences. What it holds is lost when it grows.
+
+        Raises InputError when n_ctx was given and is less, RunError when memory is.
+        """
+        context = self.context
+        if self.options.n_ctx is not None and n_cells > context.n_ctx:
+            raise InputError(f"{n_cells} positions are needed at once, but n_ctx is {context.n_ctx}: raise it")
+        if n_cells > context.n_ctx or n_sequences > context.n_sequences:
             old = context.n_ctx, context.n_sequences
             try:
-                self._open_context(max(cells, old[0]), max(sequences, old[1]))
+                self._open_context(max(n_cells, old[0]), max(n_sequences, old[1]))
             except RunError:
                 self._open_context(*old)  # a smaller question can still be asked
                 raise
@@ -249,18 +319,22 @@ class Llm:
             self._context = None
         threads = self.options.n_threads or default_threads()
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
-        self.n_past, self._prefix_kept = 0, False
+        self.turn += 1
+        self.n_past, self._n_heard, self._prefix_kept = 0, 0, False
         if self._adapter is not None:
             self._context.set_adapter(self._adapter, self._factor)
 
-    def _decode(self, logits: Floats, generation: Generation) -> Iterator[int]:
+    def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None) -> Iterator[int]:
         rng = np.random.default_rng(generation.seed)
-        turn, ids = self._turn, list[int]()
+        turn, ids = self.turn, list[int]()
         while True:
-            token = sample(penalize(self._allowed(logits), ids, generation.repetition_penalty), generation, rng)
+            allowed = penalize(self.allowed(logits), ids, generation.repetition_penalty)
+            token = sample(grammar.mask(allowed) if grammar else allowed, generation, rng)
             if token in self.eos:
                 return
             ids.append(token)
+            if grammar:
+                grammar.accept(token)
             yield token
             if len(ids) == generation.max_new_tokens:
                 return
@@ -271,7 +345,7 @@ class Llm:
         """Beams are sequences that share the prompt's KV; two sets take turns as parents and children."""
         rule = BeamRule(generation.beams, generation.max_new_tokens, self.eos, generation.length_penalty)
         sets = range(1, 1 + rule.beams), range(1 + rule.beams, 1 + 2 * rule.beams)
-        turn, start, n_steps = self._turn, self.n_past, 0
+        turn, start, n_steps = self.turn, self.n_past, 0
 
         def step(tokens: Sequence[int], parents: Sequence[int]) -> npt.NDArray[np.float64]:
             nonlocal n_steps
@@ -283,20 +357,21 @@ class Llm:
                 self.context.drop(sequence)
             positions = [start + n_steps] * len(tokens)
             n_steps += 1
-            return log_softmax(self._allowed(self.context.decode_ids(tokens, positions, new, range(len(tokens)))))
+            return log_softmax(self.allowed(self.context.decode_ids(tokens, positions, new, range(len(tokens)))))
 
         def adjust(log_probs: npt.NDArray[np.float64], ids: Sequence[int]) -> npt.NDArray[np.float64]:
             return penalize(log_probs, ids, generation.repetition_penalty)
 
-        return beam_search(log_softmax(self._allowed(logits)), step, rule, adjust)
+        return beam_search(log_softmax(self.allowed(logits)), step, rule, adjust)
 
-    def _allowed(self, logits: Floats) -> Floats:
+    def allowed(self, logits: Floats) -> Floats:
+        """Logits with what may not be said at -inf. Raises RunError when there are no numbers."""
         if not np.isfinite(logits.max()):
             raise RunError("the language model computed no numbers: try --n-gpu-layers 0, or verify the bundle")
         return forbid(logits, self._forbidden, self.spec.vocab)
 
     def _check_turn(self, turn: int) -> None:
-        if turn != self._turn:
+        if turn != self.turn:
             raise RunError("this answer ended when another question was read or the model was closed: ask again")
 
 
@@ -307,50 +382,6 @@ def _check_sizes(model: Model, spec: LlmSpec) -> None:
             raise BundleError(
                 f"{model.path} has {name} {found}, but the manifest says {expected}: export the bundle again"
             )
-
-
-def _open_adapter(model: Model, path: Path, manifest: Manifest) -> Adapter:
-    adapter, alpha = model.adapter(path), manifest.spec.lora.alpha
-    if adapter.alpha != alpha:
-        raise BundleError(
-            f"{path} has alpha {adapter.alpha:g}, but the manifest says {alpha:g}: export the bundle again"
-        )
-    return adapter
-
-
-def _lora_factor(manifest: Manifest, scale: float | None) -> float:
-    """What multiplies alpha / rank, so that merged weights and adapter together are at `scale`."""
-    scale = manifest.llm.lora_scale if scale is None else scale
-    if not np.isfinite(scale):
-        raise InputError(f"lora_scale={scale} is not possible: give a number such as {manifest.spec.lora.scale:g}")
-    merged = manifest.llm.lora_scale if manifest.llm.lora == "merged" else 0.0
-    return (scale - merged) / manifest.spec.lora.scale
-
-
-def _no_adapter(scale: float) -> str:
-    return (
-        f"lora_scale={scale:g} needs the LoRA adapter, which this bundle does not have: export it again with"
-        " --lora adapter or --lora both"
-    )
-
-
-def _cells(n_prompt: int, generation: Generation) -> int:
-    """Beams share what was read, not what they say."""
-    return n_prompt + generation.beams * generation.max_new_tokens
-
-
-def _sequences(beams: int) -> int:
-    return 1 if beams == 1 else 1 + 2 * beams
-
-
-def _no_room(n_prompt: int, generation: Generation, n_cells: int, beams: int | None = None) -> str:
-    beams = beams or generation.beams
-    new = beams * generation.max_new_tokens
-    each = f"{beams} beams of {generation.max_new_tokens} new ones" if beams > 1 else f"{new} new ones"
-    return (
-        f"the question has {n_prompt} tokens, which makes {n_prompt + new} with {each}, but {n_cells} fit:"
-        f" shorten it to {max(0, n_cells - new)} tokens, or lower max_new_tokens"
-    )
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:

@@ -13,8 +13,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime import OrtValue
 
-from ..models.beats import axis_profiles
-from ..models.bundle import TensorInfo
+from ..models.bundle import TensorInfo, axis_profiles
 from ..models.errors import BundleError, InputError, RunError
 from .cores import usable_cores
 
@@ -49,6 +48,7 @@ class OrtOptions:
     threads: int | None = None  # CPU threads of each graph; None: one per core
     engine_cache: Path | None = None  # TensorRT engines are kept here, or built at every start
     tensorrt_fp16: bool = True  # let TensorRT compute in float16
+    longest_s: float = 30.0  # the model's window: TensorRT builds for clips up to it
 
 
 class Session:
@@ -167,7 +167,7 @@ def tensorrt_options(inputs: Sequence[TensorInfo], options: OrtOptions) -> dict[
     chosen: dict[str, Any] = {"trt_fp16_enable": options.tensorrt_fp16}
     if any(isinstance(size, str) for tensor in inputs for size in tensor.shape):
         for index, key in enumerate(("min", "opt", "max")):
-            chosen[f"trt_profile_{key}_shapes"] = ",".join(_profile(tensor, index) for tensor in inputs)
+            chosen[f"trt_profile_{key}_shapes"] = ",".join(_profile(tensor, index, options) for tensor in inputs)
     if options.engine_cache is not None:
         options.engine_cache.mkdir(parents=True, exist_ok=True)
         for cache in ("engine", "timing"):
@@ -176,8 +176,8 @@ def tensorrt_options(inputs: Sequence[TensorInfo], options: OrtOptions) -> dict[
     return chosen
 
 
-def _profile(tensor: TensorInfo, index: int) -> str:
-    profiles: Mapping[str, tuple[int, int, int]] = axis_profiles()
+def _profile(tensor: TensorInfo, index: int, options: OrtOptions) -> str:
+    profiles: Mapping[str, tuple[int, int, int]] = axis_profiles(options.longest_s)
     sizes = (profiles[size][index] if isinstance(size, str) else size for size in tensor.shape)
     return f"{tensor.name}:{'x'.join(map(str, sizes))}"
 

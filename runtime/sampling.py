@@ -33,6 +33,7 @@ class Generation:
     seed: int = 0  # the same seed draws the same answer
     repetition_penalty: float = 1.0  # > 1 discourages tokens that were generated before
     length_penalty: float = 1.0  # beams: > 0 favours long answers
+    guard: bool = False  # end an answer that repeats itself, and a transcript with more words than can be spoken
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")

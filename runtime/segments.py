@@ -38,6 +38,8 @@ class Segment:
     waveform: Waveform
     silent: bool
     """Nothing in it rises above SILENCE_DBFS: there is nothing to say about it."""
+    last: bool = True
+    """Nothing of the clip follows."""
 
     @property
     def end_s(self) -> float:
@@ -64,15 +66,15 @@ def split_at_pauses(source: Waveform | Iterable[Waveform], max_seconds: float = 
         while n_held >= ahead:
             clip = np.concatenate(held)
             cut = _cut(clip[:ahead], longest)
-            yield _segment(clip[:cut], start)
+            yield _segment(clip[:cut], start, last=False)
             start, held, n_held = start + cut, [clip[cut:]], n_held - cut
     clip = np.concatenate([*held, np.zeros(0, np.float32)])
     while len(clip) > longest:
         cut = _cut(clip, longest)
-        yield _segment(clip[:cut], start)
+        yield _segment(clip[:cut], start, last=False)
         start, clip = start + cut, clip[cut:]
     if len(clip):
-        yield _segment(clip, start)
+        yield _segment(clip, start, last=True)
 
 
 def _seconds(chunks: Iterable[Waveform]) -> Iterator[Waveform]:
@@ -82,17 +84,21 @@ def _seconds(chunks: Iterable[Waveform]) -> Iterator[Waveform]:
             yield chunk[at : at + SAMPLE_RATE]
 
 
-def _segment(waveform: Waveform, start: int) -> Segment:
+def _segment(waveform: Waveform, start: int, last: bool) -> Segment:
     own = np.ascontiguousarray(waveform, np.float32).copy()
-    return Segment(start / SAMPLE_RATE, own, is_silent(own))
+    return Segment(start / SAMPLE_RATE, own, is_silent(own), last)
 
 
 def _cut(clip: Waveform, longest: int) -> int:
     """Where to cut a clip that is longer than the window: a sample index in (0, longest]."""
     first = int(KEEP_FRACTION * longest)
     last = min(longest, len(clip) - int(TAIL_FRACTION * longest))
-    powers = _hop_powers(clip[first:last])
-    return min(last, first + HOP * _quietest(powers))
+    return min(last, first + quietest_point(clip[first:last]))
+
+
+def quietest_point(waveform: Waveform) -> int:
+    """Where to cut a stretch of at least 0.2 s: the sample index of its longest pause's quietest point."""
+    return HOP * _quietest(_hop_powers(waveform))
 
 
 def _hop_powers(waveform: Waveform) -> NDArray[np.float64]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models import beats, qformer, whisper
 from ..models.audio import Waveform, synthetic_clip
 from ..models.bundle import SELF_CHECK_VALUES, ExpectedStage, SelfCheck
 from .engine import Engine
 from .events import Final
 from .sampling import Generation
 
-STAGES = ("speech", "audio", "audio_tokens")
+STAGES = (whisper.OUTPUT, beats.OUTPUT, qformer.OUTPUT)
 N_TOKENS = 16
 
 
@@ -33,10 +34,10 @@ class StageResult:
 
 
 def stage_outputs(engine: Engine, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
-    """Every stage's output on one segment: speech, audio, audio_tokens, as the next stage reads them."""
+    """Every stage's output on one segment, by the names in STAGES, as the next stage reads them."""
     speech, audio = engine.whisper.encode(waveform), engine.beats.encode(waveform)
     tokens = engine.qformer.audio_tokens(speech, audio)
-    return {"speech": speech.numpy(), "audio": audio.numpy(), "audio_tokens": tokens}
+    return dict(zip(STAGES, (speech.numpy(), audio.numpy(), tokens), strict=True))
 
 
 def greedy_ids(engine: Engine, waveform: Waveform, prompt: str) -> tuple[int, ...]:

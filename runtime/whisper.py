@@ -33,25 +33,31 @@ class WhisperEncoder:
     def __init__(self, session: Session, spec: WhisperSpec) -> None:
         self._session, self.spec = session, spec
 
-    def encode(self, waveform: Waveform) -> OrtValue:
-        """Encode at most spec.seconds; the result stays on the session's device. Raises RunError."""
-        return self._session.run(**{INPUT: log_mel(waveform, self.spec)})
+    def encode(self, waveform: Waveform, n_positions: int | None = None) -> OrtValue:
+        """Encode at most spec.seconds; the result stays on the session's device. Raises RunError.
+
+        n_positions: how much of the window to hear, in frames of 20 ms; all of it when None, as Whisper was trained.
+        """
+        n_frames = None if n_positions is None else 2 * n_positions
+        return self._session.run(**{INPUT: log_mel(waveform, self.spec, n_frames)})
 
 
-def log_mel(waveform: Waveform, spec: WhisperSpec) -> NDArray[np.float32]:
-    """Whisper's features of a clip padded with silence, or cut, to spec.n_samples: [1, n_mels, n_frames].
+def log_mel(waveform: Waveform, spec: WhisperSpec, n_frames: int | None = None) -> NDArray[np.float32]:
+    """Whisper's features of a clip padded with silence, or cut, to n_frames (the whole window): [1, n_mels, n_frames].
 
     float64 inside. Only the frames that hear something are transformed: the others are the floor, exactly.
     """
-    heard = waveform[: spec.n_samples]
-    padded = np.zeros(spec.n_samples)
+    n_frames = n_frames or spec.n_frames
+    n_samples = n_frames * HOP_LENGTH
+    heard = waveform[:n_samples]
+    padded = np.zeros(n_samples)
     padded[: len(heard)] = heard
     centred = np.pad(padded, N_FFT // 2, mode="reflect")
-    frames = sliding_window_view(centred, N_FFT)[::HOP_LENGTH][: spec.n_frames]
-    active = spec.n_frames
-    if len(heard) < spec.n_samples - N_FFT:  # else the reflected end is not silent
+    frames = sliding_window_view(centred, N_FFT)[::HOP_LENGTH][:n_frames]
+    active = n_frames
+    if len(heard) < n_samples - N_FFT:  # else the reflected end is not silent
         active = min(active, (len(heard) + N_FFT // 2) // HOP_LENGTH + 1)
-    logs = np.full((spec.n_frames, spec.n_mels), np.log10(_LOG_FLOOR))
+    logs = np.full((n_frames, spec.n_mels), np.log10(_LOG_FLOOR))
     spectrum = np.fft.rfft(frames[:active] * _hann())
     power = spectrum.real**2 + spectrum.imag**2
     logs[:active] = np.log10(np.maximum(power @ mel_filters(spec.n_mels), _LOG_FLOOR))

@@ -99,7 +99,7 @@ def graphs(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> 
     paths = {name: folder / f"{name}.onnx" for name in ("whisper", "beats", "qformer")}
     export_whisper(parts.whisper, parts.qformer.ln_speech, parts.whisper_spec, paths["whisper"])
     export_beats(parts.beats, parts.qformer.ln_audio, paths["beats"])
-    export_qformer(parts.qformer.folded(), parts.whisper_spec.n_positions, paths["qformer"])
+    export_qformer(parts.qformer.folded(), paths["qformer"])
     return paths
 
 

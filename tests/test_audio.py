@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from earshot.models.audio import SAMPLE_RATE, Waveform
 from earshot.models.errors import AudioError
-from earshot.runtime.audio import Resampler, as_waveform, is_silent, open_audio, read_audio
+from earshot.runtime.audio import as_waveform, is_silent, open_audio, read_audio
 from earshot.runtime.level import SILENCE_DBFS, peak_dbfs
+from earshot.runtime.resampler import Resampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -131,6 +132,20 @@ def test_every_sample_format_has_the_same_scale(tmp_path: Path, codec: str, chan
     tolerance = {"pcm_u8": 1 / 128, "pcm_s16le": 1 / 32768}.get(codec, 1e-6)
     for mix in (False, True):
         np.testing.assert_allclose(read_audio(path, mix), sound, atol=tolerance)
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("rate", RATES)
+def test_every_rate_layout_and_format_from_one_sample_up(tmp_path: Path, rate: int, channels: int, codec: str) -> None:
+    for n in (1, 2, rate // 20, rate // 10 - 3, rate // 10 + 1, rate // 3 + 1):
+        sound = tone(440, rate, n / rate)
+        noise = np.random.default_rng(n).uniform(-0.9, 0.9, (n, channels - 1))
+        path = write(tmp_path / f"{n}.wav", np.column_stack([sound, noise]), rate, codec)
+        if n < rate // 10:
+            assert "at least 0.1 s" in refused(path)
+        else:
+            np.testing.assert_allclose(read_audio(path), as_waveform(sound, rate), rtol=0, atol=1 / 32768)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac"])

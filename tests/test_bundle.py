@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -71,6 +72,29 @@ def test_one_flipped_bit_is_found(spoiled: Path, name: str) -> None:
 def test_manifest_of_garbage_is_refused(spoiled: Path, garbage: bytes) -> None:
     (spoiled / MANIFEST).write_bytes(garbage)
     assert MANIFEST in refused(spoiled)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, *FILES])
+def test_unreadable_file_is_named_at_load(golden_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    opened = Path.open
+
+    def forbidden(path: Path, *words: Any, **named: Any) -> Any:
+        if path.name == name:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *words, **named)
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    with pytest.raises(BundleError, match=rf"{name} cannot be read \(Permission denied\)"):
+        open_bundle(golden_bundle)
+
+
+def test_forbidden_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    with pytest.raises(BundleError, match=r"/some/bundle cannot be read \(Permission denied\)"):
+        open_bundle("/some/bundle")
 
 
 def test_directory_without_manifest_is_refused(tmp_path: Path) -> None:
@@ -207,6 +231,35 @@ def test_part_is_rebuilt_when_its_key_or_its_file_changed(tmp_path: Path) -> Non
 def test_two_exports_to_one_place_are_refused(tmp_path: Path) -> None:
     with staging(tmp_path / "out"), pytest.raises(InputError, match="another export"), staging(tmp_path / "out"):
         pass
+
+
+def test_disk_that_cannot_lock_is_not_another_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with staging(tmp_path / "kept") as first:
+        first.part("a", "key", part([], "a.bin"))
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    for out in ("out", "kept"):
+        with pytest.raises(InputError, match=r"cannot be locked \(No locks"), staging(tmp_path / out):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.partial"]
+    assert (tmp_path / "kept.partial" / "a.bin").exists()
+
+
+def test_hashing_is_reported(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="export is not installed")
+    from earshot.export.bundle import Staging
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        (directory / "a.bin").write_bytes(bytes(3 << 20))
+        return ("a.bin",), None
+
+    told: list[tuple[str, int, int]] = []
+    for _ in range(2):  # built, then found again
+        with Staging(tmp_path / "out", lambda *words: told.append(words)) as stage:
+            stage.part("a", "key", build)
+    assert told == [("hash a", n << 20, 3 << 20) for n in range(4)] * 2
 
 
 def test_existing_output_is_never_touched(tmp_path: Path) -> None:

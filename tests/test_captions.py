@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from earshot.models.errors import InputError, RunError
-from earshot.runtime import captions as module
-from earshot.runtime.captions import FORMATS, Caption, columns, cues, format_captions, wrap, write_captions
+from earshot.runtime.captions import FORMATS, Caption, format_captions, write_captions
+from earshot.runtime.cues import columns, cues, plain, wrap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,13 +87,13 @@ def test_any_text_is_read_back(rows: list[tuple[tuple[float, float], str]]) -> N
         parsed = parser(content)
         assert all(len(lines) <= 2 and start < end for start, end, lines in parsed)
         assert all(columns(line) <= 42 for _, _, lines in parsed for line in lines)
-        shown, read_back = "".join(module.plain(c.text) for c in captions), words(parsed)
+        shown, read_back = "".join(plain(c.text) for c in captions), words(parsed)
         if format == "srt":
             shown, read_back = (content.replace("-", "") for content in (shown, read_back))
         assert read_back.replace(" ", "") == shown.replace(" ", "")
     read = [json.loads(line) for line in format_captions(captions, "jsonl").splitlines()]
     assert [row["text"] for row in read] == [caption.text for caption in captions]
-    assert len(format_captions(captions, "txt").splitlines()) == sum(bool(module.plain(c.text)) for c in captions)
+    assert len(format_captions(captions, "txt").splitlines()) == sum(bool(plain(c.text)) for c in captions)
 
 
 @pytest.mark.parametrize("content", HOSTILE)
@@ -106,7 +106,7 @@ def test_hostile_text_stays_in_its_cue(content: str) -> None:
 
 
 def test_the_files_as_written() -> None:
-    rows = [Caption(0, 1.5, "turn on the lights", "asr"), Caption(3599.9996, 3661.0625, "a < b & c --> d")]
+    rows = [Caption(0, 1.5, "turn on the lights", "asr", "a.wav"), Caption(3599.9996, 3661.0625, "a < b & c --> d")]
     assert format_captions(rows, "txt") == "turn on the lights\na < b & c --> d\n"
     assert format_captions(rows, "srt") == (
         "1\n00:00:00,000 --> 00:00:01,500\nturn on the lights\n\n2\n01:00:00,000 --> 01:01:01,062\na < b & c -> d\n"
@@ -116,7 +116,13 @@ def test_the_files_as_written() -> None:
         "01:00:00.000 --> 01:01:01.062\na &lt; b &amp; c --&gt; d\n"
     )
     first = format_captions(rows, "jsonl").splitlines()[0]
-    assert json.loads(first) == {"start_s": 0, "end_s": 1.5, "text": "turn on the lights", "prompt": "asr"}
+    assert json.loads(first) == {
+        "start_s": 0,
+        "end_s": 1.5,
+        "text": "turn on the lights",
+        "prompt": "asr",
+        "audio": "a.wav",
+    }
 
 
 def test_nothing_said() -> None:
@@ -128,7 +134,7 @@ def test_nothing_said() -> None:
 
 def test_a_long_answer_shares_its_time() -> None:
     answer = "the quick brown fox jumps over the lazy dog " * 8
-    parts = cues(Caption(10, 40, answer))
+    parts = cues(10, 40, answer)
     assert len(parts) >= 4 and parts[0].start_ms == 10_000 and parts[-1].end_ms == 40_000
     assert [p.end_ms for p in parts[:-1]] == [p.start_ms for p in parts[1:]]
     rates = [sum(map(len, p.lines)) / (p.end_ms - p.start_ms) for p in parts]
@@ -137,7 +143,7 @@ def test_a_long_answer_shares_its_time() -> None:
 
 
 def test_a_cue_is_never_without_duration() -> None:
-    parts = cues(Caption(5, 5, "word " * 100))
+    parts = cues(5, 5, "word " * 100)
     assert len(parts) > 2 and all(p.start_ms < p.end_ms for p in parts)
 
 

@@ -32,7 +32,7 @@ def shipped() -> list[dict[str, Any]]:
 def test_most_shipped_clips_are_answered_word_for_word(engine: Engine) -> None:
     """They were chosen by kind, not by whether the model gets them right; the sounds it must."""
     right = {c["file"]: engine.ask(CLIPS / c["file"], c["prompt"]).text == c["expected"] for c in shipped()}
-    assert sum(right.values()) >= 7, right
+    assert sum(right.values()) >= 8, right
     assert all(right[c["file"]] for c in shipped() if c["task"] == "audiocaption"), right
 
 
@@ -43,9 +43,9 @@ def test_beams_say_the_same_on_a_clear_clip(engine: Engine) -> None:
 
 
 def test_several_commands_in_a_row_are_all_heard(engine: Engine) -> None:
-    """Longer than the demo's window of 10 s: cut at the pauses, which are long enough for one command a segment."""
+    """Longer than the demo's window of 10 s: cut at the pauses, two or three commands a segment."""
     spoken = [c for c in shipped() if c["task"] == "asr"]
-    pause = np.zeros(6 * 16_000, np.float32)
+    pause = np.zeros(16_000, np.float32)
     waveform = np.concatenate([part for c in spoken * 3 for part in (read_audio(CLIPS / c["file"]), pause)])
     answer = engine.ask(waveform, "asr")
     wanted = " ".join(c["expected"] for c in spoken * 3).split()

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
+import time
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from earshot.models.audio import Waveform
 from earshot.models.bundle import MANIFEST
-from earshot.models.errors import AudioError, BundleError, InputError
+from earshot.models.errors import AudioError, BundleError, EarshotError, InputError, RunError
 from earshot.models.salmonn import TASKS, prompt_for
 from earshot.runtime.__main__ import main
+from earshot.runtime.audio import open_audio, read_audio
 from earshot.runtime.engine import Engine, EngineOptions, load
-from earshot.runtime.events import Final, Piece
+from earshot.runtime.events import Final, Piece, SegmentStarted, Timings
 from earshot.runtime.llm import LlmOptions
 from earshot.runtime.sampling import Generation
 
+JFK = Path(__file__).parent / "golden" / "jfk.wav"
 GREEDY = Generation(max_new_tokens=16)
 BEAMS = Generation(max_new_tokens=16, beams=4)
 
@@ -53,9 +59,33 @@ def test_words_are_the_references(engine: Engine, clip: dict[str, np.ndarray]) -
 def test_pieces_join_to_the_final_text(engine: Engine, clip: dict[str, np.ndarray]) -> None:
     events = list(engine.stream(clip["pcm_float32"], "asr", GREEDY))
     assert isinstance(events[-1], Final)
-    pieces = [event for event in events[:-1] if isinstance(event, Piece)]
-    assert len(pieces) == len(events) - 1
+    assert events[0] == SegmentStarted(0.0, len(clip["pcm_float32"]) / 16_000, alone=True)
+    pieces = [event for event in events[1:-1] if isinstance(event, Piece)]
+    assert len(pieces) == len(events) - 2
     assert "".join(piece.text for piece in pieces).strip() == events[-1].text
+
+
+def test_each_encoder_is_timed_alone(engine: Engine, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run side by side: what counts is when both are done, not the sum of the two."""
+    jfk = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["pcm_float32"]
+
+    def slowly(encode: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        return lambda *heard: (time.sleep(seconds), encode(*heard))[1]
+
+    for encoder, seconds in ((engine.whisper, 0.5), (engine.beats, 1.0)):
+        monkeypatch.setattr(encoder, "encode", slowly(encoder.encode, seconds))
+    timings = engine.ask(jfk, "asr", Generation(max_new_tokens=2)).segments[0].timings
+    assert timings.whisper_ms > 500
+    assert timings.beats_ms > 1000
+    assert timings.beats_ms < timings.encoders_ms < timings.whisper_ms + timings.beats_ms
+    assert timings.ttft_ms == timings.encoders_ms + timings.qformer_ms + timings.prefill_ms
+
+
+def test_timings_name_every_stage(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--timings", "--max-new-tokens", 2) == 0
+    said = capsys.readouterr().err
+    for stage in ("encoders", "whisper", "beats", "q-former", "prefill", "tokens", "first token"):
+        assert stage in said
 
 
 def test_batch_of_clips_answers_as_each_alone(golden_bundle: Path, golden: Path) -> None:
@@ -79,6 +109,36 @@ def test_long_clip_is_answered_in_segments(engine: Engine, golden: Path) -> None
     assert [s.start_s for s in answer.segments] == ends[:-1]
     assert all(s.end_s - s.start_s <= 30 for s in answer.segments)
     assert ends[-1] == pytest.approx(len(clip) / 16_000)
+
+
+@pytest.mark.slow
+def test_ten_minutes_are_heard_once_and_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sample lies in exactly one segment, and memory does not grow with the clip, which would take 38 MB."""
+    psutil = pytest.importorskip("psutil")
+    speech = np.append(read_audio(JFK), np.zeros(8000, np.float32))
+    path = write_clip(tmp_path / "long.wav", np.resize(speech, 600 * 16_000))
+    wanted, heard = hashlib.sha256(), hashlib.sha256()
+    for chunk in open_audio(path):
+        wanted.update(chunk.tobytes())
+    finals: list[Final] = []
+    held: list[int] = []
+    with load() as engine:
+        encode = engine.whisper.encode
+
+        def listen(waveform: Waveform, *rest: Any) -> Any:
+            heard.update(waveform.tobytes())
+            return encode(waveform, *rest)
+
+        monkeypatch.setattr(engine.whisper, "encode", listen)
+        for event in engine.stream(path, "asr", Generation(max_new_tokens=2)):
+            if isinstance(event, Final):
+                finals.append(event)
+                held.append(psutil.Process().memory_info().rss)
+    assert heard.digest() == wanted.digest()
+    assert [final.start_s for final in finals] == pytest.approx([0.0, *(final.end_s for final in finals[:-1])])
+    assert finals[-1].end_s == 600
+    assert all(final.end_s - final.start_s <= engine.spec.whisper.seconds for final in finals)
+    assert max(held) - held[len(held) // 4] < 16e6
 
 
 def test_silence_between_speech_is_not_asked(engine: Engine, golden: Path) -> None:
@@ -172,6 +232,7 @@ def test_ask_as_json(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixt
     answer = json.loads(capsys.readouterr().out)
     assert answer["prompt"] == TASKS["asr"]
     assert len(answer["segments"][0]["token_ids"]) == 3
+    assert answer["complete"] is True
 
 
 def test_same_seed_same_words(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,6 +245,118 @@ def test_same_seed_same_words(golden_bundle: Path, beep: Path, capsys: pytest.Ca
     assert said[0] == said[1]
     assert said[2] == said[3]
     assert said[0] != said[2]
+
+
+def test_each_segment_of_a_long_clip_has_its_time(
+    golden_bundle: Path, golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spinners: list[str]
+) -> None:
+    jfk = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["pcm_float32"]
+    clip = np.concatenate([jfk, np.zeros(16_000, np.float32)] * 4)
+    ask = ("ask", write_clip(tmp_path / "long.wav", clip), "asr", "--bundle", golden_bundle, "--max-new-tokens", 2)
+    assert earshot(*ask) == 0
+    lines = capsys.readouterr().out.splitlines()
+    spans = [re.match(r"\[(\d+):(\d\d\.\d)-(\d+):(\d\d\.\d)\] .", line) for line in lines]
+    times = [(int(s[1]) * 60 + float(s[2]), int(s[3]) * 60 + float(s[4])) for s in spans if s]
+    assert len(times) == len(lines) >= 2
+    assert times[0][0] == 0
+    assert times[-1][1] == pytest.approx(len(clip) / 16_000, abs=0.1)
+    assert [end for _, end in times[:-1]] == [start for start, _ in times[1:]]
+    waiting = ["start", "stop"]
+    assert [step for step, before in zip(spinners, ["", *spinners], strict=False) if step != before] == waiting * len(
+        times
+    )
+
+
+def test_one_segment_is_a_plain_line(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 2) == 0
+    assert not capsys.readouterr().out.startswith("[0:")
+
+
+@pytest.fixture
+def spinners(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the listening spinner was told, in order."""
+    told: list[str] = []
+
+    class Spinner:
+        def __enter__(self) -> Spinner:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def start(self) -> None:
+            told.append("start")
+
+        def stop(self) -> None:
+            told.append("stop")
+
+    monkeypatch.setattr("earshot.runtime.commands.waiting", lambda _text: Spinner())
+    return told
+
+
+TIMINGS = Timings(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 88, 2)
+HALF = (
+    SegmentStarted(0.0, 20.0, alone=False),
+    Piece("all of it"),
+    Final(0.0, 20.0, "all of it", (5, 6), TIMINGS),
+    SegmentStarted(20.0, 45.0, alone=False),
+    Piece("half of"),
+    Piece(" this"),
+)
+
+
+@pytest.fixture(params=[KeyboardInterrupt(), RunError("no memory"), AudioError("the file is cut")])
+def stopped_half_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BaseException:
+    """Every clip is answered up to the middle of its second segment, and what stops it there."""
+
+    def stream(*_: object) -> Iterator[object]:
+        yield from HALF
+        raise request.param
+
+    monkeypatch.setattr(Engine, "stream", stream)
+    return request.param
+
+
+def status_of(stopped: BaseException) -> int:
+    return stopped.exit_status if isinstance(stopped, EarshotError) else 130
+
+
+def test_stopped_ask_keeps_what_was_said(
+    golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str], stopped_half_way: BaseException
+) -> None:
+    assert earshot("ask", beep, "asr", "--bundle", golden_bundle) == status_of(stopped_half_way)
+    assert capsys.readouterr().out == "[0:00.0-0:20.0] all of it\n[0:20.0-0:45.0] half of this\n"
+    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--json") == status_of(stopped_half_way)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["complete"] is False
+    assert answer["text"] == "all of it\nhalf of this"
+    assert [segment["text"] for segment in answer["segments"]] == ["all of it"]
+
+
+def test_stopped_captions_leave_an_older_file_alone(
+    golden_bundle: Path,
+    beep: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    stopped_half_way: BaseException,
+) -> None:
+    caption = ("caption", beep, "--bundle", golden_bundle, "--format", "jsonl")
+    (tmp_path / "beep.jsonl").write_text("older")
+    assert earshot(*caption, "--out", tmp_path) == status_of(stopped_half_way)
+    assert str(tmp_path / "beep.partial.jsonl") in capsys.readouterr().err
+    assert (tmp_path / "beep.jsonl").read_text() == "older"
+    rows = (tmp_path / "beep.partial.jsonl").read_text(encoding="utf-8")
+    assert [json.loads(row)["text"] for row in rows.splitlines()] == ["all of it", "half of this"]
+    assert earshot(*caption) == status_of(stopped_half_way)
+    assert capsys.readouterr().out == rows
+
+
+def test_json_lines_name_their_clip(
+    golden_bundle: Path, beep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copy(beep, tmp_path / "other.wav"))
+    words = ("caption", beep, other, "--bundle", golden_bundle, "--format", "jsonl", "--max-new-tokens", 2)
+    assert earshot(*words) == 0
+    rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    assert [row["audio"] for row in rows] == [str(beep), str(other)]
 
 
 @pytest.mark.parametrize("format", ["txt", "srt", "vtt", "jsonl"])
@@ -220,7 +393,7 @@ def wrong_words(beep: Path, tmp_path: Path) -> list[tuple[tuple[object, ...], st
         (("ask", silent, "asr"), "silent"),
         (("ask", beep, ""), "empty"),
         (("ask", beep, "slot_filling"), "slot_filling"),
-        (("ask", beep, "asr", "--max-new-tokens", 100_000), "100"),
+        (("ask", beep, "audiocaption", "--max-new-tokens", 100_000), "100"),
         (("ask", beep, "asr", "--beams", 1000), "beams"),
         (("ask", beep, "asr", "--beams", 2, "--temperature", 1), "temperature"),
         (("ask", beep, "asr", "--provider", "coreml"), "coreml"),

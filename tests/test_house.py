@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from earshot.models import beats, qformer, whisper
+from earshot.models.llm import LLM_TYPES
 
 FOLDERS = ("models", "export", "runtime", "bench")
 MAY_IMPORT = {
@@ -24,7 +27,7 @@ THIRD_PARTY = {
     "models": {"numpy"},
     "export": {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
-        *("safetensors", "sentencepiece", "tensorrt", "peft", "onnx_ir"),
+        *("safetensors", "sentencepiece", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
     },
     "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
     "bench": {"numpy", "rich", "jiwer"},
@@ -33,7 +36,10 @@ PARTS = {"audio", "whisper", "beats", "qformer", "fastconformer", "llm"}
 """Rows of the grid: parts of the network, one file in each folder."""
 HUBS = {
     "export": {"__main__", "salmonn", "parity"},
-    "runtime": {"__main__", "engine", "commands", "selfcheck"},
+    "runtime": {
+        *("__main__", "engine", "commands", "selfcheck", "opening", "listening", "live", "reading", "sources"),
+        *("assistant", "assisting", "conversation", "parallel"),
+    },
 }
 """Who puts the parts together."""
 
@@ -83,6 +89,48 @@ def test_files_and_functions_stay_readable(folder: str, path: Path) -> None:
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 60, f"{folder}/{path.name}: {node.name} has {length} lines"
+
+
+def constants(path: Path) -> list[list[object]]:
+    """The string constants of each expression in a file, those of one tuple, list, set or dict together."""
+    kinds = (ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Constant)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+    return [[c.value for c in ast.walk(node) if isinstance(c, ast.Constant)] for node in nodes]
+
+
+@pytest.mark.parametrize(("folder", "path"), sources(), ids=lambda value: getattr(value, "name", value))
+def test_contracts_names_are_written_once(folder: str, path: Path) -> None:
+    """Inputs and outputs of the graphs, the list of GGUF types. The demo's own caches may be called as they like."""
+    if folder == "models" or path.stem.startswith("demo"):
+        return
+    names = {whisper.INPUT, beats.INPUT, qformer.OUTPUT}
+    for together in constants(path):
+        assert not names & set(together), f"{folder}/{path.name}: models/ has constants for these names"
+        assert len(LLM_TYPES.keys() & set(together)) < 3, f"{folder}/{path.name}: models/llm.py has LLM_TYPES"
+
+
+def test_types_of_the_language_model_are_the_same_everywhere() -> None:
+    from earshot.export.__main__ import parser
+
+    document = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+    assert f"--llm {'|'.join(LLM_TYPES)}]" in document
+    shares = " ".join(document.split())
+    for name, kind in LLM_TYPES.items():
+        assert f"{name} {kind.agreement:.0%}".replace("%", " %") in shares.replace("f32 and f16", "f32 90 % f16"), name
+    for name in LLM_TYPES:
+        words = ["salmonn", "--whisper", "w", "--beats", "b", "--vicuna", "v", "--salmonn", "s", "--out", "o", "--llm"]
+        assert parser().parse_args([*words, name]).llm == name
+
+
+def documents() -> list[Path]:
+    root = Path(__file__).parent.parent
+    return [root / "README.md", root / "CHANGELOG.md", root / "models/demo/README.md", *sorted(root.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("path", [path for path in documents() if path.exists()], ids=lambda path: path.stem)
+def test_documents_have_no_placeholders(path: Path) -> None:
+    found = re.findall("@[A-Z]+@", path.read_text(encoding="utf-8"))
+    assert not found, f"{path.name} still lacks {found}"
 
 
 def test_folders_are_flat() -> None:

@@ -26,9 +26,9 @@ from earshot.export.checkpoint import load_section
 from earshot.export.fingerprint import check_base
 from earshot.export.llm import Llm, export_llm, read_llm, write_gguf
 from earshot.export.lora import PREFIX, Lora, read_lora, write_adapter
-from earshot.export.quantize import FILE_TYPES, quantize
+from earshot.export.quantize import quantize
 from earshot.models.errors import CheckpointError, InputError, RunError
-from earshot.models.llm import VICUNA_7B_V15, VICUNA_13B_V11
+from earshot.models.llm import LLM_TYPES, VICUNA_7B_V15, VICUNA_13B_V11
 from earshot.models.salmonn import prompt_halves
 from safetensors import torch as safetensors_torch
 
@@ -61,7 +61,7 @@ def exported(vicuna: Llm, lora: Lora, tmp_path_factory: pytest.TempPathFactory) 
     """GGUF files by name: every type merged, the base alone, the adapter."""
     out = tmp_path_factory.mktemp("gguf")
     files: dict[str, Path] = {}
-    for quantization in FILE_TYPES:
+    for quantization in LLM_TYPES:
         written = export_llm(vicuna, lora, out, quantization=quantization, mode="both")
         files |= {quantization: written[0].rename(out / f"{quantization}.gguf"), "adapter": written[1]}
     files["base"] = out / "base.gguf"
@@ -262,7 +262,7 @@ def test_adapter_on_the_base_is_the_merged_model(
         np.testing.assert_allclose(found, next_logits(judge(half)), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("quantization", FILE_TYPES)
+@pytest.mark.parametrize("quantization", LLM_TYPES)
 def test_every_type_runs(quantization: str, exported: dict[str, Path], judge: Callable[..., Judge]) -> None:
     """Rows of 128 are half a block of the k types: llama.cpp falls back tensor by tensor, and it runs."""
     wanted, found = (next_logits(judge(exported[name])) for name in ("f32", quantization))

@@ -44,6 +44,7 @@ def whole(segments: list[Segment], waveform: Waveform, max_seconds: float) -> No
     starts = np.cumsum([0, *(len(s.waveform) for s in segments)]) / SAMPLE_RATE
     np.testing.assert_allclose([s.start_s for s in segments], starts[:-1], rtol=0, atol=1e-9)
     np.testing.assert_allclose([s.end_s for s in segments], starts[1:], rtol=0, atol=1e-9)
+    assert [s.last for s in segments] == [False] * (len(segments) - 1) + [True]
     if len(segments) > 1:
         assert min(len(s.waveform) for s in segments) >= int(0.1 * int(max_seconds * SAMPLE_RATE))
 

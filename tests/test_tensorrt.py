@@ -12,8 +12,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from earshot.models.beats import axis_profiles
-from earshot.models.bundle import TensorInfo
+from earshot.models.bundle import TensorInfo, axis_profiles
 from earshot.models.errors import InputError, RunError
 
 pytest.importorskip("torch")
@@ -82,7 +81,10 @@ def test_the_list_says_where_it_is_from() -> None:
 
 
 def test_profiles_hold_every_clip_from_one_second_to_thirty() -> None:
-    assert axis_profiles() == {"n_frames": (98, 998, 2998), "n_tokens": (48, 496, 1496)}
+    profiles = axis_profiles()
+    assert profiles["n_frames"] == (98, 998, 2998) and profiles["n_tokens"] == (48, 496, 1496)
+    assert profiles["mel_frames"] == (100, 3000, 3000) and profiles["n_positions"] == (50, 1500, 1500)
+    assert axis_profiles(longest_s=10)["n_frames"][2] == 998 and axis_profiles(longest_s=10)["mel_frames"][2] == 1000
     assert profile_shapes(TensorInfo("fbank", (1, "n_frames", 128))) == ((1, 98, 128), (1, 998, 128), (1, 2998, 128))
     assert profile_shapes(TensorInfo("x", (1, 80))) == ((1, 80),) * 3
 
@@ -119,7 +121,7 @@ def test_an_engine_is_built_with_profile_and_timing_cache(
     config.set_flag.assert_called_once_with(trt.BuilderFlag.FP16)
     shapes = builder.create_optimization_profile.return_value.set_shape.call_args_list
     assert [call.args for call in shapes] == [
-        ("speech", (1, 1500, 64), (1, 1500, 64), (1, 1500, 64)),
+        ("speech", (1, 50, 64), (1, 1500, 64), (1, 1500, 64)),
         ("audio", (1, 48, 48), (1, 496, 48), (1, 1496, 48)),
     ]
 

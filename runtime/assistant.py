@@ -1,0 +1,291 @@
+"""The voice assistant: it answers when you stop, and stops when you speak.
+
+    ear ─► SpeechStarted ... SpeechEnded ─► encoders ─► conversation ─► Piece, Piece, ... Answered
+     ▲                                                     │ a token
+     └───────── has the gate opened? then stop ◄───────────┘ at a time
+
+One thread: between two tokens the ear is asked what it has heard, and while the encoders work the source keeps the
+sound. What was said before an interruption stays in the conversation.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..models.errors import InputError, RunError
+from ..models.salmonn import prompt_for
+from .conversation import Conversation
+from .ear import Ear, EarEvent, Heard, seconds
+from .engine import Engine
+from .events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted, Timings
+from .gate import Closed, GateOptions, Opened
+from .grammar import Grammar, schema_grammar
+from .live import open_gate
+from .loops import sound_length
+from .sampling import Generation
+from .sources import Source
+from .speaker import Sentences, Speaker, speech_command
+
+POLL_SECONDS = 0.1
+NOTHING = Timings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+
+
+@dataclass(frozen=True)
+class AssistantOptions:
+    """What is asked about everything that is said, and how it is answered. Raises InputError."""
+
+    prompt: str = "speech_query"  # a task or a prompt
+    system: str | None = None  # stands before the whole conversation
+    remember: bool = True  # False: every turn stands alone
+    json_schema: Mapping[str, Any] | None = None  # what every answer must look like
+    max_new_tokens: int | None = None  # None: as the bundle says
+    speak: str | None = None  # a text-to-speech command that gets every sentence on its standard input
+    barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
+    gate: GateOptions = field(default_factory=GateOptions)
+
+    def __post_init__(self) -> None:
+        prompt_for(self.prompt)
+        if self.max_new_tokens is not None:
+            Generation(self.max_new_tokens)
+        if self.json_schema is not None:
+            schema_grammar(self.json_schema)
+        if self.speak is not None:
+            speech_command(self.speak)
+            if self.json_schema is not None:
+                raise InputError(f"JSON is not for speaking: give a JSON schema or speak={self.speak!r}, not both")
+
+
+class Assistant:
+    """Answers what is said to it. `stop` may be called from any thread; the engine is used by nobody else meanwhile.
+
+    on_intent: called with every whole JSON answer's value, before its Answered comes.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: AssistantOptions | None = None,
+        on_intent: Callable[[Any], object] | None = None,
+    ) -> None:
+        self._engine, self._options, self._on_intent = engine, options or AssistantOptions(), on_intent
+        self._session: _Session | None = None
+        self._stopped = threading.Event()
+
+    def run(self, source: Source) -> Generator[AssistantEvent]:
+        """One session, a conversation of its own, until the source ends; the source is closed then.
+
+        Raises RunError behind SessionEnded when the command to speak has failed; from there on nothing was spoken.
+        """
+        if self._session is not None:
+            self._stopped = threading.Event()
+        self._session = _Session(self._engine, self._options, self._on_intent, source, self._stopped)
+        return self._session.events()
+
+    def stop(self) -> None:
+        """End the session where it is, or the first before it begins: an answer stops, SessionEnded comes.
+
+        Twice is fine; a session that is run after another is not stopped by what was meant for that one.
+        """
+        self._stopped.set()
+        if self._session is not None:
+            self._session.stop()
+
+
+class _Session:
+    def __init__(
+        self,
+        engine: Engine,
+        options: AssistantOptions,
+        on_intent: Callable[[Any], object] | None,
+        source: Source,
+        stopped: threading.Event,
+    ) -> None:
+        n_new = engine.defaults.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+        self._engine, self._options, self._on_intent = engine, options, on_intent
+        self._prompt, self._generation = prompt_for(options.prompt), Generation(n_new)
+        self._conversation = Conversation(engine.llm, options.system)
+        self._ear = Ear(source, open_gate(engine, options.gate, vad=True))
+        self._grammar: Grammar | None = None
+        self._speaker: Speaker | None = None
+        self._mute: RunError | None = None
+        """Why nothing is spoken any more."""
+        self._waiting: deque[EarEvent] = deque()
+        """What was heard and not dealt with yet."""
+        self._answering = False
+        self._own_voice: set[int] = set()
+        """Starts of segments that came while the assistant spoke, and must not be answered."""
+        self._stopped = stopped
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._ear.close()
+
+    def events(self) -> Generator[AssistantEvent]:
+        with closing(self._ear), ExitStack() as stack:
+            if not self._stopped.is_set():
+                self._prepare(stack)
+                while (event := self._next()) is not None:
+                    yield from self._take(event)
+                self._finish_speaking()
+            yield SessionEnded(**self._ear.balance())
+            if self._mute is not None:
+                raise self._mute
+
+    def _prepare(self, stack: ExitStack) -> None:
+        options = self._options
+        if options.json_schema is not None:
+            rules = self._engine.llm.grammar(schema_grammar(options.json_schema))
+            self._grammar = stack.enter_context(closing(rules))
+        if options.speak is not None:
+            self._speaker = stack.enter_context(closing(Speaker(options.speak)))
+        self._make_room()  # or say at once that there is none
+
+    def _next(self) -> EarEvent | None:
+        while not self._waiting:
+            if not self._listen(POLL_SECONDS):
+                return None
+        return self._waiting.popleft()
+
+    def _listen(self, timeout_s: float) -> bool:
+        """Take in what has been heard; False when the source has ended. Whoever speaks now silences the speaker."""
+        events = self._ear.poll(timeout_s)
+        for event in events or ():
+            if isinstance(event, Opened) and self._speaker is not None and self._ear.realtime:
+                if self._options.barge_in:
+                    self._speaker.stop()
+                elif self._answering or self._speaker.busy:
+                    self._own_voice.add(event.start)
+            if not isinstance(event, Heard):
+                self._waiting.append(event)
+        return events is not None
+
+    def _take(self, event: EarEvent) -> Iterator[AssistantEvent]:
+        if isinstance(event, Opened):
+            if event.start not in self._own_voice:
+                yield SpeechStarted(seconds(event.start))
+        elif isinstance(event, Closed):
+            if event.start in self._own_voice:
+                self._own_voice.remove(event.start)
+                self._ear.done(event, heard=False)
+            else:
+                yield SpeechEnded(seconds(event.start), seconds(event.end))
+                yield from self._answer(event)
+        elif not isinstance(event, Heard):
+            yield event
+
+    def _answer(self, closed: Closed) -> Iterator[Piece | Answered]:
+        if self._stopped.is_set():
+            self._ear.done(closed, heard=False)
+            yield self._answered(closed, [], NOTHING, "end")
+            return
+        heard = self._engine.hear(self._ear.read(closed.start, closed.end))
+        self._ear.done(closed)
+        if not self._options.remember:
+            self._conversation.forget()
+        start = time.perf_counter()
+        self._conversation.hear(heard.audio_tokens, self._prompt, self._generation.max_new_tokens)
+        prefilled = time.perf_counter()
+        ids: list[int] = []
+        stopped = yield from self._say(ids)
+        timings = Timings(
+            whisper_ms=heard.whisper_ms,
+            beats_ms=heard.beats_ms,
+            encoders_ms=heard.encoders_ms,
+            qformer_ms=heard.qformer_ms,
+            prefill_ms=(prefilled - start) * 1e3,
+            decode_ms=(time.perf_counter() - prefilled) * 1e3,
+            n_audio_tokens=len(heard.audio_tokens),
+            n_new_tokens=len(ids),
+        )
+        yield self._answered(closed, ids, timings, stopped)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """For the next turn, while nobody waits for it."""
+        n_new = self._generation.max_new_tokens
+        self._conversation.make_room(self._engine.spec.n_audio_tokens, self._prompt, n_new)
+
+    def _say(self, ids: list[int]) -> Generator[Piece, None, str | None]:
+        """Decode the answer into `ids`; returns why it was stopped, None when the model ended it."""
+        text, sentences, stopped = self._engine.llm.detokenizer(), Sentences(), None
+        if self._grammar is not None:
+            self._grammar.reset()
+        answer = self._conversation.answer(self._generation, self._grammar)
+        while (stopped := self._stop_here(ids)) is None and (token := next(answer, None)) is not None:
+            self._answering = True
+            ids.append(token)
+            if piece := text.add(token):
+                yield Piece(piece)
+                self._speak(sentences.add(piece))
+        self._answering = False
+        if rest := text.finish():
+            yield Piece(rest)
+        if stopped not in ("speech", "end"):
+            self._speak(sentences.add(rest) + sentences.finish())
+        return stopped or ("length" if len(ids) == self._generation.max_new_tokens else None)
+
+    def _stop_here(self, ids: list[int]) -> str | None:
+        """Whether the answer must stop, and why; between two tokens."""
+        if self._stopped.is_set():
+            return "end"
+        if self._ear.realtime:
+            self._listen(0.0)
+            if self._options.barge_in and any(isinstance(event, Opened) for event in self._waiting):
+                return "speech"
+        if self._grammar is None and (n_sound := sound_length(ids)) < len(ids):
+            del ids[n_sound:]
+            self._conversation.keep(n_sound)
+            return "loop"
+        return None
+
+    def _speak(self, sentences: list[str]) -> None:
+        if self._speaker is None or self._mute is not None:
+            return
+        try:
+            for sentence in sentences:
+                self._speaker.say(sentence)
+        except RunError as error:  # what is heard is still answered
+            self._mute = error
+
+    def _finish_speaking(self) -> None:
+        if self._speaker is None or self._mute is not None:
+            return
+        try:
+            while not self._speaker.finish(POLL_SECONDS) and not self._stopped.is_set():
+                pass
+        except RunError as error:
+            self._mute = error
+
+    def _answered(self, closed: Closed, ids: list[int], timings: Timings, stopped: str | None) -> Answered:
+        text = self._engine.llm.text(ids).strip()
+        intent = None if self._grammar is None else _value(text, stopped)
+        if intent is not None and self._on_intent is not None:
+            self._on_intent(intent)
+        return Answered(
+            start_s=seconds(closed.start),
+            end_s=seconds(closed.end),
+            text=text,
+            token_ids=tuple(ids),
+            timings=timings,
+            prompt=self._prompt,
+            stopped=stopped,
+            intent=intent,
+            n_turns=self._conversation.n_turns,
+        )
+
+
+def _value(text: str, stopped: str | None) -> Any:
+    """What a JSON answer says; None unless it is whole."""
+    if stopped not in (None, "length") or (stopped and text[-1:] not in '}]"'):
+        return None  # of a number that was cut nobody can tell
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

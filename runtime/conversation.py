@@ -1,0 +1,138 @@
+"""Several turns in one KV cache: what was said before is still there when the next question is read.
+
+    [BOS] system | USER: <Speech> audio </Speech> prompt ASSISTANT: answer [EOS] | USER: <Speech> audio ...
+    ^ head         ^ turn                                                          ^ the next
+
+When the next turn would not fit, the oldest leave and the kept ones are read again. To shift these back inside the
+cache would not be the same: their keys and values were computed with the others before them (on the golden checkpoint
+the next logits would be off by 1.3, and their spread is 0.9). Half of the room is free then, so that it happens seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..models.errors import InputError
+from .grammar import Grammar
+from .llama import Floats
+from .llm import Llm
+from .sampling import Generation
+
+N_CTX = 2048  # positions where LlmOptions.n_ctx says nothing: a gigabyte with a 7B model
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One question and what was answered."""
+
+    audio_tokens: Floats
+    """float32 [n, hidden]."""
+    suffix: list[int]
+    answer: list[int] = field(default_factory=list[int])
+    """As far as it was said, without EOS."""
+
+
+class Conversation:
+    """Turns with one opened model; when others use it in between, they are read again. One thread at a time.
+
+    system: stands before all turns, and always stays. Raises InputError when it is no text.
+    """
+
+    def __init__(self, llm: Llm, system: str | None = None) -> None:
+        prompt = llm.manifest.prompt
+        self._llm = llm
+        self._head = [prompt.bos_id, *(llm.tokenize(system.strip()) if system and system.strip() else ())]
+        self._user, self._eos = list(prompt.prefix_ids[1:]), prompt.eos_id
+        self._room = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
+        self._turns: list[_Turn] = []
+        self._start: int | None = None
+        """Position of the last turn's answer; None when the cache holds it to its end."""
+        self._stale = False
+        """The cache holds turns that have left."""
+        self._mark = -1
+        """llm.turn as it was left here: another means that the cache holds something else."""
+
+    @property
+    def n_turns(self) -> int:
+        """Turns that the model remembers, the newest included."""
+        return len(self._turns)
+
+    def hear(self, audio_tokens: Floats, prompt: str, max_new_tokens: int) -> None:
+        """Read the next turn's question, audio_tokens [n, hidden], for `answer`; the last answer ends where it is.
+
+        Raises InputError when this turn alone does not fit, RunError.
+        """
+        turn = _Turn(audio_tokens, self._llm.suffix_ids(prompt))
+        self._drop_oldest(len(audio_tokens) + len(turn.suffix), max_new_tokens)
+        if self._stale or self._mark != self._llm.turn:
+            self._read_again()
+        self._mark = -1  # until all of it was read
+        self._end_answer()
+        self._begin(turn)
+        self._llm.question(turn.suffix)
+        self._turns.append(turn)
+        self._start, self._mark = self._llm.n_past, self._llm.turn
+
+    def answer(self, generation: Generation, grammar: Grammar | None = None) -> Iterator[int]:
+        """The answer's ids as Llm.generate gives them; those that were taken from here count as said."""
+        said = self._turns[-1].answer
+        for token in self._llm.generate(generation, grammar):
+            said.append(token)
+            yield token
+
+    def keep(self, n: int) -> None:
+        """Of the answer, which is over, only the first n ids were said."""
+        del self._turns[-1].answer[n:]
+
+    def make_room(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
+        """What `hear` would do first with such a turn, done now, while nobody waits. Raises InputError, RunError."""
+        self._drop_oldest(n_audio_tokens + len(self._llm.suffix_ids(prompt)), max_new_tokens)
+        if self._stale:
+            self._read_again()
+
+    def forget(self) -> None:
+        """The next turn is the first."""
+        self._turns.clear()
+        self._start, self._stale = None, True
+
+    def _drop_oldest(self, n_question: int, max_new_tokens: int) -> None:
+        needed = len(self._head) + len(self._user) + n_question + max_new_tokens
+        if needed > self._room:
+            raise InputError(
+                f"a turn takes {needed} positions, {max_new_tokens} of them for its answer, but {self._room} are there:"
+                " raise n_ctx, lower max_new_tokens, or shorten the prompt"
+            )
+        sizes = [len(self._user) + len(t.audio_tokens) + len(t.suffix) + len(t.answer) + 1 for t in self._turns]
+        free = self._room - needed
+        if sum(sizes) > free:
+            self._stale = True
+            while sum(sizes) > free // 2:
+                del sizes[0], self._turns[0]
+
+    def _read_again(self) -> None:
+        """The head and every turn to its end; the head's KV is kept where it is ours."""
+        if self._mark == self._llm.turn:
+            self._llm.rewind(len(self._head))
+        else:
+            self._llm.restart(self._room)
+            self._llm.feed(self._head)
+        self._mark = -1
+        for turn in self._turns:
+            self._begin(turn)
+            self._llm.feed([*turn.suffix, *turn.answer, self._eos])
+        self._start, self._stale, self._mark = None, False, self._llm.turn
+
+    def _begin(self, turn: _Turn) -> None:
+        self._llm.feed(self._user)
+        self._llm.feed_audio(turn.audio_tokens)
+
+    def _end_answer(self) -> None:
+        """The rest of what was said, and EOS; what was computed and not said is forgotten."""
+        if self._start is None:
+            return
+        said = self._turns[-1].answer
+        n_read = min(self._llm.n_past - self._start, len(said))
+        self._llm.rewind(self._start + n_read)
+        self._llm.feed([*said[n_read:], self._eos])
+        self._start = None

@@ -1,0 +1,86 @@
+"""One segment, read again and again while it grows: what is kept from one reading to the next.
+
+Of the language model the prefix's KV is kept, and with `settle_s` that of the audio tokens of older windows; the
+answers of one reading are the drafts of the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..models.audio import SAMPLE_RATE, Waveform
+from ..models.salmonn import token_budget
+from ..models.whisper import FRAME_RATE
+from .engine import Engine
+from .events import Timings
+from .llama import Floats
+from .parallel import Reply, reply_to_all
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How a segment is read."""
+
+    short: bool = False
+    """Whisper hears the segment alone, not its whole padded window."""
+    settle_s: float | None = None
+    """Audio tokens of windows that ended longer ago stay as they are; None: all are computed again."""
+    max_new_tokens: int = 200
+    draft: bool = True
+    """Check the last answers as drafts; False decodes every token again, for comparison."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one reading found and took."""
+
+    texts: tuple[str, ...]
+    """One answer per prompt."""
+    replies: tuple[Reply, ...]
+    timings: Timings
+    n_kept: int
+    """Audio tokens whose KV was kept."""
+    n_steps: int
+    """Passes through the language model after the prefill."""
+
+
+class Reading:
+    """The readings of one segment with fixed prompts. What others ask the engine in between costs time, no truth."""
+
+    def __init__(self, engine: Engine, prompts: tuple[str, ...], options: ReadingOptions) -> None:
+        self.prompts = prompts
+        self._engine, self._options = engine, options
+        self._drafts: tuple[tuple[int, ...], ...] = ((),) * len(prompts)
+        self._settled = np.zeros((0, engine.spec.llm.hidden), np.float32)
+        self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
+
+    def read(self, waveform: Waveform) -> Read:
+        """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
+        engine, options = self._engine, self._options
+        heard = engine.hear(waveform, options.short)
+        tokens = np.concatenate([self._settled, heard.audio_tokens[len(self._settled) :]])
+        n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
+        limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]
+        found = reply_to_all(engine.llm, tokens, self.prompts, self._drafts, limits, n_kept)
+        self._turn = engine.llm.turn
+        self._settle(tokens, len(waveform) / SAMPLE_RATE)
+        if options.draft:
+            self._drafts = tuple(reply.ids for reply in found.replies)
+        timings = heard.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
+        texts = tuple(engine.llm.text(reply.ids).strip() for reply in found.replies)
+        return Read(texts, found.replies, timings, found.n_kept, found.n_steps)
+
+    def _limit(self, prompt: str, seconds: float) -> int:
+        return min(self._options.max_new_tokens, token_budget(prompt, seconds) or self._options.max_new_tokens)
+
+    def _settle(self, tokens: Floats, heard_s: float) -> None:
+        """Keep the tokens of windows that ended more than settle_s ago."""
+        if self._options.settle_s is None:
+            return
+        qformer = self._engine.spec.qformer
+        old_frames = int((heard_s - self._options.settle_s) * FRAME_RATE)
+        n_old = qformer.n_windows(old_frames) if old_frames >= qformer.window else 0
+        if n_old > len(self._settled):
+            self._settled = tokens[:n_old].copy()
