@@ -34,6 +34,8 @@ from earshot.runtime.reading import Reading, ReadingOptions
 from earshot.runtime.sampling import Generation
 from earshot.runtime.sources import FilePlayback
 from earshot.runtime.timeline import Chunk, Heard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 SILENCE = np.zeros(SAMPLE_RATE, np.float32)
 
@@ -77,25 +79,65 @@ def without_times(events: list[LiveEvent]) -> list[LiveEvent]:
     return plain
 
 
-def test_what_comes_when(engine: Engine, speech: Waveform) -> None:
-    """SpeechStarted, Captions, one Final; segments in order; stable text only grows; the ledger's balance is last."""
-    events = run(engine, speech)
+def in_order(events: list[LiveEvent]) -> int:
+    """Holds events to the guarantees at the top of runtime/events.py; how many segments there were."""
     assert isinstance(events[-1], SessionEnded)
-    open_since, stable, ended, n_finals = None, "", 0.0, 0
+    open_since, stable, ended, n_finals = None, list[str](), 0.0, 0
     for event in events[:-1]:
         if isinstance(event, SpeechStarted):
             assert open_since is None and event.start_s >= ended
-            open_since, stable = event.start_s, ""
+            open_since, stable = event.start_s, []
         elif isinstance(event, Caption):
             assert event.start_s == open_since and event.end_s > event.start_s
-            assert event.stable.split()[: len(stable.split())] == stable.split()
-            stable = event.stable
-        else:
-            assert isinstance(event, Final) and event.start_s == open_since and event.end_s > event.start_s
+            assert event.stable.split()[: len(stable)] == stable
+            stable = event.stable.split()
+        elif isinstance(event, Final):
+            assert event.start_s == open_since and event.end_s > event.start_s
             assert [word.text for word in event.words] == event.text.split()
             assert all(event.start_s < word.heard_s <= event.end_s for word in event.words)
             open_since, ended, n_finals = None, event.end_s, n_finals + 1
-    assert open_since is None and n_finals >= 4
+        else:
+            assert isinstance(event, AudioDropped | DeviceLost | DeviceFound | Lagging)
+    assert open_since is None
+    return n_finals
+
+
+def test_what_comes_when(engine: Engine, speech: Waveform) -> None:
+    """SpeechStarted, Captions, one Final; segments in order; stable text only grows; the ledger's balance is last."""
+    assert in_order(run(engine, speech)) >= 4
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 1.5), st.sampled_from([0.0, 0.0, 0.7])), max_size=4),
+    chunk=st.sampled_from([160, 1600, 48_000]),
+    agreement=st.integers(1, 3),
+    vad=st.booleans(),
+)
+def test_events_keep_their_order_whatever_is_heard(
+    engine: Engine,
+    clips: list[Waveform],
+    parts: list[tuple[int, float, float]],
+    chunk: int,
+    agreement: int,
+    vad: bool,
+) -> None:
+    """Any clips in a row, any pauses, sound lost between them or not, any chunks, with and without the gate."""
+    items: list[Heard] = []
+    at = 0
+    for index, pause_s, lost_s in parts:
+        audio = np.concatenate([clips[index], np.zeros(int(pause_s * SAMPLE_RATE), np.float32)])
+        for start in range(0, len(audio), chunk):
+            items.append(Chunk((at + start) / SAMPLE_RATE, audio[start : start + chunk]))
+        at += len(audio)
+        if lost_s:
+            items.append(AudioDropped(at / SAMPLE_RATE, lost_s))
+            at += round(lost_s * SAMPLE_RATE)
+    events = list(captions(Given(*([item] for item in items)), engine, LiveOptions(agreement=agreement, vad=vad)))
+    in_order(events)
+    balance = events[-1]
+    assert isinstance(balance, SessionEnded) and balance.captured_s == pytest.approx(at / SAMPLE_RATE)
+    assert balance.captured_s == pytest.approx(balance.decoded_s + balance.skipped_s + balance.dropped_s)
 
 
 def test_every_sample_is_accounted_for(engine: Engine, speech: Waveform) -> None:
