@@ -46,9 +46,9 @@ from .hub import model_name
 from .llm import Llm, LoraMode, export_llm, read_llm
 from .lora import Lora, read_lora, require_fit
 from .progress import Report
+from .provenance import hash_sources, salmonn_sources, stat_key
 from .qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from .reference import ReferenceLlm
-from .sources import hash_sources, salmonn_sources, stat_key
 from .whisper import SpeechEncoder, export_whisper, load_whisper
 
 INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float

@@ -194,16 +194,7 @@ class _Session:
         prefilled = time.perf_counter()
         ids: list[int] = []
         stopped = yield from self._say(ids)
-        timings = Timings(
-            whisper_ms=heard.whisper_ms,
-            beats_ms=heard.beats_ms,
-            encoders_ms=heard.encoders_ms,
-            qformer_ms=heard.qformer_ms,
-            prefill_ms=(prefilled - start) * 1e3,
-            decode_ms=(time.perf_counter() - prefilled) * 1e3,
-            n_audio_tokens=len(heard.audio_tokens),
-            n_new_tokens=len(ids),
-        )
+        timings = heard.timings((prefilled - start) * 1e3, (time.perf_counter() - prefilled) * 1e3, len(ids))
         yield self._answered(closed, ids, timings, stopped)
         self._make_room()
 

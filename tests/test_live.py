@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
+import noises
 import numpy as np
 import pytest
 from earshot.models.audio import SAMPLE_RATE, Waveform
@@ -231,20 +232,14 @@ def test_kept_kv_gives_the_tokens_of_reading_all_again(engine: Engine, clips: li
         assert kept.replies == again.replies
 
 
-@pytest.mark.parametrize("kind", ["silence", "white", "room"])
+@pytest.mark.parametrize("kind", noises.KINDS)
 def test_nothing_is_said_over_silence_and_noise(engine: Engine, kind: str) -> None:
     """A minute each; five in `make soak`."""
     assert said_over(engine, kind, 60.0) == []
 
 
 def said_over(engine: Engine, kind: str, seconds: float) -> list[str]:
-    n, rng = int(seconds * SAMPLE_RATE), np.random.default_rng(5)
-    noise = rng.standard_normal(n).astype(np.float32)
-    if kind == "room":  # a low hum and the noise of a fan
-        noise = np.convolve(noise, np.ones(64, np.float32) / 64, "same")
-        noise += 0.3 * np.sin(2 * np.pi * 50 * np.arange(n) / SAMPLE_RATE).astype(np.float32)
-    level = {"silence": 0.0, "white": 0.05, "room": 0.05}[kind]
-    events = run(engine, (level * noise).astype(np.float32))
+    events = run(engine, noises.noise(kind, seconds))
     return [event.text for event in events if isinstance(event, Final) and event.text]
 
 

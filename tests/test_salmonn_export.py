@@ -23,7 +23,7 @@ pytest.importorskip("torch", reason="export is not installed")
 from earshot.export.__main__ import main
 from earshot.export.parity import refuse_beyond_tolerance
 from earshot.export.progress import Progress
-from earshot.export.sources import salmonn_sources
+from earshot.export.provenance import salmonn_sources
 from earshot.export.whisper import export_whisper
 from earshot.models.bundle import GRAPHS, ParityReport, read_manifest, sha256_of
 from earshot.models.errors import InputError
@@ -137,7 +137,7 @@ def test_unreadable_source_is_blamed_on_itself(
 
         return tried
 
-    for place, work in (("earshot.export.sources.sha256_of", sha256_of), ("pathlib.Path.open", Path.open)):
+    for place, work in (("earshot.export.provenance.sha256_of", sha256_of), ("pathlib.Path.open", Path.open)):
         with monkeypatch.context() as patched:
             patched.setattr(place, unless_beats(work))
             assert main(export_arguments(tmp_path / "out")) == 2
