@@ -2,6 +2,8 @@
 # make test        the whole test suite          make check   lint, types, tests
 # make demo-eval   word error, sounds, slots of the shipped model on sentences it never saw (SEED=7 draws others)
 # make demo-bundle models/demo from checkpoints/demo
+# make quality     word error, memory, speed and distance from f32 of every quantization of the demo model
+# make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 PYTHON ?= python3
 SEED ?= 1
@@ -14,7 +16,7 @@ EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle test check lint typecheck soak wheel-test system clean
+.PHONY: demo demo-eval demo-bundle quality bench-gpu test check lint typecheck soak wheel-test system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/earshot demo
@@ -31,6 +33,15 @@ demo-bundle: $(VENV)/test.stamp
 build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth
 	rm -rf build/demo-f32 build/demo-f32.partial
 	$(EXPORT_DEMO) --encoders fp32 --llm f32 --out build/demo-f32
+
+QUANTIZATIONS := q8_0 q6_k q5_k_m q4_k_m q4_0
+quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
+	for llm in $(QUANTIZATIONS); do [ -d build/quality/$$llm ] || \
+		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done
+	$(BIN)/earshot-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
+
+bench-gpu: $(VENV)/test.stamp
+	bash scripts/bench-gpu.sh
 
 test: $(VENV)/test.stamp system
 	$(BIN)/python -m pytest
@@ -65,7 +76,7 @@ $(VENV)/runtime.stamp: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
-	bash scripts/install.sh $(VENV) "-e .[cpu,export,dev]"
+	bash scripts/install.sh $(VENV) "-e .[cpu,export,bench,dev]"
 	touch $@ $(VENV)/runtime.stamp
 
 clean:

@@ -1,124 +1,265 @@
-"""How good: the demo model on sentences, voices and sounds drawn from a seed and never trained on.
+"""`earshot-bench quality`: how good and how heavy each bundle is, side by side, and what its quantization changed.
 
-Word error is Levenshtein over words: substitutions, insertions and deletions, divided by the words spoken.
+Every bundle answers the same clips in a process of its own, one after the other. With a reference, the same model at a
+higher precision, each is also made to say the reference's own answers, token by token (bench/divergence.py).
+
+The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: TTFT is
+waveform to first token, TPOT the decoding of an answer by its tokens.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from ..models import demo_corpus as corpus
-from ..runtime.engine import Engine
+from ..models.bundle import Manifest
+from ..models.errors import InputError
+from ..models.salmonn import prompt_for
+from ..runtime.bundle import Bundle, demo_bundle, open_bundle
+from ..runtime.selfcheck import STAGES
+from .clips import Item, Progress, demo_items, quiet, table_items
+from .divergence import Distance
+from .gpu import gpu_name
+from .quality_tables import lines as lines
+from .quality_worker import Findings, Job, Reply, measure_apart
+from .record import Measure, Record, make_record, subject
+from .words import WordErrors, bootstrap_interval, normalized, token_f1, total, word_errors
 
-N_SENTENCES, N_SOUNDS, N_SLOTS = 300, 140, 200
-Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class WordErrors:
-    """Errors among words; adds up over sentences."""
-
-    errors: int
-    words: int
-
-    @property
-    def rate(self) -> float:
-        """Errors per word spoken."""
-        return self.errors / max(1, self.words)
-
-    def __add__(self, other: WordErrors) -> WordErrors:
-        return WordErrors(self.errors + other.errors, self.words + other.words)
-
-
-def word_errors(reference: str, hypothesis: str) -> WordErrors:
-    """The fewest word edits that turn the hypothesis into the reference."""
-    said, heard = reference.split(), hypothesis.split()
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(said, 1):
-        previous, row = row, [i]
-        for j, other in enumerate(heard, 1):
-            row.append(min(previous[j - 1] + (word != other), previous[j] + 1, row[j - 1] + 1))
-    return WordErrors(row[-1], len(said))
+Better = Literal["lower", "higher", "neither"]
+_STAGE_MEASURES: dict[str, str] = dict(zip(STAGES, ("error_whisper", "error_beats", "error_qformer"), strict=True))
 
 
 @dataclass(frozen=True)
-class Quality:
-    """One bundle's scores, fractions."""
+class QualityOptions:
+    """What is asked. Raises InputError for values that make no sense."""
 
-    wer_seen: float
-    wer_unseen: float
-    sound_accuracy: float
-    slot_accuracy: float
-    query_accuracy: float
-    keyword_accuracy: float
-    intent_accuracy: float
-    by_voice: dict[str, float]  # word error of each unseen voice
-    by_sound: dict[str, float]  # share of each class that was named
+    reference: Path | None = None
+    """The same model, more precise: what the others are held against."""
+    data: Path | None = None
+    """A table of recordings; None: the demo's held-out clips."""
+    task: str | None = None
+    """Where a line of the table names none; None: asr."""
+    clips: int | None = None
+    """None: the whole table, or clips.N_DEMO sentences."""
+    seed: int = 1
+    """Which clips are drawn, and the bootstrap's own."""
+
+    def __post_init__(self) -> None:
+        if self.clips is not None and self.clips < 1:
+            raise InputError(f"{self.clips} clips are nothing to measure: give --clips at least 1")
+        if self.task is not None and self.data is None:
+            raise InputError("the demo's clips come with their own tasks: give --task together with --data")
+        if self.task is not None:
+            prompt_for(self.task)
 
 
-def evaluate(engine: Engine, seed: int, progress: Progress) -> Quality:
-    """Every score of the demo evaluation."""
-    seen = transcribe(engine, "seen", seed, progress)
-    unseen = transcribe(engine, "unseen", seed, progress)
-    sounds = _by_class(engine, seed, progress)
-    return Quality(
-        wer_seen=_total(seen).rate,
-        wer_unseen=_total(unseen).rate,
-        sound_accuracy=_mean([right for rights in sounds.values() for right in rights]),
-        slot_accuracy=_exact(engine, corpus.slot_examples(N_SLOTS, seed), "slots", progress),
-        query_accuracy=_exact(engine, corpus.query_examples(N_SLOTS, seed), "questions", progress),
-        keyword_accuracy=_exact(engine, corpus.query_examples(N_SLOTS, seed, "keywords"), "keywords", progress),
-        intent_accuracy=_exact(engine, corpus.intent_examples(N_SLOTS, seed), "intents", progress),
-        by_voice={voice: errors.rate for voice, errors in unseen.items()},
-        by_sound={name: _mean(rights) for name, rights in sounds.items()},
+def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
+    """The command."""
+    options = QualityOptions(arguments.reference, arguments.data, arguments.task, arguments.clips, arguments.seed)
+    return measure(arguments.bundles or [demo_bundle()], options, progress)
+
+
+def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress = quiet) -> Record:
+    """A group of measures per bundle, the reference first. Raises InputError, RunError."""
+    opened = open_all(bundles, options.reference)
+    names = labels(opened)
+    with tempfile.TemporaryDirectory(prefix="earshot-quality-") as place:
+        folder = Path(place)
+        items = _items(options, folder, progress)
+        measures: list[Measure] = []
+        notes = _notes(items, options)
+        on_gpu = False
+        for index, (name, bundle) in enumerate(zip(names, opened, strict=True)):
+            compared = str(folder) if options.reference else None
+            job = Job(str(bundle.directory), tuple(items), compared, bool(compared) and index == 0, options.seed)
+            found = measure_apart(job, folder, _named(name, progress))
+            measures += _measures(name, bundle.manifest, items, found, options.seed)
+            notes += _notes_on(name, found, first=index == 0)
+            on_gpu = on_gpu or found.on_gpu
+    settings = {
+        "data": str(options.data) if options.data else "demo, held-out sentences and sounds",
+        "clips": str(len(items)),
+        **({"task": options.task or "asr"} if options.data else {}),
+        "seed": str(options.seed),
+        **({"reference": names[0]} if options.reference else {}),
+    }
+    return make_record(
+        "quality",
+        [subject(bundle.manifest) for bundle in opened],
+        settings,
+        measures,
+        _other_sources(opened, names) + notes,
+        gpu_name() if on_gpu else None,
     )
 
 
-def transcribe(
-    engine: Engine, split: Literal["seen", "unseen"], seed: int, progress: Progress
-) -> dict[str, WordErrors]:
-    """Word errors by voice on N_SENTENCES held-out sentences."""
-    errors: dict[str, WordErrors] = {}
-    for done, example in enumerate(corpus.held_out(split, N_SENTENCES, seed), 1):
-        voice = example.clip.voice or ""
-        made = word_errors(example.expected, _answer(engine, example))
-        errors[voice] = errors.get(voice, WordErrors(0, 0)) + made
-        progress(f"{split} voices", done, N_SENTENCES)
-    return errors
+def labels(bundles: Sequence[Bundle]) -> list[str]:
+    """What tells the bundles apart: their names, else their quantizations, else both, else where they lie."""
+    manifests = [bundle.manifest for bundle in bundles]
+    kinds = [f"{each.quantization.encoders}/{each.quantization.llm}" for each in manifests]
+    named = [each.name for each in manifests]
+    both = [f"{name} {kind}" for name, kind in zip(named, kinds, strict=True)]
+    for candidates in (named, kinds, both):
+        if len(set(candidates)) == len(bundles):
+            return candidates
+    return [str(bundle.directory) for bundle in bundles]
 
 
-def wer(engine: Engine, split: Literal["seen", "unseen"], seed: int, progress: Progress) -> float:
-    """Word error over all voices of a split."""
-    return _total(transcribe(engine, split, seed, progress)).rate
+def open_all(bundles: Sequence[Path], reference: Path | None) -> list[Bundle]:
+    """The reference first, each directory once. Raises InputError for a reference that is another model."""
+    wanted = [*([reference] if reference else []), *bundles]
+    opened = [open_bundle(path) for path in {path.resolve(): path for path in wanted}.values()]
+    if reference:
+        first = opened[0].manifest
+        for bundle in opened[1:]:
+            other = bundle.manifest
+            if (other.spec, other.prompt) != (first.spec, first.prompt):
+                raise InputError(
+                    f"{bundle.directory} has other sizes or another prompt than the reference {opened[0].directory}:"
+                    " give bundles of one model"
+                )
+    return opened
 
 
-def _by_class(engine: Engine, seed: int, progress: Progress) -> dict[str, list[bool]]:
-    rights: dict[str, list[bool]] = {}
-    for done, example in enumerate(corpus.sound_examples(N_SOUNDS, seed), 1):
-        name = example.clip.sound or ""
-        rights.setdefault(name, []).append(corpus.named_sound(_answer(engine, example)) == name)
-        progress("sounds", done, N_SOUNDS)
-    return rights
+def _items(options: QualityOptions, folder: Path, progress: Progress) -> list[Item]:
+    if options.data is None:
+        return demo_items(options.clips, options.seed, folder, progress)
+    return table_items(options.data, options.task or "asr", options.clips, options.seed)
 
 
-def _exact(engine: Engine, examples: Iterable[corpus.Example], what: str, progress: Progress) -> float:
-    rights: Counter[bool] = Counter()
-    for done, example in enumerate(examples, 1):
-        rights[_answer(engine, example) == example.expected] += 1
-        progress(what, done, N_SLOTS)
-    return rights[True] / max(1, rights.total())
+def _named(name: str, progress: Progress) -> Progress:
+    return lambda stage, done, n: progress(f"{name}: {stage}", done, n)
 
 
-def _answer(engine: Engine, example: corpus.Example) -> str:
-    return engine.ask(example.clip.waveform, example.prompt).text
+def _measures(name: str, manifest: Manifest, items: Sequence[Item], found: Findings, seed: int) -> list[Measure]:
+    """Everything about one bundle; what does not apply is left out."""
+    heard = [reply for reply in found.replies if reply.fault is None]
+    speaking = [reply for reply in heard if reply.n_tokens]
+
+    def one(measure: str, unit: str, better: Better, *samples: float) -> Measure:
+        return Measure(name, measure, unit, samples, better)
+
+    measures = [one("size", "GB", "lower", subject(manifest).size_gb)]
+    if found.peak_bytes:
+        measures.append(one("memory", "GB", "lower", found.peak_bytes / 1e9))
+    if heard:
+        measures += [
+            one("ttft", "ms", "lower", *(reply.ttft_ms for reply in heard)),
+            one("rtf", "", "lower", *(reply.total_ms / 1e3 / reply.seconds for reply in heard)),
+        ]
+    if speaking:
+        n_tokens, decode_s = sum(r.n_tokens for r in speaking), sum(r.decode_ms for r in speaking) / 1e3
+        measures += [
+            one("tpot", "ms", "lower", *(reply.decode_ms / reply.n_tokens for reply in speaking)),
+            one("speed", "tokens/s", "higher", n_tokens / max(1e-9, decode_s)),
+        ]
+    for score in (*_word_scores(items, found.replies, seed), *_other_scores(items, found.replies)):
+        measures.append(one(*score))
+    if found.comparison:
+        measures += [one(kind, unit, better, *s) for kind, unit, better, s in _differences(found)]
+    return measures
 
 
-def _total(errors: dict[str, WordErrors]) -> WordErrors:
-    return sum(errors.values(), WordErrors(0, 0))
+_Score = tuple[str, str, Better, float]
+_Difference = tuple[str, str, Better, tuple[float, ...]]
 
 
-def _mean(rights: list[bool]) -> float:
-    return sum(rights) / max(1, len(rights))
+def _word_scores(items: Sequence[Item], replies: Sequence[Reply], seed: int) -> list[_Score]:
+    """Word error with its bootstrap interval, %, and of how many words; of the items that are scored so."""
+    errors = [
+        word_errors(item.reference, reply.text)
+        for item, reply in zip(items, replies, strict=True)
+        if item.kind == "words"
+    ]
+    if not errors:
+        return []
+    low, high = bootstrap_interval(errors, seed)
+    whole: WordErrors = total(errors)
+    return [
+        ("wer", "%", "lower", 100 * whole.rate),
+        ("wer_low", "%", "lower", 100 * low),
+        ("wer_high", "%", "lower", 100 * high),
+        ("words", "", "neither", whole.words),
+    ]
+
+
+def _other_scores(items: Sequence[Item], replies: Sequence[Reply]) -> list[_Score]:
+    """Shares of sounds named and of exact answers, the mean F1 of captions, %; of the items that are scored so."""
+    judges: dict[str, tuple[str, Callable[[str, str], float]]] = {
+        "sound": ("sounds", lambda wanted, said: corpus.named_sound(said) == wanted),
+        "caption": ("caption", token_f1),
+        "exact": ("exact", lambda wanted, said: normalized(said) == normalized(wanted)),
+    }
+    scores: list[_Score] = []
+    for kind, (measure, judge) in judges.items():
+        found = [
+            float(judge(item.reference, reply.text))
+            for item, reply in zip(items, replies, strict=True)
+            if item.kind == kind
+        ]
+        if found:
+            scores.append((measure, "%", "higher", 100 * fmean(found)))
+    return scores
+
+
+def _differences(found: Findings) -> list[_Difference]:
+    """Against the reference: the language model alone, the whole chain (audio_), the stages."""
+    assert found.comparison is not None
+    rows: list[_Difference] = []
+    distances: dict[str, Distance] = {"": found.comparison.llm, "audio_": found.comparison.chain}
+    for prefix, distance in distances.items():
+        rows.append((f"{prefix}kl", "nats", "lower", (distance.kl,)))
+        rows.append((f"{prefix}kl_p95", "nats", "lower", (distance.kl_p95,)))
+        rows.append((f"{prefix}agreement", "%", "higher", (100 * distance.agreement,)))
+    for stage, errors in found.comparison.errors.items():
+        rows.append((_STAGE_MEASURES[stage], "%", "lower", tuple(100 * error for error in errors)))
+    return rows
+
+
+def _notes(items: Sequence[Item], options: QualityOptions) -> list[str]:
+    """How the scores are made, of those that are."""
+    kinds = {item.kind for item in items}
+    said = {
+        "words": "WER: lower case, punctuation dropped, numbers as they are; letters count as words in scripts without"
+        " spaces; interval: 95 % bootstrap over clips",
+        "sound": "sounds: share of descriptions that name the demo's class",
+        "caption": "caption: mean F1 of the words an answer and its reference have in common, no published metric",
+        "exact": "exact: share of answers with the reference's very words",
+    }
+    notes = [sentence for kind, sentence in said.items() if kind in kinds]
+    return [
+        *notes,
+        "memory: peak resident of a process that opens the bundle and answers every clip once",
+        "one bundle is measured after the other: what else this machine does meanwhile falls on some of them",
+    ]
+
+
+def _notes_on(name: str, found: Findings, first: bool) -> list[str]:
+    """What one bundle's run says beside its numbers; faults of the clips and the amount compared once."""
+    notes: list[str] = []
+    if first:
+        notes += [f"{reply.fault}; counted as answered with nothing" for reply in found.replies if reply.fault]
+    if first and (comparison := found.comparison):
+        notes.append(
+            f"KL(reference || this) and agreement: over the {comparison.n_tokens} tokens of {name}'s own greedy answers"
+            f" to {comparison.n_segments} segments, said by every bundle"
+        )
+    if found.peak_bytes is None:
+        notes.append(f"{name}: this system does not say how much memory a process used")
+    return notes
+
+
+def _other_sources(bundles: Sequence[Bundle], names: Sequence[str]) -> list[str]:
+    """A sentence for each bundle that was not made from the first one's checkpoint."""
+    digests = [frozenset(source.sha256 for source in bundle.manifest.provenance.sources) for bundle in bundles]
+    return [
+        f"{name} was made from other files than {names[0]}: they may be different models"
+        for name, digest in zip(names, digests, strict=True)
+        if digest != digests[0]
+    ]

@@ -19,6 +19,7 @@ from ..models.beats import INPUT, N_MELS, OUTPUT, BeatsSpec
 from ..models.errors import CheckpointError
 from .checkpoint import load_torch, require, require_shape, tensors_of
 from .graph import save_graph
+from .skeleton import SaveGraph, hollow
 
 _CFG_KEY = {
     "d_model": "encoder_embed_dim",
@@ -258,14 +259,22 @@ class AudioEncoder(nn.Module):
         return self.ln_audio(self.beats(fbank))
 
 
-def export_beats(beats: Beats, ln_audio: nn.LayerNorm, path: Path) -> None:
-    """Write beats.onnx in float32, for fbanks of any length from one patch on."""
-    save_graph(
+def hollow_beats(spec: BeatsSpec) -> AudioEncoder:
+    """An encoder of these sizes without weights, for `skeleton.RandomWeights` to export."""
+    with torch.device("meta"):
+        module = AudioEncoder(Beats(spec), nn.LayerNorm(spec.d_model))
+    module.beats.encoder.buckets = bucket_table(spec)
+    return hollow(module)
+
+
+def export_beats(beats: Beats, ln_audio: nn.LayerNorm, path: Path, save: SaveGraph = save_graph) -> None:
+    """Write beats.onnx in float32, or as `save` does, for fbanks of any length from one patch on."""
+    save(
         AudioEncoder(beats, ln_audio),
         {INPUT: torch.zeros(1, 498, N_MELS)},
         {OUTPUT: (1, "n_tokens", beats.spec.d_model)},
         path,
-        dynamic={INPUT: {1: "n_frames"}},
+        {INPUT: {1: "n_frames"}},
     )
 
 

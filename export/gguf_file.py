@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, cast
 
 import gguf
 import numpy as np
@@ -33,11 +34,35 @@ class Tensor:
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
-def write_tensors(writer: gguf.GGUFWriter, path: Path, tensors: Iterable[Tensor], stage: str, tell: Report) -> None:
+@dataclass(frozen=True)
+class RawTensor:
+    """One tensor to come, of any type, in pieces that are bytes as the file holds them."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: gguf.GGMLQuantizationType
+    pieces: Callable[[], Iterable[np.ndarray]]
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks in the tensor; a float is a block of one weight."""
+        return int(np.prod(self.shape)) // gguf.GGML_QUANT_SIZES[self.kind][0]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size in the file, padding aside."""
+        return self.n_blocks * gguf.GGML_QUANT_SIZES[self.kind][1]
+
+
+def write_tensors(
+    writer: gguf.GGUFWriter, path: Path, tensors: Iterable[Tensor | RawTensor], stage: str, tell: Report
+) -> None:
     """Header, then tensor after tensor, never two in memory. Raises InputError when the disk is full."""
     listed = list(tensors)
     for tensor in listed:
-        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(tensor.dtype), tensor.n_bytes)
+        kind = tensor.kind if isinstance(tensor, RawTensor) else None
+        dtype = np.float32 if isinstance(tensor, RawTensor) else tensor.dtype
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(dtype), tensor.n_bytes, kind)
     with complete_or_absent(path) as temporary:
         try:
             writer.write_header_to_file(temporary)
@@ -75,7 +100,20 @@ def rotary_rows(rows: np.ndarray, n_heads: int) -> np.ndarray:
     return paired.swapaxes(1, 2).reshape(rows.shape)
 
 
-def _stored(tensor: Tensor) -> np.ndarray:
+class _Pieces:
+    """As much of an array as GGUFWriter.write_tensor_data asks for, for one too large to have whole."""
+
+    def __init__(self, tensor: RawTensor) -> None:
+        self.nbytes, self._pieces = tensor.n_bytes, tensor.pieces
+
+    def tofile(self, file: IO[bytes]) -> None:
+        for piece in self._pieces():
+            piece.tofile(file)
+
+
+def _stored(tensor: Tensor | RawTensor) -> np.ndarray:
+    if isinstance(tensor, RawTensor):
+        return cast(Any, _Pieces(tensor))
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(tensor.read(), dtype=tensor.dtype)
     if not np.isfinite(values).all():

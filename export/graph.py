@@ -1,15 +1,12 @@
-"""ONNX graphs: save from torch, check, describe, convert to float16, compare."""
+"""ONNX graphs: save from torch, check, describe, convert to float16, compare. int8 has its own file."""
 
 from __future__ import annotations
 
 import ast
 import logging
-import tempfile
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..models.bundle import GraphInfo, TensorInfo
 from ..models.errors import InputError, RunError
-from .progress import Report, counter, no_report
 
 OPSET = 20  # Gelu and LayerNormalization are single operators; the newest that TensorRT 10's parser reads
-EXTERNAL_BYTES = 1 << 30  # larger graphs keep their weights in <name>.onnx.data
+EXTERNAL_BYTES = 1 << 28  # larger graphs keep their weights in <name>.onnx.data, from where they are mapped
 _FLOAT32_OPERATORS = ("LayerNormalization", "Softmax", "Range", "Cast")
-_SMALLEST_LAYER = 16  # a linear layer narrower than this gains nothing from int8
-_WEIGHT_LEVELS = 64.0  # 7 bits, symmetric: what quantize_dynamic's reduce_range gives
-_TAPPED = 32  # values of a graph looked at in one run
 Shape = tuple[int | str, ...]
 Arrays = Mapping[str, NDArray[np.float32]]
 
@@ -47,7 +40,22 @@ def save_graph(
     must have, dynamic ones by name. Raises RunError when the graph has another interface.
     """
     axes = {name: dict(dynamic.get(name, {})) if dynamic else {} for name in inputs}
-    shapes = {name: {axis: torch.export.Dim(word) for axis, word in named.items()} for name, named in axes.items()}
+    model = finish(export_module(module, inputs, outputs, dynamic).model_proto, outputs)
+    write_model(model, path)
+    return check_graph(path, {name: _input_shape(tensor, axes[name]) for name, tensor in inputs.items()}, outputs)
+
+
+def export_module(
+    module: torch.nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Mapping[str, Shape],
+    dynamic: Mapping[str, Mapping[int, str]] | None = None,
+) -> torch.onnx.ONNXProgram:
+    """What torch makes of a module; its arguments are those of `save_graph`. Raises RunError."""
+    shapes = [
+        {axis: torch.export.Dim(word) for axis, word in (dynamic.get(name, {}) if dynamic else {}).items()}
+        for name in inputs
+    ]
     with _quiet("torch.onnx"), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -57,17 +65,20 @@ def save_graph(
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=tuple(shapes.values()) if dynamic else None,
+            dynamic_shapes=tuple(shapes) if dynamic else None,
             verbose=False,
         )
     if program is None:
-        raise RunError(f"torch exported nothing for {path.name}")
-    model = program.model_proto
+        raise RunError(f"torch exported nothing for {', '.join(outputs)}")
+    return program
+
+
+def finish(model: onnx.ModelProto, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
+    """Name its layers after their torch modules and its outputs' axes as asked, in place."""
     _name_nodes(model)
     for value, shape in zip(model.graph.output, outputs.values(), strict=True):
         _set_shape(value, shape)
-    write_model(model, path)
-    return check_graph(path, {name: _input_shape(tensor, axes[name]) for name, tensor in inputs.items()}, outputs)
+    return model
 
 
 def graph_info(path: Path) -> GraphInfo:
@@ -96,17 +107,23 @@ def read_model(path: Path, weights: bool = True) -> onnx.ModelProto:
 
 def write_model(model: onnx.ModelProto, path: Path) -> None:
     """Write a graph, which loses its weights if over EXTERNAL_BYTES of them go to <name>.data beside it."""
-    data = path.with_name(path.name + ".data")
+    data = data_file(path)
     data.unlink(missing_ok=True)  # onnx appends to an existing one
     size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     external: dict[str, Any] = {"save_as_external_data": True, "location": data.name, "size_threshold": 1024}
     onnx.save_model(model, str(path), **(external if size > EXTERNAL_BYTES else {}))
 
 
+def data_file(path: Path) -> Path:
+    """Where a graph keeps weights that are too large for it."""
+    return path.with_name(path.name + ".data")
+
+
 def run_graph(path: Path, feeds: Arrays, outputs: list[str] | None = None) -> list[NDArray[np.float32]]:
     """Run a graph once on the CPU."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.enable_mem_reuse = False  # planning it takes half a minute for a graph of thousands of nodes
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning collapses on a shared machine
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return [np.asarray(value) for value in session.run(outputs, dict(feeds))]
@@ -118,66 +135,10 @@ def to_fp16(path_in: Path, path_out: Path) -> None:
     Raises RunError when a weight is beyond float16's range.
     """
     model = read_model(path_in)
-    write_model(_HalfPrecision(model).convert(), path_out)
+    write_model(HalfPrecision(model).convert(), path_out)
     onnx.checker.check_model(str(path_out))
     if not any(t.data_type == TensorProto.FLOAT16 for t in read_model(path_out, weights=False).graph.initializer):
         raise RunError(f"{path_out.name} holds no float16 weight")
-
-
-@dataclass(frozen=True)
-class Int8Report:
-    """What int8 cost: relative rms against the float graph, and the layers left in float, worst first."""
-
-    error: float
-    float_layers: tuple[str, ...]
-    n_layers: int  # that could be int8
-
-
-def to_int8(
-    path_in: Path, path_out: Path, feeds: Sequence[Arrays], budget: float, report: Report = no_report
-) -> Int8Report:
-    """Write a copy whose linear layers have int8 weights, per channel, and quantize their input as it comes.
-
-    Each layer's own error is measured on `feeds` (real features); the worst are left in float until the
-    graph's output differs from the float graph's by at most `budget` (relative rms, worst feed). Weights use
-    7 bits: x86 without VNNI adds pairs of products in 16 bits and would overflow with 8.
-    Raises RunError when the budget cannot be met with at least one layer in int8.
-    """
-    ranked = rank_layers(path_in, feeds, report)
-    trials = range(0, len(ranked), max(1, len(ranked) // 16))
-    tick = counter(report, f"{path_out.stem} to int8", len(feeds) + len(trials) * (1 + len(feeds)))
-    reference = _run_each(path_in, feeds, tick)
-    for left in trials:
-        names = tuple(ranked)[:left]
-        _quantize(path_in, path_out, [name for name in ranked if name not in names])
-        tick(1)
-        error = _joint_error(_run_each(path_out, feeds, tick), reference)
-        if error <= budget:
-            _require_int8(path_out)
-            return Int8Report(error, names, len(ranked))
-    path_out.unlink(missing_ok=True)
-    raise RunError(f"{path_in.name} cannot be int8 within a relative error of {budget}: export it as fp16")
-
-
-def rank_layers(path: Path, feeds: Sequence[Arrays], report: Report = no_report) -> dict[str, float]:
-    """Linear layers and the relative rms error int8 makes in each alone on these feeds, worst first.
-
-    Raises RunError when the graph has no linear layer.
-    """
-    layers = _linear_layers(read_model(path))
-    if not layers:
-        raise RunError(f"{path.name} has no linear layer to quantize")
-    worst: dict[str, float] = dict.fromkeys(layers, 0.0)
-    names = sorted({source for source, _ in layers.values()})
-    groups = [names[i : i + _TAPPED] for i in range(0, len(names), _TAPPED)]
-    tick = counter(report, f"layers of {path.name.split('.')[0]}", len(feeds) * len(layers))
-    for group, feed in product(groups, feeds):
-        seen = dict(zip(group, _tap(path, group, feed), strict=True))
-        for name, (source, weight) in layers.items():
-            if source in seen:
-                worst[name] = max(worst[name], _layer_error(seen[source], weight))
-                tick(1)
-    return dict(sorted(worst.items(), key=lambda item: -item[1]))
 
 
 def compare(result: NDArray[Any], reference: NDArray[Any]) -> tuple[float, float]:
@@ -210,7 +171,7 @@ def _name_nodes(model: onnx.ModelProto) -> None:
             taken.add(node.name)
 
 
-class _HalfPrecision:
+class HalfPrecision:
     """One pass over a graph in order, casting where a node's precision differs from its input's."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -287,73 +248,6 @@ def _full_precision_nodes(graph: onnx.GraphProto) -> set[str]:
     return full
 
 
-def _linear_layers(model: onnx.ModelProto) -> dict[str, tuple[str, NDArray[np.float32]]]:
-    """Name -> (name of its input, a copy of its weight), so that the rest of the model need not be kept."""
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    return {
-        node.name: (node.input[0], numpy_helper.to_array(weights[node.input[1]]))
-        for node in model.graph.node
-        if node.op_type == "MatMul" and _is_layer(weights.get(node.input[1]))
-    }
-
-
-def _is_layer(weight: onnx.TensorProto | None) -> bool:
-    return weight is not None and len(weight.dims) == 2 and min(weight.dims) >= _SMALLEST_LAYER
-
-
-def _run_each(path: Path, feeds: Sequence[Arrays], tick: Callable[[int], None]) -> list[NDArray[np.float32]]:
-    """The first output on each feed."""
-    outputs: list[NDArray[np.float32]] = []
-    for feed in feeds:
-        outputs.append(run_graph(path, feed)[0])
-        tick(1)
-    return outputs
-
-
-def _tap(path: Path, names: list[str], feed: Arrays) -> list[NDArray[np.float32]]:
-    """Values inside a graph, by running a copy in which they are outputs too."""
-    model = read_model(path, weights=False)
-    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
-    present = {value.name for value in model.graph.output}
-    inside = [name for name in names if name not in feed]
-    model.graph.output.extend(known[name] for name in inside if name not in present)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".onnx") as file:
-        file.write(model.SerializeToString())
-        file.flush()
-        values = dict(zip(inside, run_graph(Path(file.name), feed, inside), strict=True)) if inside else {}
-    return [values[name] if name in values else feed[name] for name in names]
-
-
-def _layer_error(x: NDArray[np.float32], weight: NDArray[np.float32]) -> float:
-    """Relative rms error of x @ weight when both are quantized as onnxruntime does, on some 256 rows of x."""
-    rows = x.reshape(-1, x.shape[-1])
-    low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
-    rows = rows[:: max(1, len(rows) // 256)]
-    step = max((high - low) / 255.0, 1e-30)
-    zero = np.rint(-low / step)
-    coarse_x = (np.clip(np.rint(rows / step) + zero, 0, 255) - zero) * step
-    scale = np.maximum(np.abs(weight).max(axis=0), 1e-30) / _WEIGHT_LEVELS
-    return compare(coarse_x @ (np.rint(weight / scale) * scale), rows @ weight)[1]
-
-
-def _quantize(path_in: Path, path_out: Path, names: list[str]) -> None:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    data = path_out.with_name(path_out.name + ".data")
-    data.unlink(missing_ok=True)
-    with _quiet(None):  # it advises a preprocessing that torch's exporter has done
-        quantize_dynamic(
-            path_in,
-            path_out,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_quantize=names,
-            per_channel=True,
-            reduce_range=True,
-            weight_type=QuantType.QInt8,
-            use_external_data_format=path_in.with_name(path_in.name + ".data").exists(),
-        )
-
-
 @contextmanager
 def _quiet(name: str | None) -> Generator[None]:
     """A library's logger says errors only."""
@@ -364,15 +258,6 @@ def _quiet(name: str | None) -> Generator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _require_int8(path: Path) -> None:
-    if not operators(path).get("MatMulInteger"):
-        raise RunError(f"{path.name} holds no integer product: quantizing it had no effect")
-
-
-def _joint_error(results: Sequence[NDArray[np.float32]], references: Sequence[NDArray[np.float32]]) -> float:
-    return max(compare(result, reference)[1] for result, reference in zip(results, references, strict=True))
 
 
 def _set_shape(value: onnx.ValueInfoProto, shape: Shape) -> None:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,20 +20,23 @@ import torch
 
 from ..models.bundle import ADAPTER_FILE, LLM_FILE
 from ..models.errors import CheckpointError, InputError
-from ..models.llm import LLM_TYPES, LlmSpec
+from ..models.llm import LLM_TYPES, SALMONN_LORA, LlmSpec
 from .checkpoint import Weights, open_weights, read_json
 from .fingerprint import Fingerprint, check_base, fingerprint
 from .gguf_file import (
     ARCHITECTURE,
     LORA_SCALE,
+    RawTensor,
     Tensor,
     require_room,
     rotary_rows,
     write_tensors,
 )
 from .lora import Lora, require_fit, write_adapter
+from .mixture import tensor_type
 from .progress import Report, no_report
 from .quantize import DIRECT, quantize, require_type
+from .random_weights import weight_pool
 from .tokenizer import Vocabulary, read_vocabulary
 
 LoraMode = Literal["merged", "adapter", "both"]
@@ -146,12 +150,42 @@ def write_gguf(
 ) -> None:
     """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way."""
     writer = gguf.GGUFWriter(None, ARCHITECTURE)
-    _add_metadata(writer, llm, quantization, merge[1] if merge else 0.0)
+    _add_metadata(writer, llm.spec, llm.fingerprint.directory, quantization, merge[1] if merge else 0.0)
     _add_vocabulary(writer, llm.vocabulary)
     try:
         write_tensors(writer, path, _tensors(llm, quantization, merge), f"write {quantization}", progress)
     finally:
         llm.weights.close()
+
+
+def write_random_llm(
+    spec: LlmSpec, vocabulary: Vocabulary, path: Path, quantization: str, seed: int, progress: Report = no_report
+) -> None:
+    """Write a model of these sizes with random weights, its blocks of the types llama.cpp's quantizer would choose.
+
+    Little memory is used, and nothing but the file's own room on disk. Rows must be multiples of 256.
+    """
+    writer = gguf.GGUFWriter(None, ARCHITECTURE)
+    _add_metadata(writer, spec, f"random weights, seed {seed}", quantization, SALMONN_LORA.scale)
+    _add_vocabulary(writer, vocabulary)
+    write_tensors(writer, path, random_tensors(spec, quantization, seed), f"write {quantization}", progress)
+
+
+def random_tensors(spec: LlmSpec, quantization: str, seed: int) -> list[RawTensor]:
+    """Every tensor of the model in the order of its file: norms are 1, the rest is random."""
+    rng = np.random.default_rng(seed)
+    shapes = {_gguf_name(name): shape for name, shape in _shapes(spec).items()}
+    kinds = {name: tensor_type(name, spec.n_layers, quantization) for name in shapes}
+    pools = cache(lambda kind: weight_pool(kind, rng))
+
+    def tensor(name: str) -> RawTensor:
+        shape, kind = shapes[name], kinds[name]
+        if len(shape) == 1:
+            return RawTensor(name, shape, kind, lambda: [np.ones(shape, np.float32)])
+        raw = RawTensor(name, shape, kind, lambda: pools(kind).take(raw.n_blocks))
+        return raw
+
+    return [tensor(name) for name in shapes]
 
 
 def _quantized(
@@ -216,10 +250,9 @@ def _gguf_name(name: str) -> str:
     return f"blk.{match[1]}.{_IN_LAYER[match[2]]}.weight"
 
 
-def _add_metadata(writer: gguf.GGUFWriter, llm: Llm, quantization: str, lora_scale: float) -> None:
-    spec = llm.spec
+def _add_metadata(writer: gguf.GGUFWriter, spec: LlmSpec, name: str, quantization: str, lora_scale: float) -> None:
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(llm.fingerprint.directory)
+    writer.add_name(name)
     writer.add_file_type(LLM_TYPES[quantization].ftype)
     writer.add_vocab_size(spec.vocab)
     writer.add_context_length(spec.max_positions)

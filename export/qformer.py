@@ -22,6 +22,7 @@ from ..models.qformer import AUDIO_INPUT, OUTPUT, SPEECH_INPUT, QFormerSpec
 from ..models.whisper import WhisperSpec
 from .checkpoint import require, require_shape
 from .graph import save_graph
+from .skeleton import SaveGraph, hollow
 
 _BERT = "speech_Qformer.bert."
 _LINEAR_NORM = ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
@@ -218,15 +219,22 @@ def load_qformer(
     return LoadedQFormer(spec, ln_speech, ln_audio, reference, tuple(unknown))
 
 
-def export_qformer(module: FoldedQFormer, path: Path) -> None:
-    """Write qformer.onnx in float32, for speech and audio of any length."""
+def hollow_qformer(spec: QFormerSpec) -> FoldedQFormer:
+    """A folded Q-Former of these sizes without weights, for `skeleton.RandomWeights` to export."""
+    with torch.device("meta"):
+        module = FoldedQFormer(ReferenceQFormer(spec))
+    return hollow(module)
+
+
+def export_qformer(module: FoldedQFormer, path: Path, save: SaveGraph = save_graph) -> None:
+    """Write qformer.onnx in float32, or as `save` does, for speech and audio of any length."""
     spec = module.spec
     inputs = {
         SPEECH_INPUT: torch.zeros(1, 1000, spec.d_speech),
         AUDIO_INPUT: torch.zeros(1, 248, spec.d_audio),
     }
     outputs = {OUTPUT: (1, "n_windows", spec.d_llm)}
-    save_graph(module, inputs, outputs, path, {SPEECH_INPUT: {1: "n_positions"}, AUDIO_INPUT: {1: "n_tokens"}})
+    save(module, inputs, outputs, path, {SPEECH_INPUT: {1: "n_positions"}, AUDIO_INPUT: {1: "n_tokens"}})
 
 
 def _needed(n_layers: int) -> tuple[str, ...]:

@@ -41,8 +41,9 @@ from .beats import AudioEncoder, export_beats, load_beats
 from .bundle import Staging, refuse_existing
 from .checkpoint import load_section
 from .fingerprint import check_base
-from .graph import Arrays, to_fp16, to_int8
+from .graph import Arrays, to_fp16
 from .hub import model_name
+from .int8 import to_int8
 from .llm import Llm, LoraMode, export_llm, read_llm
 from .lora import Lora, read_lora, require_fit
 from .progress import Report

@@ -19,6 +19,7 @@ from ..models.errors import CheckpointError
 from ..models.whisper import INPUT, N_MELS, OUTPUT, WhisperSpec
 from .checkpoint import Weights, read_json, require_shape
 from .graph import save_graph
+from .skeleton import SaveGraph, hollow
 
 _RIGHT = "SALMONN was trained with openai/whisper-large-v2"
 _PREFIXES = ("model.encoder.", "encoder.")
@@ -30,17 +31,40 @@ class SpeechEncoder(nn.Module):
     def __init__(self, encoder: WhisperEncoder, ln_speech: nn.LayerNorm) -> None:
         super().__init__()
         self.encoder, self.ln_speech = encoder, ln_speech
+        self.conv2 = HalveRate(encoder.conv2)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        return self.ln_speech(encode(self.encoder, log_mel))
+        return self.ln_speech(encode(self.encoder, log_mel, self.conv2))
 
 
-def encode(encoder: WhisperEncoder, log_mel: Tensor) -> Tensor:
+class HalveRate(nn.Module):
+    """[B, d, 2 n] -> [B, n, d]: a convolution of width 3, stride 2 and padding 1 as a linear layer.
+
+    The same sums; written so, int8 takes them over.
+    """
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        n_out, n_in, width = conv.weight.shape
+        self.linear = nn.Linear(width * n_in, n_out, device=conv.weight.device)
+        with torch.no_grad():
+            self.linear.weight.copy_(conv.weight.transpose(1, 2).flatten(1))
+            self.linear.bias.copy_(conv.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = x.transpose(1, 2).unflatten(1, (-1, 2)).flatten(2)  # frames 2 t and 2 t + 1 side by side
+        before = F.pad(pairs[:, :-1, x.shape[1] :], (0, 0, 1, 0))  # frame 2 t - 1
+        return self.linear(torch.cat([before, pairs], dim=2))
+
+
+def encode(encoder: WhisperEncoder, log_mel: Tensor, conv2: HalveRate | None = None) -> Tensor:
     """log_mel [B, n_mels, 2 n] -> [B, n, d_model], for any n up to n_positions.
 
-    transformers' own forward insists on the whole window; fewer frames are what `--context short` hears.
+    transformers' own forward insists on the whole window; fewer frames are what `--context short` hears. conv2 is what
+    takes the second convolution's place, where it does.
     """
-    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(log_mel)))).transpose(1, 2)
+    x = F.gelu(encoder.conv1(log_mel))
+    x = F.gelu(encoder.conv2(x).transpose(1, 2) if conv2 is None else conv2(x))
     x = x + encoder.embed_positions.weight[: x.shape[1]]
     for layer in encoder.layers:
         x = layer(x, None)
@@ -68,10 +92,23 @@ def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
     return spec, encoder.eval().requires_grad_(False)
 
 
-def export_whisper(encoder: WhisperEncoder, ln_speech: nn.LayerNorm, spec: WhisperSpec, path: Path) -> None:
-    """Write whisper.onnx in float32."""
+def hollow_whisper(spec: WhisperSpec) -> SpeechEncoder:
+    """An encoder of these sizes without weights, for `skeleton.RandomWeights` to export."""
+    with torch.device("meta"):
+        module = SpeechEncoder(WhisperEncoder(_config(spec)), nn.LayerNorm(spec.d_model))
+    return hollow(module)
+
+
+def export_whisper(
+    encoder: WhisperEncoder,
+    ln_speech: nn.LayerNorm,
+    spec: WhisperSpec,
+    path: Path,
+    save: SaveGraph = save_graph,
+) -> None:
+    """Write whisper.onnx in float32, or as `save` does."""
     example = torch.zeros(1, spec.n_mels, spec.n_frames)
-    save_graph(
+    save(
         SpeechEncoder(encoder, ln_speech),
         {INPUT: example},
         {OUTPUT: (1, "n_positions", spec.d_model)},
@@ -98,6 +135,10 @@ def _read_config(directory: Path) -> tuple[WhisperSpec, WhisperConfig]:
         raise CheckpointError(
             f"{directory} reads {spec.n_mels} mel bands, as whisper-large-v3 does, where {N_MELS} are needed: {_RIGHT}"
         )
+    return spec, _config(spec)
+
+
+def _config(spec: WhisperSpec) -> WhisperConfig:
     sizes: dict[str, Any] = {
         "num_mel_bins": spec.n_mels,
         "d_model": spec.d_model,
@@ -107,8 +148,7 @@ def _read_config(directory: Path) -> tuple[WhisperSpec, WhisperConfig]:
         "max_source_positions": spec.n_positions,
         "attn_implementation": "eager",  # plain operators, which every runtime fuses
     }
-    config = WhisperConfig(**sizes)
-    return spec, config
+    return WhisperConfig(**sizes)
 
 
 def _check_structure(raw: Mapping[str, Any], path: Path) -> None:

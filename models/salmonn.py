@@ -49,6 +49,7 @@ def _released(llm: LlmSpec) -> SalmonnSpec:
 
 SALMONN_7B = _released(VICUNA_7B_V15)
 SALMONN_13B = _released(VICUNA_13B_V11)
+RELEASED = {"salmonn-13b": SALMONN_13B, "salmonn-7b": SALMONN_7B}
 
 TASKS = {
     "asr": "Recognize the speech and give me the transcription.",

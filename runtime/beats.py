@@ -36,7 +36,7 @@ class BeatsEncoder:
     """waveform -> audio [1, n_tokens, d_model]."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
 
     def encode(self, waveform: Waveform) -> OrtValue:
         """Encode a clip, zero-padded to one second as SALMONN does; the result stays on the device.
@@ -45,7 +45,7 @@ class BeatsEncoder:
         """
         missing = int(MIN_MODEL_SECONDS * SAMPLE_RATE) - len(waveform)
         padded = np.pad(waveform, (0, missing)) if missing > 0 else waveform
-        return self._session.run(**{INPUT: fbank(padded)})
+        return self.session.run(**{INPUT: fbank(padded)})
 
 
 def fbank(waveform: Waveform) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""One model, opened: waveform -> encoders side by side -> audio tokens -> language model -> words.
+"""One model, opened: waveform -> encoders -> audio tokens -> language model -> words.
 
 segment (no longer than the model's window)
   -> log_mel -> whisper ┐
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,9 @@ from .qformer import QFormer
 from .sampling import Generation
 from .segments import Segment, split_at_pauses
 from .whisper import WhisperEncoder
+
+if TYPE_CHECKING:
+    from onnxruntime import OrtValue
 
 T = TypeVar("T")
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
@@ -63,7 +66,7 @@ class Heard:
     whisper_ms: float
     beats_ms: float
     encoders_ms: float
-    """Wall time of the two encoders, which run side by side."""
+    """Wall time until both encoders were done."""
     qformer_ms: float
 
     def timings(self, prefill_ms: float, decode_ms: float, n_new_tokens: int) -> Timings:
@@ -102,7 +105,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="earshot-beats")
 
     def hear(self, waveform: Waveform, short: bool = False) -> Heard:
-        """Encodes one segment of at most `spec.whisper.seconds`; the two encoders run side by side.
+        """Encodes one segment of at most `spec.whisper.seconds`.
 
         short: Whisper hears only as many windows as the segment fills, not its own padded one; less work, and less
         like what it was trained on.
@@ -111,12 +114,24 @@ class Engine:
         if self._closed:
             raise RunError("the engine is closed: open the bundle again")
         start = time.perf_counter()
-        beside = self._pool.submit(_timed, lambda: self.beats.encode(waveform))
-        speech, whisper_ms = _timed(lambda: self.whisper.encode(waveform, n_positions))
-        audio, beats_ms = beside.result()
+        (speech, whisper_ms), (audio, beats_ms) = self._encode(waveform, n_positions)
         encoders_ms = (time.perf_counter() - start) * 1e3
         tokens, qformer_ms = _timed(lambda: self.qformer.audio_tokens(speech, audio))
         return Heard(tokens, whisper_ms, beats_ms, encoders_ms, qformer_ms)
+
+    def _encode(
+        self, waveform: Waveform, n_positions: int | None
+    ) -> tuple[tuple[OrtValue, float], tuple[OrtValue, float]]:
+        """Speech and audio, and the milliseconds each took: side by side on a GPU, on a CPU in turn with all cores.
+
+        There each graph fills the cores by itself, and its threads wait for each other at every node: two at once take
+        up to a fifth longer than one after the other.
+        """
+        if self.whisper.session.provider == "cpu":
+            heard = _timed(lambda: self.whisper.encode(waveform, n_positions))
+            return heard, _timed(lambda: self.beats.encode(waveform))
+        beside = self._pool.submit(_timed, lambda: self.beats.encode(waveform))
+        return _timed(lambda: self.whisper.encode(waveform, n_positions)), beside.result()
 
     def segments(self, audio: Audio, mix: bool = False) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""

@@ -24,7 +24,7 @@ class Timings:
     whisper_ms: float
     """The speech encoder and its front end."""
     beats_ms: float
-    """The audio encoder and its front end; it runs beside Whisper."""
+    """The audio encoder and its front end; on a GPU it runs beside Whisper."""
     encoders_ms: float
     """Until both encoders were done: what the language model waited for."""
     qformer_ms: float

@@ -12,17 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_grammar
 
 from ..models.errors import InputError, RunError
-from .llama import Floats, Model
+from .llama import Floats, Model, llama_cpp
 from .quiet import quiet_stderr
 
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
-_to_gbnf: Any = llama_grammar.json_schema_to_gbnf
+_to_gbnf: Any = _c.llama_grammar.json_schema_to_gbnf
 N_LIKELY = 64
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 

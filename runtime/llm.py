@@ -20,10 +20,10 @@ from ..models.bundle import Manifest
 from ..models.errors import BundleError, InputError, RunError
 from ..models.llm import LlmSpec
 from .beam import BeamRule, beam_search
-from .cores import usable_cores
+from .cores import llm_threads
 from .detokenizer import Detokenizer, detokenize
 from .grammar import Grammar
-from .llama import Adapter, Context, Model
+from .llama import Adapter, Context, Model, worth_repacking
 from .lora import lora_factor, no_adapter, open_adapter
 from .room import cells, no_room, sequences
 from .sampling import Generation, forbid, log_softmax, penalize, sample
@@ -33,20 +33,12 @@ MIN_CTX = 512  # prefix, 88 audio tokens, a long prompt and 200 new tokens fit
 GREEDY = Generation()
 
 
-def default_threads() -> int:
-    """One less than the cores this process may use.
-
-    llama.cpp's threads spin while they wait for each other: all are slow when one has to share its core.
-    """
-    return max(1, usable_cores() - 1)
-
-
 @dataclass(frozen=True)
 class LlmOptions:
     """How and where to run. Raises InputError for an impossible value."""
 
     n_ctx: int | None = None  # KV cells; None grows to what each question needs
-    n_threads: int | None = None  # None: default_threads()
+    n_threads: int | None = None  # None: llm_threads()
     n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
     kv_type: str = "f16"  # f32 doubles the cache and switches flash attention off: for comparing numbers
     lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
@@ -82,7 +74,7 @@ class Llm:
         self._logits: Floats | None = None
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
-        self._model = Model(path, options.n_gpu_layers)
+        self._model = Model(path, options.n_gpu_layers, repack=worth_repacking(manifest.quantization.llm))
         try:
             _check_sizes(self._model, self.spec)
             self.eos = self._model.eos
@@ -317,7 +309,7 @@ class Llm:
         if self._context is not None:
             self._context.close()  # before the new one is made: the two need not fit side by side
             self._context = None
-        threads = self.options.n_threads or default_threads()
+        threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
         self.turn += 1
         self.n_past, self._n_heard, self._prefix_kept = 0, 0, False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from onnxruntime import OrtValue
 
 from ..models.bundle import TensorInfo, axis_profiles
 from ..models.errors import BundleError, InputError, RunError
-from .cores import usable_cores
+from .cores import default_threads
 
 ort: Any = onnxruntime  # it has no types of its own
 
@@ -38,6 +39,12 @@ _PROBE = (
     b"\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x11"
 )
 """The smallest graph there is, y = Relu(x): what a provider is started with to see whether it does."""
+_PRODUCT = (
+    b'\x08\x08:\\\n\x18\n\x01a\n\x01b\x12\x01y"\rMatMulInteger\x12\x01pZ\x13\n\x01a\x12\x0e\n\x0c\x08\x02\x12\x08\n'
+    b"\x02\x08\x01\n\x02\x08\x04Z\x13\n\x01b\x12\x0e\n\x0c\x08\x03\x12\x08\n\x02\x08\x04\n\x02\x08\x01b\x13\n\x01y\x12\x0e\n\x0c"
+    b"\x08\x06\x12\x08\n\x02\x08\x01\n\x02\x08\x01B\x04\n\x00\x10\n"
+)
+"""y = a b for uint8 a [1, 4] and int8 b [4, 1]: what shows whether this processor adds int8 products exactly."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +140,38 @@ def _start(name: str) -> str | None:
     return None if name in session.get_providers() else "its libraries or its device are missing"
 
 
-def _create(path: Path, provider: str, inputs: Sequence[TensorInfo], options: OrtOptions) -> Any:
+def session_settings(threads: int | None = None) -> Any:
+    """How every session is opened: onnxruntime's SessionOptions. threads: None is one per core."""
     settings = ort.SessionOptions()
     settings.log_severity_level = 3
-    settings.intra_op_num_threads = options.threads or usable_cores()
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # two graphs share the cores
+    settings.intra_op_num_threads = threads or default_threads()
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # graphs and llama.cpp share the cores
+    # Planning which value may lie where another one lay takes 30 s for the 6,500 nodes of an int8 Whisper; without the
+    # plan the arena hands out the same memory again just as well.
+    settings.enable_mem_reuse = False
+    if sums_overflow():
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+    return settings
+
+
+@cache
+def sums_overflow() -> bool:
+    """Whether int8 products are added in 16 bits here, as x86 without VNNI does: 8-bit weights overflow that.
+
+    onnxruntime then has slower products that are exact; where they are not needed they would only be slower.
+    """
+    session = ort.InferenceSession(_PRODUCT, providers=[PROVIDERS["cpu"]])
+    found = session.run(None, {"a": np.full((1, 4), 255, np.uint8), "b": np.full((4, 1), 127, np.int8)})
+    return int(found[0].item()) != 4 * 255 * 127
+
+
+def _create(path: Path, provider: str, inputs: Sequence[TensorInfo], options: OrtOptions) -> Any:
     if not path.is_file():
         raise BundleError(f"{path} is missing: the bundle is not whole")
     try:
-        session = ort.InferenceSession(str(path), settings, providers=_chain(provider, inputs, options))
+        session = ort.InferenceSession(
+            str(path), session_settings(options.threads), providers=_chain(provider, inputs, options)
+        )
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise BundleError(f"{path} cannot be opened by onnxruntime: {_first_line(error)}") from error
     started: list[str] = session.get_providers()

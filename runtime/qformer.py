@@ -19,10 +19,10 @@ class QFormer:
     """speech [1, n_positions, d] and audio [1, n_tokens, d] -> audio_tokens [n_windows, d_llm]."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        self.session = session
 
     def audio_tokens(
         self, speech: OrtValue | NDArray[np.float32], audio: OrtValue | NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """One token per window of speech, whatever the clip's length: the only values to leave the device."""
-        return self._session.run(**{SPEECH_INPUT: speech, AUDIO_INPUT: audio}).numpy()[0]
+        return self.session.run(**{SPEECH_INPUT: speech, AUDIO_INPUT: audio}).numpy()[0]

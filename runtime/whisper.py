@@ -31,7 +31,7 @@ class WhisperEncoder:
     """waveform -> speech [1, n_positions, d_model]."""
 
     def __init__(self, session: Session, spec: WhisperSpec) -> None:
-        self._session, self.spec = session, spec
+        self.session, self.spec = session, spec
 
     def encode(self, waveform: Waveform, n_positions: int | None = None) -> OrtValue:
         """Encode at most spec.seconds; the result stays on the session's device. Raises RunError.
@@ -39,7 +39,7 @@ class WhisperEncoder:
         n_positions: how much of the window to hear, in frames of 20 ms; all of it when None, as Whisper was trained.
         """
         n_frames = None if n_positions is None else 2 * n_positions
-        return self._session.run(**{INPUT: log_mel(waveform, self.spec, n_frames)})
+        return self.session.run(**{INPUT: log_mel(waveform, self.spec, n_frames)})
 
 
 def log_mel(waveform: Waveform, spec: WhisperSpec, n_frames: int | None = None) -> NDArray[np.float32]:

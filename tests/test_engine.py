@@ -66,7 +66,7 @@ def test_pieces_join_to_the_final_text(engine: Engine, clip: dict[str, np.ndarra
 
 
 def test_each_encoder_is_timed_alone(engine: Engine, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They run side by side: what counts is when both are done, not the sum of the two."""
+    """What counts is when both are done: side by side on a GPU, one after the other on a CPU."""
     jfk = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["pcm_float32"]
 
     def slowly(encode: Callable[..., Any], seconds: float) -> Callable[..., Any]:
@@ -74,11 +74,14 @@ def test_each_encoder_is_timed_alone(engine: Engine, golden: Path, monkeypatch: 
 
     for encoder, seconds in ((engine.whisper, 0.5), (engine.beats, 1.0)):
         monkeypatch.setattr(encoder, "encode", slowly(encoder.encode, seconds))
-    timings = engine.ask(jfk, "asr", Generation(max_new_tokens=2)).segments[0].timings
-    assert timings.whisper_ms > 500
-    assert timings.beats_ms > 1000
-    assert timings.beats_ms < timings.encoders_ms < timings.whisper_ms + timings.beats_ms
-    assert timings.ttft_ms == timings.encoders_ms + timings.qformer_ms + timings.prefill_ms
+    for provider, beside in (("cpu", False), ("cuda", True)):
+        monkeypatch.setattr(engine.whisper.session, "provider", provider)
+        timings = engine.ask(jfk, "asr", Generation(max_new_tokens=2)).segments[0].timings
+        assert timings.whisper_ms > 500
+        assert timings.beats_ms > 1000
+        assert timings.encoders_ms > timings.beats_ms
+        assert (timings.encoders_ms < timings.whisper_ms + timings.beats_ms) == beside
+        assert timings.ttft_ms == timings.encoders_ms + timings.qformer_ms + timings.prefill_ms
 
 
 def test_timings_name_every_stage(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,18 +13,24 @@ from earshot.models.errors import InputError, RunError
 torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 from earshot.export import graph as graph_module  # noqa: E402
+from earshot.export import int8  # noqa: E402
+from earshot.export.attention import (  # noqa: E402
+    find_attention,
+    float_attention,
+    integer_attention,
+    rewrite_attention,
+)
 from earshot.export.graph import (  # noqa: E402
     check_graph,
     compare,
     graph_info,
     operators,
-    rank_layers,
     read_model,
     run_graph,
     save_graph,
     to_fp16,
-    to_int8,
 )
+from earshot.export.int8 import rank_layers, to_int8  # noqa: E402
 
 NAMES = ("whisper", "beats", "qformer")
 FP16_BOUND, INT8_BOUND = 2e-3, 5e-2  # relative rms on real speech; measured 5e-4 and 1.5e-2 to 2.5e-2
@@ -95,7 +101,9 @@ def test_int8_is_close_and_holds_integer_products(
 ) -> None:
     report = to_int8(graphs[name], tmp_path / "int8.onnx", [features[name]], INT8_BOUND)
     before, after = operators(graphs[name]), operators(tmp_path / "int8.onnx")
-    assert after["MatMulInteger"] == report.n_layers - len(report.float_layers) > 0
+    n_heads = 4 * 2 if name == "whisper" else 0
+    n_products = report.n_layers - len(report.float_layers) - n_heads // 4 + 2 * n_heads
+    assert after["com.microsoft::MatMulIntegerToFloat"] == n_products > 0
     assert after.get("Conv", 0) == before.get("Conv", 0)
     assert graph_info(tmp_path / "int8.onnx").inputs == graph_info(graphs[name]).inputs
     result = run_graph(tmp_path / "int8.onnx", features[name])[0]
@@ -109,7 +117,7 @@ def test_int8_leaves_the_worst_layers_in_float_until_the_budget_is_met(
     path, feed = tmp_path / "int8.onnx", [features["whisper"]]
     ranked = rank_layers(graphs["whisper"], feed)
     assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
-    assert set(ranked) == {
+    assert set(ranked) == {"conv2.linear", "encoder.layers.0.self_attn", "encoder.layers.1.self_attn"} | {
         f"encoder.layers.{n}.{layer}"
         for n in (0, 1)
         for layer in ("fc1", "fc2", *(f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")))
@@ -120,6 +128,62 @@ def test_int8_leaves_the_worst_layers_in_float_until_the_budget_is_met(
     assert tight.error <= 0.015 < loose.error
     kept = {n.name for n in read_model(path).graph.node if n.op_type == "MatMul"}
     assert set(tight.float_layers) <= kept
+
+
+@pytest.mark.parametrize("form", ["fused", "integer"])
+def test_attention_is_the_same_function_in_every_form(
+    graphs: dict[str, Path], features: Features, tmp_path: Path, form: str
+) -> None:
+    model = read_model(graphs["whisper"])
+    found = find_attention(model)
+    assert [(name, a.n_heads, a.d_head) for name, a in found.items()] == [
+        ("encoder.layers.0.self_attn", 4, 16),
+        ("encoder.layers.1.self_attn", 4, 16),
+    ]
+    rewrite_attention(model, *((found.values(), ()) if form == "fused" else ((), found.values())))
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(tmp_path / "new.onnx"))
+    after = operators(tmp_path / "new.onnx")
+    assert (after.get("Softmax", 0), after.get("com.microsoft::MultiHeadAttention", 0)) == (
+        (0, 2) if form == "fused" else (8, 0)
+    )
+    assert after.get("com.microsoft::MatMulIntegerToFloat", 0) == (0 if form == "fused" else 16)
+    for n_frames in (3000, 250):
+        feed = {"log_mel": features["whisper"]["log_mel"][:, :, :n_frames]}
+        plain, other = (run_graph(path, feed)[0] for path in (graphs["whisper"], tmp_path / "new.onnx"))
+        assert compare(other, plain)[1] < (1e-6 if form == "fused" else 2e-3)
+
+
+def test_integer_attention_bears_peaks_offsets_and_long_tails() -> None:
+    """What real models have and random ones lack: large common offsets in keys and values, rows with one large weight
+    and a thousand small ones. In numpy as in the graph: the next test compares them."""
+    rng = np.random.default_rng(0)
+    n, n_heads, width = 300, 2, 32
+    q, k, v = (rng.standard_normal((n, width)).astype(np.float32) for _ in range(3))
+    q /= 4
+    k, v = k + 20 * rng.standard_normal(width), v + 5 * rng.standard_normal(width)
+    q[::3] *= 4  # scores of 1 in most rows, of 4 in some: flat ones beside peaked ones
+    made, wanted = (f(q, k, v, n_heads) for f in (integer_attention, float_attention))
+    assert compare(made, wanted)[1] < 5e-3
+    assert compare(made - v.mean(axis=0), wanted - v.mean(axis=0))[1] < 0.06
+
+
+def test_the_ranking_s_attention_is_the_graph_s(graphs: dict[str, Path], features: Features, tmp_path: Path) -> None:
+    model = read_model(graphs["whisper"])
+    first = next(iter(find_attention(model).values()))
+    values = int8._tap(graphs["whisper"], [*first.inputs, first.nodes[-1].output[0]], features["whisper"])
+    q, k, v, plain = (value[0] for value in values)
+    rewrite_attention(model, (), (first,))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(first.nodes[-1].output[0], 1, None))
+    onnx.save_model(model, str(tmp_path / "new.onnx"))
+    graph = run_graph(tmp_path / "new.onnx", features["whisper"], [first.nodes[-1].output[0]])[0][0]
+    np.testing.assert_allclose(float_attention(q, k, v, first.n_heads), plain, atol=1e-5)
+    np.testing.assert_allclose(integer_attention(q, k, v, first.n_heads), graph, atol=2e-3 * np.abs(plain).max())
+
+
+def test_attention_of_another_form_is_left_alone(graphs: dict[str, Path]) -> None:
+    """BEATs adds a bias to its scores."""
+    assert find_attention(read_model(graphs["beats"])) == {}
 
 
 def test_an_impossible_budget_leaves_no_file(graphs: dict[str, Path], features: Features, tmp_path: Path) -> None:

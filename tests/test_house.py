@@ -16,13 +16,18 @@ from earshot.models import beats, qformer, whisper
 from earshot.models.llm import LLM_TYPES
 
 FOLDERS = ("models", "export", "runtime", "bench")
+PEERS = ("peer_graphs", "peer_whisper", "peer_encoders", "peer_answer", "peer_ggml")
+"""They run other people's runtimes, each in a process of its own."""
 MAY_IMPORT = {
     "models": set[str](),
     "export": {"models"},
     "runtime": {"models"},
     "bench": {"models", "runtime"},
 }
-EXCEPTIONS = {("export/parity.py", "runtime"), ("bench/synthetic.py", "export")}
+EXCEPTIONS = {
+    ("export/parity.py", "runtime"),
+    *((f"bench/{name}.py", "export") for name in ("synthetic", *PEERS)),
+}
 THIRD_PARTY = {
     "models": {"numpy"},
     "export": {
@@ -30,7 +35,7 @@ THIRD_PARTY = {
         *("safetensors", "sentencepiece", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
     },
     "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
-    "bench": {"numpy", "rich", "jiwer"},
+    "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
 }
 PARTS = {"audio", "whisper", "beats", "qformer", "fastconformer", "llm"}
 """Rows of the grid: parts of the network, one file in each folder."""
@@ -66,6 +71,8 @@ def test_imports_follow_the_arrows(folder: str, path: Path) -> None:
         first = module.split(".")[0]
         if level == 0:
             allowed = THIRD_PARTY[folder] | sys.stdlib_module_names
+            if path.stem in PEERS:
+                allowed |= {"torch", "transformers", "ctranslate2", "transcribe_cpp", "_pywhispercpp"}
             assert first in allowed, f"{folder}/{path.name} imports {module}"
         elif level == 2:
             name = f"{folder}/{path.name}"
@@ -100,10 +107,11 @@ def constants(path: Path) -> list[list[object]]:
 
 @pytest.mark.parametrize(("folder", "path"), sources(), ids=lambda value: getattr(value, "name", value))
 def test_contracts_names_are_written_once(folder: str, path: Path) -> None:
-    """Inputs and outputs of the graphs, the list of GGUF types. The demo's own caches may be called as they like."""
+    """Inputs and outputs of the graphs, the list of GGUF types. The demo's own caches may be called as they like, and a
+    bench's stages too."""
     if folder == "models" or path.stem.startswith("demo"):
         return
-    names = {whisper.INPUT, beats.INPUT, qformer.OUTPUT}
+    names: set[str] = set() if folder == "bench" else {whisper.INPUT, beats.INPUT, qformer.OUTPUT}
     for together in constants(path):
         assert not names & set(together), f"{folder}/{path.name}: models/ has constants for these names"
         assert len(LLM_TYPES.keys() & set(together)) < 3, f"{folder}/{path.name}: models/llm.py has LLM_TYPES"
@@ -120,6 +128,23 @@ def test_types_of_the_language_model_are_the_same_everywhere() -> None:
     for name in LLM_TYPES:
         words = ["salmonn", "--whisper", "w", "--beats", "b", "--vicuna", "v", "--salmonn", "s", "--out", "o", "--llm"]
         assert parser().parse_args([*words, name]).llm == name
+
+
+def test_the_bench_offers_every_model_and_part() -> None:
+    from earshot.bench import options
+    from earshot.models.salmonn import RELEASED
+
+    assert (*RELEASED, "demo") == options.MODELS
+    peer = Path(str(resources.files("earshot.bench"))) / "peer.py"
+    assert set(options.PARTS) == {node.value for node in _keys_of(peer, "PARTS")}
+
+
+def _keys_of(path: Path, name: str) -> list[ast.Constant]:
+    """The keys of a dict that a module assigns to a name."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == name:
+            return [key for key in node.value.keys if isinstance(key, ast.Constant)]
+    return []
 
 
 def documents() -> list[Path]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +16,10 @@ import pytest
 from earshot.models.bundle import Manifest, read_manifest
 from earshot.models.errors import BundleError, InputError, RunError
 from earshot.models.salmonn import TASKS, prompt_halves
+from earshot.runtime import cores
 from earshot.runtime.cores import cpu_quota
 from earshot.runtime.llama import Context, Floats, Ints
-from earshot.runtime.llm import Llm, LlmOptions, default_threads
+from earshot.runtime.llm import Llm, LlmOptions
 from earshot.runtime.sampling import Generation
 
 SHORT = Generation(max_new_tokens=16)
@@ -357,8 +361,45 @@ class TestFaults:
         with pytest.raises(InputError, match=f"{name}="):
             LlmOptions(**wrong)  # pyright: ignore[reportArgumentType]
 
-    def test_a_core_is_left_to_others(self) -> None:
-        assert default_threads() >= 1
+    def test_hardware_threads_of_one_core_count_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+        monkeypatch.setattr(cores, "cpu_quota", lambda: None)
+        assert cores.default_threads(tmp_path) == 4
+        for cpu, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+            (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
+            (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(siblings + "\n")
+        assert cores.default_threads(tmp_path) == 2
+        monkeypatch.setattr(cores, "cpu_quota", lambda: 1.0)
+        assert cores.default_threads(tmp_path) == 1
+
+    @pytest.mark.parametrize("said", [None, "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+    def test_openmp_is_patient_unless_it_was_told_otherwise(
+        self, monkeypatch: pytest.MonkeyPatch, said: str | None
+    ) -> None:
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        if said:
+            monkeypatch.setenv(said, "7")
+        before = dict(os.environ)
+        with cores.patient_openmp():
+            assert os.environ.get("GOMP_SPINCOUNT") == (before.get("GOMP_SPINCOUNT") if said else cores.SPINS)
+        assert dict(os.environ) == before
+
+    def test_openmp_is_loaded_with_that_setting(self) -> None:
+        """libgomp reads it once; whatever of the runtime is imported first must not load it without."""
+        script = (
+            "import builtins, os, sys\n"
+            "real = builtins.__import__\n"
+            "def watched(name, *rest):\n"
+            "    if name == 'llama_cpp' and name not in sys.modules: print(os.environ.get('GOMP_SPINCOUNT'))\n"
+            "    return real(name, *rest)\n"
+            "builtins.__import__ = watched\n"
+            "import earshot.runtime.engine\n"
+        )
+        environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+        command = [sys.executable, "-c", script]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        assert run.stdout.split()[0] == cores.SPINS
 
     def test_a_containers_quota_counts(self, tmp_path: Path) -> None:
         (tmp_path / "cpu.max").write_text("150000 100000")

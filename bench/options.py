@@ -1,0 +1,132 @@
+"""Every command of earshot-bench and its options. Nothing heavy is imported: `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..models.llm import LLM_TYPES
+
+MODELS = ("salmonn-13b", "salmonn-7b", "demo")
+PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    main = argparse.ArgumentParser(prog="earshot-bench", description="How good, how fast and how large, measured.")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    _synth(add("synth", "write a full-size bundle of random weights, to measure speed and memory with"))
+    _stages(add("stages", "time every stage of a bundle against what this machine can do"))
+    _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
+    _quality(add("quality", "word error, agreement with f32, memory and speed of one or more bundles"))
+    _fit(add("fit", "which quantizations fit this memory, and how fast they will be"))
+    _peers(add("peers", "Earshot beside other runtimes of the same model, in turn"))
+    compare = add("compare", "what changed between two runs; exit status 1 on a regression beyond their noise")
+    compare.add_argument("before", type=Path, metavar="BEFORE", help="a file with what a command printed")
+    compare.add_argument("after", type=Path, metavar="AFTER")
+    _add_report(compare)
+    report = add("report", "one HTML page of several runs")
+    report.add_argument("files", type=Path, nargs="+", metavar="FILE", help="what a command printed")
+    report.add_argument("--out", type=Path, required=True, metavar="DIR")
+    demo = add("demo-eval", "the demo model on speech and sounds it never heard")
+    demo.add_argument("--f32", type=Path, metavar="DIR", help="the same model at fp32/f32, for what quantizing cost")
+    ways = add("demo-live", "live captions of the demo model: what each way of reading costs")
+    ways.add_argument("--clips", type=int, default=100, metavar="N", help="how many (default %(default)s)")
+    for each in (demo, ways):
+        each.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
+        each.add_argument("--seed", type=int, default=1, metavar="N", help="which sentences are drawn")
+    return main
+
+
+def _synth(synth: argparse.ArgumentParser) -> None:
+    synth.add_argument("--model", choices=MODELS, required=True)
+    synth.add_argument("--llm", choices=tuple(LLM_TYPES), default="q4_k_m", metavar="TYPE", help=", ".join(LLM_TYPES))
+    synth.add_argument("--encoders", choices=("fp32", "fp16", "int8"), default="int8")
+    synth.add_argument("--out", type=Path, required=True, metavar="DIR")
+    synth.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights")
+
+
+def _stages(stages: argparse.ArgumentParser) -> None:
+    _add_bundle(stages)
+    stages.add_argument("--runs", type=int, default=5, metavar="N", help="that count (default %(default)s)")
+    stages.add_argument("--warmup", type=int, default=1, metavar="N", help="runs before them")
+    stages.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
+    stages.add_argument("--new-tokens", type=int, default=32, metavar="N", help="decoded (default %(default)s)")
+    stages.add_argument("--prompt", default="asr", metavar="PROMPT_OR_TASK")
+    _add_device(stages)
+    _add_report(stages)
+
+
+def _live(live: argparse.ArgumentParser) -> None:
+    _add_bundle(live)
+    live.add_argument("--source", type=Path, required=True, metavar="FILE", help="a recording")
+    live.add_argument("--words", type=Path, metavar="FILE", help="when its words end: lines of seconds, tab, word")
+    live.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
+    live.add_argument("--hop-ms", type=float, default=500.0, metavar="MS", help="between updates (default %(default)g)")
+    live.add_argument("--context", choices=("full", "short"), default="full")
+    live.add_argument("--settle", type=float, metavar="S", help="keep what was heard longer ago")
+    live.add_argument("--no-draft", action="store_true", help="decode every hypothesis anew")
+    live.add_argument("--pace", choices=("realtime", "fast"), default="realtime")
+    _add_device(live)
+    _add_report(live)
+
+
+def _quality(quality: argparse.ArgumentParser) -> None:
+    quality.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE", help="default: the demo bundle")
+    quality.add_argument("--reference", type=Path, metavar="BUNDLE", help="the same model at f32, to compare with")
+    quality.add_argument("--data", type=Path, metavar="TSV", help="audio path, reference text [, task]")
+    quality.add_argument("--task", metavar="PROMPT_OR_TASK", help="for all clips of --data (default asr)")
+    quality.add_argument("--clips", type=int, metavar="N", help="at most so many")
+    quality.add_argument("--seed", type=int, default=1, metavar="N", help="which clips are drawn")
+    _add_report(quality)
+
+
+def _fit(fit: argparse.ArgumentParser) -> None:
+    fit.add_argument("--model", choices=MODELS, required=True)
+    fit.add_argument("--memory", required=True, metavar="SIZE", help="of the device, such as 8GB")
+    fit.add_argument("--gpu", metavar="SIZE", help="of its GPU, such as 6GB")
+    fit.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
+    fit.add_argument("--new-tokens", type=int, default=20, metavar="N", help="of an answer (default %(default)s)")
+    fit.add_argument("--n-ctx", type=int, metavar="N", help="KV cells (default 512)")
+    fit.add_argument("--threads", type=int, metavar="N")
+    fit.add_argument(
+        "--stages", type=Path, metavar="FILE", help="what `stages` printed: predict from that, or check it"
+    )
+    fit.add_argument("--no-probe", dest="probe", action="store_false", help="usual efficiencies, not this machine's")
+    _add_report(fit)
+
+
+def _peers(peers: argparse.ArgumentParser) -> None:
+    peers.add_argument("--part", choices=PARTS, default="whisper")
+    peers.add_argument("--bundle", type=Path, metavar="DIR", help="ours, for prefill, decode and answer")
+    peers.add_argument("--graph", type=Path, metavar="FILE", help="a whisper.onnx of ours instead of one made here")
+    peers.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from, for answer")
+    peers.add_argument(
+        "--layers", type=int, default=32, metavar="N", help="of the Whisper encoder (default %(default)s)"
+    )
+    peers.add_argument("--tokens", type=int, default=32, metavar="N", help="decoded (default %(default)s)")
+    peers.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (default %(default)s)")
+    peers.add_argument("--threads", type=int, metavar="N", help="of everyone (default: one per core)")
+    peers.add_argument("--only", type=lambda text: text.split(","), metavar="NAME,...", help="these contestants")
+    peers.add_argument("--peer-python", metavar="PATH", help="an interpreter that has the others' packages")
+    peers.add_argument("--work", type=Path, metavar="DIR", help="keep what is prepared here, for the next time")
+    _add_report(peers)
+
+
+def _add_bundle(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: the demo bundle")
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda, tensorrt, coreml")
+    command.add_argument("--threads", type=int, metavar="N", help="default: one per core")
+    command.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="-1: all that fit")
+    command.add_argument("--n-ctx", type=int, metavar="N", help="KV cells")
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--report", type=Path, metavar="DIR", help="also write an HTML page with plots, and PNGs")

@@ -1,0 +1,109 @@
+"""What a contestant is, and what it is asked to do: shared by `peers` (the parent) and `peer` (a worker process).
+
+Nothing heavy is imported here: each contestant imports its own package when it prepares or opens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+OURS = "earshot"
+"""How our own contestant is called, in every part."""
+SEED = 0
+"""All contestants of a part draw the same weights, so that their outputs can be compared."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One contest, as every worker hears it on its command line."""
+
+    part: str
+    work: Path
+    """Where weights written for the peers are kept."""
+    threads: int = 2
+    own_threads: bool = True
+    """Whether a whole answer of ours takes the threads that Earshot chooses by itself."""
+    layers: int = 32
+    """Of the Whisper encoder."""
+    tokens: int = 32
+    positions: int = 110
+    """Of the prompt."""
+    bundle: Path | None = None
+    graph: Path | None = None
+    checkpoint: Path | None = None
+
+    def as_json(self) -> str:
+        """For a command line."""
+        return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """Inverse of as_json."""
+        raw: dict[str, Any] = json.loads(text)
+        paths: dict[str, Any] = {
+            name: Path(raw[name]) for name in ("work", "bundle", "graph", "checkpoint") if raw[name] is not None
+        }
+        return cls(**{**raw, **paths})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run computed: the proof that work was done."""
+
+    shape: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    values: Any = None
+    """The output as a float32 array, for comparing; None where there is none."""
+    seconds: float | None = None
+    """Wall seconds of the part that counts, when the library cannot run it alone and says itself how long it took."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an opened contestant does."""
+
+    timed: Callable[[], Outcome]
+    """One run, which returns when its result is in host memory."""
+    before: Callable[[], object] | None = None
+    """What must come before each run and is not timed."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Somebody who takes part."""
+
+    open: Callable[[Task], Work]
+    """Loads the weights."""
+    prepare: Callable[[Task], object] | None = None
+    """Writes files below task.work, in a process of its own, so that it leaves no trace in the memory measured."""
+    pip: str | None = None
+    """What to install when its package is missing; None: it comes with earshot[export]."""
+
+
+@contextmanager
+def whole_or_absent(path: Path) -> Generator[Path]:
+    """A temporary file or directory name that becomes `path` when all went well; else nothing is left."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+
+
+def output_file(task: Task, name: str) -> Path:
+    """Where a contestant leaves its output for comparing."""
+    return task.work / "outputs" / f"{task.part}-{name}.npy".replace(" ", "-").replace(",", "")
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""

@@ -1,0 +1,97 @@
+"""The tables of `earshot-bench quality`, from its record: what each bundle weighs, takes and gets right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .record import Measure, Record
+
+_COLUMNS = (
+    ("size GB", "size", "{:.3g}"),
+    ("memory GB", "memory", "{:.3g}"),
+    ("TTFT ms", "ttft", "{:.3g}"),
+    ("TPOT ms", "tpot", "{:.3g}"),
+    ("tokens/s", "speed", "{:.0f}"),
+    ("RTF", "rtf", "{:.3g}"),
+    ("sounds %", "sounds", "{:.1f}"),
+    ("caption %", "caption", "{:.1f}"),
+    ("exact %", "exact", "{:.1f}"),
+)
+_DIFFERENCES = (
+    ("Whisper %", "error_whisper", "{:.2f}"),
+    ("BEATs %", "error_beats", "{:.2f}"),
+    ("Q-Former %", "error_qformer", "{:.2f}"),
+    ("LLM: KL", "kl", "{:.3f}"),
+    ("p95", "kl_p95", "{:.3f}"),
+    ("same %", "agreement", "{:.2f}"),
+    ("all: KL", "audio_kl", "{:.3f}"),
+    ("p95", "audio_kl_p95", "{:.3f}"),
+    ("same %", "audio_agreement", "{:.2f}"),
+)
+_Columns = Sequence[tuple[str, str, str]]
+
+
+def lines(record: Record) -> list[str]:
+    """Tables, notes, and one summary line per bundle at the end."""
+    settings = record.settings
+    out = [f"quality on {settings['data']}: {settings['clips']} clips, seed {settings['seed']}", ""]
+    scores = [(name, [*_cells(record, name, _COLUMNS[:6]), wer(record, name)]) for name in record.groups]
+    more = [column for column in _COLUMNS[6:] if any(record.find(name, column[1]) for name in record.groups)]
+    rows = [(name, [*cells, *_cells(record, name, more)]) for name, cells in scores]
+    out += _table([title for title, _, _ in _COLUMNS[:6]] + ["WER %"] + [title for title, _, _ in more], rows)
+    if "reference" in settings:
+        out += [
+            "",
+            f"against {settings['reference']}: error of each stage's output; then of the next token, by the language",
+            "model alone and by all: KL divergence in thousandths of a nat, and how many tokens stay the same",
+        ]
+        rows = [(name, _cells(record, name, _DIFFERENCES)) for name in record.groups]
+        out += _table([title for title, _, _ in _DIFFERENCES], rows)
+    out += ["", *(f"- {note}" for note in record.notes), ""]
+    return out + [summary(record, name) for name in record.groups]
+
+
+def summary(record: Record, name: str) -> str:
+    """What this model's users compare, on one line."""
+    values = {column: _cells(record, name, [(title, column, form)])[0] for title, column, form in _COLUMNS}
+    parts = [
+        f"peak memory {values['memory']} GB",
+        f"TTFT {values['ttft']} ms",
+        f"TPOT {values['tpot']} ms",
+        f"WER {wer(record, name)} %",
+        *(f"{title} {values[key]} %" for title, key in _CAPTIONS if values[key] != "-"),
+    ]
+    return f"{name}: " + ", ".join(part for part in parts if "-" not in part.split())
+
+
+_CAPTIONS = (("sounds named", "sounds"), ("caption F1", "caption"), ("exact answers", "exact"))
+
+
+def wer(record: Record, name: str) -> str:
+    """Word error and its interval."""
+    found = [record.find(name, part) for part in ("wer", "wer_low", "wer_high")]
+    if any(part is None for part in found):
+        return "-"
+    rate, low, high = (part.value for part in found if part)
+    return f"{rate:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _cells(record: Record, name: str, columns: _Columns) -> list[str]:
+    """A value each, the median of its samples; "-" for what was not measured."""
+    found = [(record.find(name, measure), form) for _, measure, form in columns]
+    return [form.format(_scaled(measure)) if measure else "-" for measure, form in found]
+
+
+def _scaled(measure: Measure) -> float:
+    """Divergences in thousandths: of a good quantization they are so small."""
+    return measure.value * (1000 if measure.unit == "nats" else 1)
+
+
+def _table(titles: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """Columns as wide as they need, right-aligned behind the bundle's name."""
+    first = max(len("bundle"), *(len(name) for name, _ in rows))
+    widths = [max(map(len, column)) for column in zip(titles, *(cells for _, cells in rows), strict=True)]
+    return [
+        f"{name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for name, cells in [("bundle", list(titles)), *rows]
+    ]

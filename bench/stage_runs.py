@@ -1,0 +1,297 @@
+"""The stages of one opened bundle, one after another, each with its time, its work and a proof that it was done.
+
+A time is that of a result that lies in host memory, whose shape, numbers and token count are checked. Words do not
+matter: with random weights an answer has no end, so neither the end token nor a loop ends one here, and the draft of a
+live update is the model's own answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import OrtValue
+
+from ..models import beats as beats_spec
+from ..models import qformer as qformer_spec
+from ..models import whisper as whisper_spec
+from ..models.audio import MIN_CLIP_SECONDS, MIN_MODEL_SECONDS, SAMPLE_RATE, synthetic_clip
+from ..models.errors import InputError, RunError
+from ..models.salmonn import prompt_for
+from ..runtime import parallel
+from ..runtime.beats import fbank
+from ..runtime.engine import Engine, EngineOptions
+from ..runtime.llm import Llm
+from ..runtime.ort import Session
+from ..runtime.sampling import Generation
+from ..runtime.whisper import log_mel
+from . import physics
+from .clock import Times, repeat
+from .limits import Limits
+from .physics import Work
+from .record import Measure
+
+HYPOTHESIS = 20
+"""Tokens of the draft that a live update is measured with."""
+LIVE = "live update"
+Floats = NDArray[np.float32]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How often, on what. Raises InputError for an impossible value."""
+
+    runs: int = 5
+    warmup: int = 1
+    seconds: float = 30.0
+    """Of audio; a model with a shorter window hears that."""
+    n_new_tokens: int = 32
+    prompt: str = "asr"
+    seed: int = 7
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        for name, least in (("runs", 1), ("warmup", 0), ("n_new_tokens", 1), ("seconds", MIN_CLIP_SECONDS)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name}={getattr(self, name)} is not possible: it must be at least {least:g}")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What sets the pace: a precision of products (fp32, fp16, int8), for the encoders and for the language model."""
+
+    encoders: str
+    prefill: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage took, and what it had to do."""
+
+    name: str
+    times: Times
+    work: Work
+    tokens: int
+    """Frames or tokens that came out; that went in, where the stage reads a question."""
+    limit: str
+    """A precision of products, or "read"."""
+    audio_s: float = 0.0
+
+    def measures(self, machine: Limits) -> list[Measure]:
+        """Everything about this stage, against the machine."""
+        reading = self.limit == "read"
+        amount = (self.work.bytes if reading else self.work.flop) / 1e9
+        best = machine.read if reading else machine.product(self.limit)
+        rates = tuple(amount / wall for wall in self.times.wall_s)
+        found = [
+            Measure(self.name, "wall", "s", self.times.wall_s, "lower"),
+            Measure(self.name, "cpu", "s", self.times.cpu_s, "lower"),
+            Measure(self.name, "rate", "GB/s" if reading else "GFLOP/s", rates, "higher"),
+            Measure(self.name, "share", "%", tuple(100 * rate / best for rate in rates), "higher"),
+            Measure(self.name, "flop", "FLOP", (self.work.flop,)),
+            Measure(self.name, "bytes", "B", (self.work.bytes,)),
+            Measure(self.name, "tokens", "", (float(self.tokens),)),
+        ]
+        return [*found, Measure(self.name, "audio", "s", (self.audio_s,))] if self.audio_s else found
+
+
+class StageRuns:
+    """Everything that is measured of one engine. `tell` is called with the stage's name after each run."""
+
+    def __init__(self, engine: Engine, options: Options, bound: Bound, tell: Tell) -> None:
+        self.engine, self.options, self.bound, self.tell = engine, options, bound, tell
+        self.spec = engine.spec
+        self.seconds = min(options.seconds, self.spec.whisper.seconds)
+        self.waveform = synthetic_clip(options.seed, self.seconds)
+        missing = round(MIN_MODEL_SECONDS * SAMPLE_RATE) - len(self.waveform)
+        self.padded = np.pad(self.waveform, (0, missing)) if missing > 0 else self.waveform
+        self.prompt = prompt_for(options.prompt)
+        manifest = engine.bundle.manifest
+        self.precision, self.quantization = manifest.quantization.encoders, manifest.quantization.llm
+        self.n_prefix, self.n_suffix = len(manifest.prompt.prefix_ids), len(engine.llm.suffix_ids(self.prompt))
+        self.feeds: dict[str, dict[str, Floats]] = {}
+        """Graph -> what it heard, to profile it with."""
+        self.audio_tokens: Floats = np.zeros((0, self.spec.llm.hidden), np.float32)
+
+    def stages(self) -> list[Stage]:
+        """In the order of the data."""
+        return [*self._front_ends(), *self._encoders(), self._qformer(), self._hear(), self._prefill(), self._decode()]
+
+    def live_update(self) -> list[Measure]:
+        """The language model's part of a live update: its last hypothesis as the draft, and without, in turn."""
+        llm, plain, drafted = self.engine.llm, list[float](), list[float]()
+
+        def ask(draft: Sequence[int]) -> parallel.Reply:
+            with patch.object(llm, "allowed", _Script(hypothesis)):
+                return parallel.reply_to_all(llm, self.audio_tokens, [self.prompt], [draft], [HYPOTHESIS]).replies[0]
+
+        hypothesis = tuple(range(100, 100 + HYPOTHESIS))
+        with _endless(llm):
+            reply = ask(hypothesis)
+            require_count("tokens of an answer", len(ask(()).ids), HYPOTHESIS)
+            require_count("tokens of a drafted answer", len(reply.ids), HYPOTHESIS)
+            for _ in range(self.options.runs):
+                plain += repeat(lambda: ask(()), 1, 0).wall_s
+                drafted += repeat(lambda: ask(hypothesis), 1, 0).wall_s
+                self.tell(LIVE)
+        ratio = tuple(with_draft / without for with_draft, without in zip(drafted, plain, strict=True))
+        return [
+            Measure(LIVE, "draft", "s", tuple(drafted), "lower"),
+            Measure(LIVE, "no draft", "s", tuple(plain), "lower"),
+            Measure(LIVE, "ratio", "", ratio, "lower"),
+            Measure(LIVE, "accepted", "", (float(reply.n_accepted),), "higher"),
+            Measure(LIVE, "drafted", "", (float(reply.n_drafted),)),
+        ]
+
+    def _repeat(self, name: str, work: Callable[[], object]) -> Times:
+        return repeat(work, self.options.runs, self.options.warmup, lambda: self.tell(name))
+
+    def _front_ends(self) -> list[Stage]:
+        spec, seconds = self.spec.whisper, self.seconds
+        mel, bank = log_mel(self.waveform, spec), fbank(self.padded)
+        require(whisper_spec.INPUT, mel, (1, spec.n_mels, spec.n_frames))
+        require(beats_spec.INPUT, bank, (1, beats_spec.n_frames(len(self.padded)), beats_spec.N_MELS))
+        self.feeds["whisper"], self.feeds["beats"] = {whisper_spec.INPUT: mel}, {beats_spec.INPUT: bank}
+        times = self._repeat(whisper_spec.INPUT, lambda: log_mel(self.waveform, spec))
+        other = self._repeat(beats_spec.INPUT, lambda: fbank(self.padded))
+        return [
+            Stage(whisper_spec.INPUT, times, physics.log_mel(spec, seconds), mel.shape[2], "fp32", seconds),
+            Stage(beats_spec.INPUT, other, physics.fbank(seconds), bank.shape[1], "fp32", seconds),
+        ]
+
+    def _encoders(self) -> list[Stage]:
+        """Each alone."""
+        spec, seconds, precision = self.spec, self.seconds, self.precision
+        n, n_audio = spec.whisper.n_positions, physics.beats_tokens(spec.beats, seconds)
+        sessions: tuple[Session, ...] = (
+            self.engine.whisper.session,
+            self.engine.beats.session,
+        )
+        expected = (
+            ("whisper", (1, n, spec.whisper.d_model), physics.whisper(spec.whisper, precision)),
+            ("beats", (1, n_audio, spec.beats.d_model), physics.beats(spec.beats, precision, seconds)),
+        )
+        stages: list[Stage] = []
+        self._heard: list[OrtValue] = []
+        for session, (name, shape, work) in zip(sessions, expected, strict=True):
+            self._heard.append(session.run(**self.feeds[name]))
+            require(name, self._heard[-1].numpy(), shape)
+            times = self._repeat(name, lambda s=session, feed=self.feeds[name]: s.run(**feed).numpy())
+            stages.append(Stage(name, times, work, shape[1], self.bound.encoders, seconds))
+        return stages
+
+    def _qformer(self) -> Stage:
+        """With its inputs where the encoders left them."""
+        spec, (speech, audio) = self.spec, self._heard
+        self.audio_tokens = self.engine.qformer.audio_tokens(speech, audio)
+        require("audio tokens", self.audio_tokens, (spec.n_audio_tokens, spec.llm.hidden))
+        feeds = {qformer_spec.SPEECH_INPUT: speech.numpy(), qformer_spec.AUDIO_INPUT: audio.numpy()}
+        self.feeds["qformer"] = feeds
+        times = self._repeat("qformer", lambda: self.engine.qformer.audio_tokens(speech, audio))
+        work = physics.qformer(spec.qformer, spec.whisper.n_positions, self.precision)
+        return Stage("qformer", times, work, len(self.audio_tokens), self.bound.encoders, self.seconds)
+
+    def _hear(self) -> Stage:
+        """Front ends, encoders and Q-Former, as the engine runs them: on a GPU the encoders side by side."""
+        spec, seconds = self.spec, self.seconds
+        require("heard audio tokens", self.engine.hear(self.waveform).audio_tokens, self.audio_tokens.shape)
+        times = self._repeat("hear", lambda: self.engine.hear(self.waveform))
+        work = physics.hear(spec, self.precision, seconds)
+        return Stage("hear", times, work, len(self.audio_tokens), self.bound.encoders, seconds)
+
+    def _prefill(self) -> Stage:
+        """Audio tokens and the prompt's end behind the kept prefix; before that once, which makes room and keeps it."""
+        llm, n_audio = self.engine.llm, len(self.audio_tokens)
+        logits = llm.prefill(self.audio_tokens, self.prompt, self._generation)
+        require("logits", logits, (self.spec.llm.vocab,))
+        times = self._repeat("prefill", lambda: llm.prefill(self.audio_tokens, self.prompt, self._generation))
+        require_count("positions of the question", llm.n_past, self.n_prefix + n_audio + self.n_suffix)
+        work = physics.prefill(self.spec.llm, self.quantization, self.n_prefix, n_audio, self.n_suffix)
+        return Stage("prefill", times, work, n_audio + self.n_suffix, self.bound.prefill)
+
+    def _decode(self) -> Stage:
+        """Greedy, by our own loop: a time for each token of each run."""
+        llm, wall, cpu = self.engine.llm, list[float](), list[float]()
+        for repetition in range(-self.options.warmup, self.options.runs):
+            llm.prefill(self.audio_tokens, self.prompt, self._generation)
+            start = llm.n_past
+            with _endless(llm):
+                times = _each(llm.generate(self._generation))
+            require_count("new tokens", len(times.wall_s), self.options.n_new_tokens)
+            require_count("positions behind the question", llm.n_past - start, self.options.n_new_tokens)
+            if repetition >= 0:
+                wall += times.wall_s
+                cpu += times.cpu_s
+            self.tell("decode")
+        middle = self.n_prefix + len(self.audio_tokens) + self.n_suffix + self.options.n_new_tokens // 2
+        work = physics.decode(self.spec.llm, self.quantization, middle)
+        return Stage("decode", Times(tuple(wall), tuple(cpu)), work, 1, "read")
+
+    @property
+    def _generation(self) -> Generation:
+        """Its first token comes from the prefill, the others from a pass each."""
+        return Generation(max_new_tokens=self.options.n_new_tokens + 1)
+
+
+def require(what: str, found: NDArray[np.generic], shape: tuple[int, ...]) -> None:
+    """The proof that a stage worked. Raises RunError."""
+    if found.shape != shape:
+        raise RunError(f"{what} has shape {list(found.shape)} where {list(shape)} follows from the spec: {_REFUSED}")
+    if not np.isfinite(found).all():
+        raise RunError(f"{what} holds values that are no numbers: {_REFUSED}")
+
+
+def require_count(what: str, found: int, expected: int) -> None:
+    """The same for tokens. Raises RunError."""
+    if found != expected:
+        raise RunError(f"{what}: {found} instead of {expected}: {_REFUSED}")
+
+
+_REFUSED = "what was timed is not the work it should be; look at the bundle with earshot verify --run"
+
+
+@contextmanager
+def _endless(llm: Llm) -> Generator[None]:
+    """No token ends an answer, and no repetition."""
+    eos, llm.eos = llm.eos, frozenset[int]()
+    try:
+        with patch.object(parallel, "sound_length", len):
+            yield
+    finally:
+        llm.eos = eos
+
+
+class _Script:
+    """Stands where the model's choice is made, and makes it say `ids`.
+
+    The work is that of an update whose hypothesis stands. Left alone, a model of random weights would drop its draft at
+    the first near tie.
+    """
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        self._ids, self._said = ids, 0
+
+    def __call__(self, logits: Floats) -> Floats:
+        choice = np.zeros_like(logits)
+        for row in choice:
+            row[self._ids[self._said] % len(row)] = 1.0
+            self._said += 1
+        return choice
+
+
+def _each(tokens: Iterator[int]) -> Times:
+    """A sample for every token behind the first."""
+    next(tokens)
+    wall, cpu = list[float](), list[float]()
+    while True:
+        wall_0, cpu_0 = time.perf_counter(), time.process_time()
+        if next(tokens, None) is None:
+            return Times(tuple(wall), tuple(cpu))
+        wall.append(time.perf_counter() - wall_0)
+        cpu.append(time.process_time() - cpu_0)

@@ -1,0 +1,30 @@
+"""Which type llama.cpp's quantizer gives each tensor of a LLaMA: the `_m` types are mixtures.
+
+Source: llama.cpp src/llama-quant.cpp, llama_tensor_get_type and use_more_bits; a test compares it with the quantizer.
+"""
+
+from __future__ import annotations
+
+from gguf import GGMLQuantizationType as Kind
+
+from ..models.llm import LLM_TYPES
+
+BASE = {name: Kind[name.upper().removesuffix("_M")] for name in LLM_TYPES}
+"""Type of most matrices."""
+
+
+def tensor_type(name: str, n_layers: int, quantization: str) -> Kind:
+    """Type of one tensor by its GGUF name, for rows that are multiples of 256. Raises KeyError for another type."""
+    if "norm" in name:
+        return Kind.F32
+    base = BASE[quantization]
+    if name == "output.weight":
+        return base if base in (Kind.F32, Kind.F16, Kind.Q8_0) else Kind.Q6_K
+    mixed = quantization.endswith("_k_m") and name.split(".")[-2] in ("attn_v", "ffn_down")
+    return Kind.Q6_K if mixed and _matters(int(name.split(".")[1]), n_layers) else base
+
+
+def _matters(layer: int, n_layers: int) -> bool:
+    """The first and last eighth of the layers, and every third between them."""
+    eighth = n_layers // 8
+    return layer < eighth or layer >= 7 * n_layers // 8 or (layer - eighth) % 3 == 2
