@@ -18,7 +18,7 @@ import numpy as np
 
 from ..models.errors import RunError
 from ..models.llm import LLM_TYPES, LlmSpec
-from ..runtime.llama import Context, Model
+from ..runtime.llama import Context, Model, worth_repacking
 from . import physics
 from .clock import repeat
 
@@ -65,7 +65,7 @@ def rates(
     with tempfile.TemporaryDirectory(prefix="earshot-probe-") as folder:
         path = Path(folder) / "probe.gguf"
         write_zeros(path, small, quantization)
-        model = Model(path, n_gpu_layers)
+        model = Model(path, n_gpu_layers, repack=worth_repacking(quantization))
         try:
             n_ctx = max(256, sum(question) + n_draft + N_TOKENS + 8)
             context = model.context(n_ctx, 1, threads)
