@@ -109,8 +109,8 @@ def shapes(found: Iterable[dict[str, list[int]]]) -> list[list[int]]:
     return [*(next(iter(shape.values())) for shape in found), [1], [1]]
 
 
-def check_counted(found: float, work: physics.Work) -> None:
-    assert found == pytest.approx(work.flop, rel=1e-6)
+def check_counted(found: float, work: physics.Work, rel: float = 1e-6) -> None:
+    assert found == pytest.approx(work.flop, rel=rel)
 
 
 def test_formulas_count_what_the_golden_graphs_do(
@@ -127,7 +127,7 @@ def test_formulas_count_what_the_golden_graphs_do(
 
 
 def test_formulas_count_what_the_demo_does(demo: Record, tmp_path: Path) -> None:
-    """Its graphs are int8, and of other sizes."""
+    """Its graphs are int8, and of other sizes; centring keys and values adds half a thousandth."""
     bundle = open_bundle()
     spec = bundle.manifest.spec
     rng = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_formulas_count_what_the_demo_does(demo: Record, tmp_path: Path) -> None
 
     n = spec.whisper.n_positions
     mel, bank = noise(spec.whisper.n_mels, spec.whisper.n_frames), noise(998, 128)
-    check_counted(counted(bundle.path("whisper.onnx"), {"log_mel": mel}, tmp_path), physics.whisper(spec.whisper))
+    check_counted(counted(bundle.path("whisper.onnx"), {"log_mel": mel}, tmp_path), physics.whisper(spec.whisper), 1e-3)
     found = counted(bundle.path("beats.onnx"), {"fbank": bank}, tmp_path)
     check_counted(found, physics.beats(spec.beats, seconds=10.0))
     feeds = {"speech": noise(n, spec.whisper.d_model), "audio": noise(496, spec.beats.d_model)}
