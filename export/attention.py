@@ -16,7 +16,7 @@ is all that x86 without VNNI adds. TensorRT reads neither form, so fp32 and fp16
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ def find_attention(model: onnx.ModelProto) -> dict[str, Attention]:
     return {attention.name: attention for attention in found if attention is not None}
 
 
-def rewrite_attention(model: onnx.ModelProto, fused: Sequence[Attention], integer: Sequence[Attention]) -> None:
+def rewrite_attention(model: onnx.ModelProto, fused: Collection[Attention], integer: Collection[Attention]) -> None:
     """Replace each in place, in float by one node or by products of integers."""
     ops = Operators("attention")
     replaced: dict[int, list[onnx.NodeProto]] = {}

@@ -161,7 +161,8 @@ def test_integer_attention_bears_peaks_offsets_and_long_tails() -> None:
     n, n_heads, width = 300, 2, 32
     q, k, v = (rng.standard_normal((n, width)).astype(np.float32) for _ in range(3))
     q /= 4
-    k, v = k + 20 * rng.standard_normal(width), v + 5 * rng.standard_normal(width)
+    k += 20 * rng.standard_normal(width, np.float32)
+    v += 5 * rng.standard_normal(width, np.float32)
     q[::3] *= 4  # scores of 1 in most rows, of 4 in some: flat ones beside peaked ones
     made, wanted = (f(q, k, v, n_heads) for f in (integer_attention, float_attention))
     assert compare(made, wanted)[1] < 5e-3
