@@ -44,6 +44,8 @@ FLOOR, TAIL_FLOOR, TOLERANCE = 0.03, 0.05, 0.10
 """Shares of the smaller value."""
 ENOUGH, ENOUGH_FOR_TAIL = 5, 40
 ROUNDING = 1e-4
+SMALLEST = {"%": 0.05, "nats": 1e-6, "nat": 1e-6}
+"""Differences below are nothing, whatever their share: what was 0 before would otherwise be infinitely worse."""
 """Records keep six digits: what describes the work and differs by less is the same."""
 RESAMPLES = 500
 
@@ -220,7 +222,7 @@ def _change(
         floor = 0.0
     elif few:
         floor = TOLERANCE
-    noise = max(floor * scale, interval or 0.0)
+    noise = max(floor * scale, interval or 0.0, SMALLEST.get(after.unit, 0.0) if floor else 0.0)
     if few:
         apart = bool(sides[0].max() < sides[1].min() or sides[1].max() < sides[0].min())
     else:
@@ -242,7 +244,7 @@ def _median(samples: Samples) -> Samples:
 
 
 def _tail(samples: Samples) -> Samples:
-    return np.quantile(samples, 0.95, axis=1)
+    return np.quantile(samples, 0.95, axis=1, method="inverted_cdf")
 
 
 def _standard_error(samples: Samples, statistic: Statistic) -> float:

@@ -84,7 +84,7 @@ def keep_vocabulary(llm: Llm, folder: Path) -> None:
 
 
 def compare(engine: Engine, paths: Sequence[Path]) -> Comparison:
-    """This bundle against what the reference kept. Raises InputError for another vocabulary or encoders' shape."""
+    """This bundle against what the reference kept. Raises InputError for another vocabulary."""
     if (paths[0].parent / VOCABULARY).read_text(encoding="ascii") != _vocabulary(engine.llm):
         raise InputError(f"{engine.bundle.directory} has another vocabulary than the reference: compare one model's")
     found = [_compare_one(engine, path) for path in paths]
@@ -144,7 +144,7 @@ def _compare_one(engine: Engine, path: Path) -> _One:
 def _distance(found: Sequence[_Rows]) -> Distance:
     kl = np.concatenate([each for each, _ in found])
     agreed = np.concatenate([each for _, each in found])
-    return Distance(float(kl.mean()), float(np.quantile(kl, 0.95)), float(agreed.mean()))
+    return Distance(float(kl.mean()), float(np.quantile(kl, 0.95, method="inverted_cdf")), float(agreed.mean()))
 
 
 def _log_softmax(logits: Floats) -> NDArray[np.float64]:

@@ -262,11 +262,10 @@ def _row_measures(row: Row) -> list[Measure]:
         Measure(group, "gpu layers", "", (float(row.gpu_layers),)),
         Measure(group, "fits", "", (float(row.fits),)),
     ]
-    if row.times:
-        speed = 1 / row.times.decode if row.times.decode else 0.0
+    if row.times and row.times.decode:  # nothing is known of a GPU that is not here
         found += [
             Measure(group, "ttft", "s", (row.times.first_token,), "lower"),
-            Measure(group, "speed", "tokens/s", (speed,), "higher"),
+            Measure(group, "speed", "tokens/s", (1 / row.times.decode,), "higher"),
             Measure(group, "update", "s", (row.times.update,), "lower"),
             Measure(group, "answer", "s", (row.answer_s,), "lower"),
         ]

@@ -246,15 +246,18 @@ def word_measures(seen: Seen, spoken: Sequence[SpokenWord], pace: Pace) -> list[
     segments. `heard_`, `_unaware`: by the audio that had been heard, as if computing took no time. Nothing without word
     times."""
     shown = [word for segment in seen.segments for word in segment.words]
-    if not (pairs := matched(spoken, shown)):
+    if not spoken:
         return []
 
     def one(name: str, unit: str, better: Better, *samples: float) -> Measure:
         return Measure("words", name, unit, samples, better)
 
     wrong = word_errors(" ".join(each.word for each in spoken), " ".join(word.word for word in shown))
+    heard = one("wer", "%", "lower", 100 * wrong.rate)
+    if not (pairs := matched(spoken, shown)):
+        return [heard]
     measures = [
-        one("wer", "%", "lower", 100 * wrong.rate),
+        heard,
         one("heard_unstable", "s", "lower", *(seen_as.unstable.heard_s - word.end_s for word, seen_as in pairs)),
         one("heard_stable", "s", "lower", *(seen_as.stable.heard_s - word.end_s for word, seen_as in pairs)),
         one("laal_unaware", "s", "lower", _laal(seen.segments, spoken, by_wall=False)),

@@ -11,6 +11,22 @@ MODELS = ("salmonn-13b", "salmonn-7b", "demo")
 PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer")
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    return _at_least(1, text)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} on")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="earshot-bench", description="How good, how fast and how large, measured.")
@@ -35,10 +51,10 @@ def parser() -> argparse.ArgumentParser:
     demo = add("demo-eval", "the demo model on speech and sounds it never heard")
     demo.add_argument("--f32", type=Path, metavar="DIR", help="the same model at fp32/f32, for what quantizing cost")
     ways = add("demo-live", "live captions of the demo model: what each way of reading costs")
-    ways.add_argument("--clips", type=int, default=100, metavar="N", help="how many (default %(default)s)")
+    ways.add_argument("--clips", type=count, default=100, metavar="N", help="how many (default %(default)s)")
     for each in (demo, ways):
         each.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
-        each.add_argument("--seed", type=int, default=1, metavar="N", help="which sentences are drawn")
+        each.add_argument("--seed", type=seed, default=1, metavar="N", help="which sentences are drawn")
     return main
 
 
@@ -47,15 +63,17 @@ def _synth(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("--llm", choices=tuple(LLM_TYPES), default="q4_k_m", metavar="TYPE", help=", ".join(LLM_TYPES))
     synth.add_argument("--encoders", choices=("fp32", "fp16", "int8"), default="int8")
     synth.add_argument("--out", type=Path, required=True, metavar="DIR")
-    synth.add_argument("--seed", type=int, default=0, metavar="N", help="of the random weights")
+    synth.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random weights")
 
 
 def _stages(stages: argparse.ArgumentParser) -> None:
     _add_bundle(stages)
-    stages.add_argument("--runs", type=int, default=5, metavar="N", help="that count (default %(default)s)")
-    stages.add_argument("--warmup", type=int, default=1, metavar="N", help="runs before them")
-    stages.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
-    stages.add_argument("--new-tokens", type=int, default=32, metavar="N", help="decoded (default %(default)s)")
+    stages.add_argument("--runs", type=count, default=5, metavar="N", help="that count (default %(default)s)")
+    stages.add_argument("--warmup", type=seed, default=1, metavar="N", help="runs before them")
+    stages.add_argument(
+        "--seconds", type=float, default=30.0, metavar="S", help="of audio, at most the window (default %(default)g)"
+    )
+    stages.add_argument("--new-tokens", type=count, default=32, metavar="N", help="decoded (default %(default)s)")
     stages.add_argument("--prompt", default="asr", metavar="PROMPT_OR_TASK")
     _add_device(stages)
     _add_report(stages)
@@ -80,8 +98,8 @@ def _quality(quality: argparse.ArgumentParser) -> None:
     quality.add_argument("--reference", type=Path, metavar="BUNDLE", help="the same model at f32, to compare with")
     quality.add_argument("--data", type=Path, metavar="TSV", help="audio path, reference text [, task]")
     quality.add_argument("--task", metavar="PROMPT_OR_TASK", help="for all clips of --data (default asr)")
-    quality.add_argument("--clips", type=int, metavar="N", help="at most so many")
-    quality.add_argument("--seed", type=int, default=1, metavar="N", help="which clips are drawn")
+    quality.add_argument("--clips", type=count, metavar="N", help="at most so many with speech; sounds come on top")
+    quality.add_argument("--seed", type=seed, default=1, metavar="N", help="which clips are drawn")
     _add_report(quality)
 
 
@@ -90,9 +108,9 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--memory", required=True, metavar="SIZE", help="of the device, such as 8GB")
     fit.add_argument("--gpu", metavar="SIZE", help="of its GPU, such as 6GB")
     fit.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
-    fit.add_argument("--new-tokens", type=int, default=20, metavar="N", help="of an answer (default %(default)s)")
-    fit.add_argument("--n-ctx", type=int, metavar="N", help="KV cells (default 512)")
-    fit.add_argument("--threads", type=int, metavar="N")
+    fit.add_argument("--new-tokens", type=count, default=20, metavar="N", help="of an answer (default %(default)s)")
+    fit.add_argument("--n-ctx", type=count, metavar="N", help="KV cells (default 512)")
+    fit.add_argument("--threads", type=count, metavar="N")
     fit.add_argument(
         "--stages", type=Path, metavar="FILE", help="what `stages` printed: predict from that, or check it"
     )
@@ -106,12 +124,12 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--graph", type=Path, metavar="FILE", help="a whisper.onnx of ours instead of one made here")
     peers.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from, for answer")
     peers.add_argument(
-        "--layers", type=int, default=32, metavar="N", help="of the Whisper encoder (default %(default)s)"
+        "--layers", type=count, default=32, metavar="N", help="of the Whisper encoder (default %(default)s)"
     )
-    peers.add_argument("--tokens", type=int, default=32, metavar="N", help="decoded (default %(default)s)")
-    peers.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each (default %(default)s)")
-    peers.add_argument("--threads", type=int, metavar="N", help="of everyone (default: one per core)")
-    peers.add_argument("--only", type=lambda text: text.split(","), metavar="NAME,...", help="these contestants")
+    peers.add_argument("--tokens", type=count, default=32, metavar="N", help="decoded (default %(default)s)")
+    peers.add_argument("--rounds", type=count, default=3, metavar="N", help="turns of each (default %(default)s)")
+    peers.add_argument("--threads", type=count, metavar="N", help="of everyone (default: one per core)")
+    peers.add_argument("--only", metavar="NAME,...", help="these contestants")
     peers.add_argument("--peer-python", metavar="PATH", help="an interpreter that has the others' packages")
     peers.add_argument("--work", type=Path, metavar="DIR", help="keep what is prepared here, for the next time")
     _add_report(peers)
@@ -123,9 +141,9 @@ def _add_bundle(command: argparse.ArgumentParser) -> None:
 
 def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--provider", default="auto", metavar="NAME", help="auto, cpu, cuda, tensorrt, coreml")
-    command.add_argument("--threads", type=int, metavar="N", help="default: one per core")
+    command.add_argument("--threads", type=count, metavar="N", help="default: one per core")
     command.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="-1: all that fit")
-    command.add_argument("--n-ctx", type=int, metavar="N", help="KV cells")
+    command.add_argument("--n-ctx", type=count, metavar="N", help="KV cells")
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -249,10 +248,10 @@ def _proof(answer: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 def _death(status: int) -> str:
     """Why a process ended, in words."""
-    if status == -signal.SIGKILL:
+    if status == -9:  # SIGKILL, which Windows does not know
         return "killed, most likely for lack of memory"
     if status < 0:
-        return signal.Signals(-status).name
+        return f"signal {-status}"
     return f"exit status {status}"
 
 

@@ -25,6 +25,8 @@ from .gpu import uses_gpu
 
 KEPT_BYTES = 500_000_000  # of what the reference says; more clips are not compared
 
+_TOLD = "progress: "  # before the worker's own lines; libraries print others
+
 
 @dataclass(frozen=True)
 class Job:
@@ -79,8 +81,8 @@ def measure_apart(job: Job, folder: Path, progress: Progress) -> Findings:
     ):
         try:
             for line in process.stdout or ():
-                if line.startswith("["):
-                    progress(*json.loads(line))
+                if line.startswith(_TOLD):
+                    progress(*json.loads(line.removeprefix(_TOLD)))
         except BaseException:
             process.kill()
             raise
@@ -121,7 +123,7 @@ def main(job_file: str, result_file: str) -> None:
 
 
 def _tell(stage: str, done: int, total: int) -> None:
-    print(json.dumps([stage, done, total]), flush=True)
+    print(_TOLD + json.dumps([stage, done, total]), flush=True)
 
 
 def _ask(engine: Engine, item: Item) -> tuple[Answer | AudioError, Reply]:

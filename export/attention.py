@@ -1,8 +1,8 @@
 """Attention for onnxruntime's CPU provider: one fused node in float, or its two products in integers.
 
 Exported attention is five products and transpositions whose score matrices (20 heads x 1500 x 1500 floats in Whisper,
-180 MB a layer) go through memory four times. `Fused` leaves that to `com.microsoft.MultiHeadAttention`, which works in
-tiles. `Integer` goes head by head, so that a head's scores stay in the cache, and multiplies in int8:
+180 MB a layer) go through memory four times. In float that is left to `com.microsoft.MultiHeadAttention`, which works
+in tiles. In integers it goes head by head, so that a head's scores stay in the cache, and multiplies in int8:
 
     q ────────► u8 ─┐
     k - mean ─► s8 ─┴─► scores ─► softmax p ─► u8, a scale per row ─┐
@@ -70,7 +70,7 @@ def rewrite_attention(model: onnx.ModelProto, fused: Collection[Attention], inte
 
 
 def integer_attention(q: Floats, k: Floats, v: Floats, n_heads: int, rows: slice = slice(None)) -> Floats:
-    """What `Integer` computes, in numpy: q, k, v [n, n_heads * d_head] -> [len(rows), n_heads * d_head]."""
+    """What the integer form computes, in numpy: q, k, v [n, n_heads * d_head] -> the same for these rows."""
     mean = v.mean(axis=0)
     heads = [np.split(x, n_heads, axis=1) for x in (q, k - k.mean(axis=0), v - mean)]
     outputs: list[Floats] = []
@@ -251,7 +251,8 @@ class _Graph:
             return None
         shape = self._constants.get(split.input[1])
         sizes = numpy_helper.to_array(shape).tolist() if shape is not None else []
-        return (turned, split, sizes[2], sizes[3]) if len(sizes) == 4 and min(sizes[2:]) > 0 else None
+        one_clip = len(sizes) == 4 and sizes[0] == 1 and min(sizes[2:]) > 0
+        return (turned, split, sizes[2], sizes[3]) if one_clip else None
 
     def _module(self, key: str) -> str | None:
         """The torch module whose key projection made this value."""

@@ -91,7 +91,7 @@ def complete_or_absent(path: Path) -> Generator[Path]:
 def require_room(directory: Path, n_bytes: int, what: str) -> None:
     """Raises InputError when `directory` has not that much space left."""
     if shutil.disk_usage(directory).free < n_bytes:
-        raise InputError(f"{what} needs {n_bytes / 1e9:.1f} GB of disk: {_room(directory)}")
+        raise InputError(f"{what} needs {_size(n_bytes)} of disk: {_room(directory)}")
 
 
 def rotary_rows(rows: np.ndarray, n_heads: int) -> np.ndarray:
@@ -126,4 +126,8 @@ def _stored(tensor: Tensor | RawTensor) -> np.ndarray:
 
 def _room(directory: Path) -> str:
     free = shutil.disk_usage(directory).free
-    return f"{free / 1e9:.1f} GB are free on the disk of {directory}; free some, or choose another --out"
+    return f"{_size(free)} are free on the disk of {directory}; free some, or choose another --out"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 100_000_000 else f"{n_bytes / 1e6:.1f} MB"

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ..models.bundle import GraphInfo, TensorInfo
 from ..models.errors import InputError, RunError
+from ..runtime.ort import session_settings
 
 OPSET = 20  # Gelu and LayerNormalization are single operators; the newest that TensorRT 10's parser reads
 EXTERNAL_BYTES = 1 << 28  # larger graphs keep their weights in <name>.onnx.data, from where they are mapped
@@ -120,12 +121,8 @@ def data_file(path: Path) -> Path:
 
 
 def run_graph(path: Path, feeds: Arrays, outputs: list[str] | None = None) -> list[NDArray[np.float32]]:
-    """Run a graph once on the CPU."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.enable_mem_reuse = False  # planning it takes half a minute for a graph of thousands of nodes
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning collapses on a shared machine
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    """Run a graph once on the CPU, opened as the runtime opens it."""
+    session = ort.InferenceSession(str(path), session_settings(), providers=["CPUExecutionProvider"])
     return [np.asarray(value) for value in session.run(outputs, dict(feeds))]
 
 

@@ -66,8 +66,11 @@ def to_int8(
     trials = range(0, len(ranked), max(1, len(ranked) // 16))
     tick = counter(report, f"{path_out.stem} to int8", len(feeds) + len(trials) * (1 + len(feeds)))
     reference = _run_each(path_in, feeds, tick)
+    linear = set(linear_layers(read_model(path_in, weights=False)))
     for left in trials:
         names = tuple(ranked)[:left]
+        if linear <= set(names):
+            break
         write_int8(path_in, path_out, names)
         tick(1)
         error = max(compare(*pair)[1] for pair in zip(_run_each(path_out, feeds, tick), reference, strict=True))
@@ -174,7 +177,8 @@ def _is_wide(weight: TensorProto | None) -> bool:
 
 def _use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
     """Each layer's MatMul, with the Add of its bias, becomes one integer product."""
-    biases = {t.name for t in model.graph.initializer if len(t.dims) == 1}
+    biases = {t.name: tuple(t.dims) for t in model.graph.initializer if len(t.dims) == 1}
+    outputs = {value.name for value in model.graph.output}
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -191,7 +195,9 @@ def _use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
         if layer.source not in quantized:
             quantized.add(layer.source)
             nodes.append(helper.make_node("DynamicQuantizeLinear", [layer.source], _quantized(layer.source)))
-        add = _bias_of(users.get(node.output[0], []), node.output[0], biases)
+        fitting = {name for name, dims in biases.items() if dims == (layer.weight.dims[1],)}
+        used = [] if node.output[0] in outputs else users.get(node.output[0], [])
+        add = _bias_of(used, node.output[0], fitting)
         if add is not None:
             swallowed.add(id(add[0]))
         nodes.append(_integer_product(layer, add[1] if add else "", add[0].output[0] if add else node.output[0]))

@@ -99,6 +99,8 @@ def test_from_nothing_to_something() -> None:
     assert change.verdict == "worse" and change.ratio is None
     assert one((0.0,) * 6, (0.0,) * 6).verdict == "within noise"
     assert one((-0.2,) * 6, (0.2,) * 6).verdict == "worse", "LAAL may be negative"
+    kl = [record("quality", [], {}, [Measure("a", "kl", "nats", (x,), "lower")]) for x in (0.0, 1e-12)]
+    assert found(compare(*kl), "a", "kl").verdict == "within noise", "that is rounding"
 
 
 def test_an_interval_that_a_measure_brings_is_its_noise() -> None:

@@ -187,9 +187,12 @@ def test_attention_of_another_form_is_left_alone(graphs: dict[str, Path]) -> Non
     assert find_attention(read_model(graphs["beats"])) == {}
 
 
-def test_an_impossible_budget_leaves_no_file(graphs: dict[str, Path], features: Features, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["qformer", "whisper"])
+def test_an_impossible_budget_leaves_no_file(
+    graphs: dict[str, Path], features: Features, tmp_path: Path, name: str
+) -> None:
     with pytest.raises(RunError, match="export it as fp16"):
-        to_int8(graphs["qformer"], tmp_path / "int8.onnx", [features["qformer"]], 1e-6)
+        to_int8(graphs[name], tmp_path / "int8.onnx", [features[name]], 1e-6)
     assert list(tmp_path.iterdir()) == []
 
 

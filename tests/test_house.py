@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "bench": {"models", "runtime"},
 }
 EXCEPTIONS = {
-    ("export/parity.py", "runtime"),
+    *((f"export/{name}.py", "runtime") for name in ("parity", "graph")),
     *((f"bench/{name}.py", "export") for name in ("synthetic", *PEERS)),
 }
 THIRD_PARTY = {
