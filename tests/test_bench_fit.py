@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("onnx")  # of the extra [bench]
 from earshot.bench import fit, limits, outlook, physics, probe_encoders, probe_llm
 from earshot.bench.fit import Options
 from earshot.bench.limits import Limits

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+
+pytest.importorskip("onnx")  # of the extra [bench]
 from earshot.bench import kernels, limits, physics, stage_runs, stages
 from earshot.bench.limits import Limits
 from earshot.bench.record import Record, read_record, to_line
