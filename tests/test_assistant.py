@@ -396,7 +396,7 @@ class TestSpeaker:
     def test_closing_ends_process_and_thread(self, spoken: Path) -> None:
         speaker = Speaker(say(spoken, "sleep 60"))
         speaker.say("For ever.")
-        wait_for(spoken.exists)
+        wait_for(lambda: spoken.exists() and spoken.read_text().endswith("\n"))
         speaker.close()
         assert not any(thread.name == "earshot-speaker" for thread in threading.enumerate())
 
@@ -438,7 +438,7 @@ class TestSpeaker:
         monkeypatch.setattr(os, "killpg", kill_and_complain)
         speaker = Speaker(say(spoken, "sleep 60"))
         speaker.say("Hello.")
-        wait_for(spoken.exists)
+        wait_for(lambda: spoken.exists() and spoken.read_text().endswith("\n"))
         speaker.stop()
         assert len(killed) == 1
         speaker.close()
