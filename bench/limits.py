@@ -7,7 +7,7 @@ best of several samples: a limit is what is possible, and whoever shares the mac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +56,7 @@ class Limits:
         return max(self.read_gb_s)
 
     def measures(self) -> list[Measure]:
-        """For a record; `from_measures` is the inverse."""
+        """For a record."""
         found = (
             Measure(GROUP, "fp32", "GFLOP/s", self.fp32_gflops, "higher"),
             Measure(GROUP, "fp16", "GFLOP/s", self.fp16_gflops, "higher"),
@@ -64,12 +64,6 @@ class Limits:
             Measure(GROUP, "read", "GB/s", self.read_gb_s, "higher"),
         )
         return [measure for measure in found if measure.samples]
-
-
-def from_measures(measures: Sequence[Measure]) -> Limits:
-    """The limits that a record carries. Raises KeyError when it has none."""
-    samples = {measure.name: measure.samples for measure in measures if measure.group == GROUP}
-    return Limits(samples["fp32"], samples.get("int8", ()), samples["read"], samples.get("fp16", ()))
 
 
 def together(first: Limits, second: Limits) -> Limits:

@@ -116,3 +116,9 @@ def features(parts: SimpleNamespace, golden: Path) -> dict[str, dict[str, np.nda
             "beats": {"fbank": arrays["fbank"][None].astype(np.float32)},
             "qformer": {"speech": speech, "audio": audio},
         }
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """Where `say` writes what it is given, a line each."""
+    return tmp_path / "spoken.txt"
