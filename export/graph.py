@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from ..runtime.ort import session_settings
 
 OPSET = 20  # Gelu and LayerNormalization are single operators; the newest that TensorRT 10's parser reads
 EXTERNAL_BYTES = 1 << 28  # larger graphs keep their weights in <name>.onnx.data, from where they are mapped
+_PAGE = 4096  # bytes
 _FLOAT32_OPERATORS = ("LayerNormalization", "Softmax", "Range", "Cast")
 Shape = tuple[int | str, ...]
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -118,6 +119,15 @@ def write_model(model: onnx.ModelProto, path: Path) -> None:
 def data_file(path: Path) -> Path:
     """Where a graph keeps weights that are too large for it."""
     return path.with_name(path.name + ".data")
+
+
+def put_beside(tensor: TensorProto, file: IO[bytes], n_bytes: int) -> None:
+    """Let a tensor's data be what a data file gets next; it starts on a page of its own, so that it can be mapped."""
+    file.seek(-(-file.tell() // _PAGE) * _PAGE)
+    place = {"location": Path(file.name).name, "offset": str(file.tell()), "length": str(n_bytes)}
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items())
 
 
 def run_graph(path: Path, feeds: Arrays, outputs: list[str] | None = None) -> list[NDArray[np.float32]]:

@@ -39,7 +39,6 @@ from .progress import Report, counter, no_report
 LEVELS = 127.0  # weights are -127 to 127; on x86 without VNNI the runtime asks onnxruntime for exact sums
 _SMALLEST_LAYER = 16  # a linear layer narrower than this gains nothing from int8
 _TAPPED = 32  # values of a graph looked at in one run
-_PAGE = 4096  # bytes: what starts on a page can be mapped
 _SMALL = 1024  # bytes; smaller tensors stay in the graph
 
 Floats = NDArray[np.float32]
@@ -256,12 +255,9 @@ def _stored(name: str, values: NDArray[Any], data: IO[bytes] | None) -> TensorPr
     """As a tensor of the graph; a large one, where there is a data file, as its place in that."""
     if data is None or values.nbytes < _SMALL:
         return numpy_helper.from_array(values, name)
-    data.seek(-(-data.tell() // _PAGE) * _PAGE)
-    place = {"location": Path(data.name).name, "offset": str(data.tell()), "length": str(values.nbytes)}
-    np.ascontiguousarray(values).tofile(data)
     tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items())
+    graph.put_beside(tensor, data, values.nbytes)
+    np.ascontiguousarray(values).tofile(data)
     return tensor
 
 

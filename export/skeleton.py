@@ -27,6 +27,7 @@ from .graph import (
     data_file,
     export_module,
     finish,
+    put_beside,
 )
 from .random_weights import Pool, float_pool
 
@@ -38,7 +39,6 @@ SaveGraph = Callable[
 
 M = TypeVar("M", bound=nn.Module)
 _SMALL = 4096  # weights; a smaller tensor has values of its own, and keeps them
-_PAGE = 4096  # bytes: what starts on a page can be mapped
 _HOLLOW = "hollow"
 _FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
@@ -163,9 +163,6 @@ def _write_inside(tensor: TensorProto, pool: Pool) -> None:
 
 
 def _write_beside(tensor: TensorProto, pool: Pool, file: IO[bytes]) -> None:
-    file.seek(-(-file.tell() // _PAGE) * _PAGE)
-    del tensor.external_data[:]
-    place = {"location": Path(file.name).name, "offset": str(file.tell()), "length": str(_n_bytes(tensor))}
-    tensor.external_data.extend(onnx.StringStringEntryProto(key=key, value=value) for key, value in place.items())
+    put_beside(tensor, file, _n_bytes(tensor))
     for piece in pool.take(math.prod(tensor.dims)):
         piece.tofile(file)
