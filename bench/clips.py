@@ -17,7 +17,8 @@ import numpy as np
 from ..models import demo_corpus as corpus
 from ..models.audio import Waveform
 from ..models.errors import InputError
-from ..models.salmonn import TASKS, prompt_for
+from ..models.salmonn import TASKS
+from ..models.tasks import prompt_for
 from ..runtime.audio import open_audio, read_audio
 
 Progress = Callable[[str, int, int], None]
@@ -105,7 +106,7 @@ def load_clip(item: Item) -> Waveform:
 
 def named_kind(task: str) -> str:
     """How answers to a task, or to its prompt, are scored."""
-    prompt = prompt_for(task)
+    prompt = prompt_for(task, TASKS)
     return next((kind for kind, names in _KINDS.items() if prompt in [TASKS[name] for name in names]), "exact")
 
 
@@ -145,7 +146,7 @@ def _item(table: Path, number: int, cells: list[str], columns: dict[str, int] | 
     if not cell["audio"]:
         raise InputError(f"{where} names no audio file: write one before the tab")
     try:
-        prompt = prompt_for(chosen := cell.get("task") or task)
+        prompt = prompt_for(chosen := cell.get("task") or task, TASKS)
         return Item(str(table.parent / cell["audio"]), cell["reference"], prompt, named_kind(chosen), where)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

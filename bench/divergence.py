@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..models import qformer
 from ..models.audio import Waveform
 from ..models.errors import InputError, RunError
 from ..runtime.engine import Engine
 from ..runtime.llm import Llm
 from ..runtime.sampling import Generation
-from ..runtime.selfcheck import STAGES, stage_outputs
 
 Floats = NDArray[np.float32]
-AUDIO_TOKENS = STAGES[-1]
+AUDIO_TOKENS = qformer.OUTPUT  # of every family
 VOCABULARY = "vocabulary.txt"
 
 
@@ -59,7 +59,7 @@ def keep(engine: Engine, waveform: Waveform, prompt: str, ids: Sequence[int], en
 
     ended: the answer has an end token, whose logits count too.
     """
-    outputs = stage_outputs(engine, waveform)
+    outputs = engine.encoders.stages(waveform)
     logits = forced_logits(engine.llm, outputs[AUDIO_TOKENS], prompt, ids, ended)
     try:
         with path.open("wb") as file:
@@ -88,7 +88,7 @@ def compare(engine: Engine, paths: Sequence[Path]) -> Comparison:
     if (paths[0].parent / VOCABULARY).read_text(encoding="ascii") != _vocabulary(engine.llm):
         raise InputError(f"{engine.bundle.directory} has another vocabulary than the reference: compare one model's")
     found = [_compare_one(engine, path) for path in paths]
-    errors = {name: tuple(one.errors[name] for one in found) for name in STAGES}
+    errors = {name: tuple(one.errors[name] for one in found) for name in found[0].errors}
     llm, chain = [one.llm for one in found], [one.chain for one in found]
     return Comparison(len(found), sum(len(kl) for kl, _ in llm), _distance(llm), _distance(chain), errors)
 
@@ -129,15 +129,15 @@ def _compare_one(engine: Engine, path: Path) -> _One:
     with np.load(path) as kept:
         arrays: dict[str, NDArray[np.float32]] = {name: kept[name] for name in kept.files}
     prompt, ids, ended = str(arrays["prompt"]), [int(token) for token in arrays["ids"]], bool(arrays["ended"])
-    reference = {name: arrays[f"stage_{name}"] for name in STAGES}
-    outputs = stage_outputs(engine, arrays["waveform"])
+    outputs = engine.encoders.stages(arrays["waveform"])
+    reference = {name: arrays[f"stage_{name}"] for name in outputs}
 
     def rows(audio_tokens: Floats) -> _Rows:
         logits = forced_logits(engine.llm, audio_tokens, prompt, ids, ended)
         allowed, wanted = engine.llm.allowed(logits), engine.llm.allowed(arrays["logits"])
         return divergence(arrays["logits"], logits), allowed.argmax(axis=-1) == wanted.argmax(axis=-1)
 
-    errors = {name: relative_error(reference[name], outputs[name]) for name in STAGES}
+    errors = {name: relative_error(reference[name], outputs[name]) for name in outputs}
     return _One(rows(reference[AUDIO_TOKENS]), rows(outputs[AUDIO_TOKENS]), errors)
 
 

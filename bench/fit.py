@@ -166,7 +166,7 @@ def look_ahead(
     options: Options, spec: SalmonnSpec, machine: Limits, place: Place, stored: Record | None, tick: Callable[[], None]
 ) -> Outlook:
     """From a probe; from another model's record where one is given; from the usual shares without a probe."""
-    seconds = min(options.seconds, spec.whisper.seconds)
+    seconds = min(options.seconds, spec.seconds)
     if stored and not same_shape(stored, spec):
         name = stored.subjects[0].name if stored.subjects else "another model"
         return by_shares(spec, seconds, machine, shares_of(stored), place, f"shares of {name}")
@@ -274,7 +274,7 @@ def _row_measures(row: Row) -> list[Measure]:
 
 def _notes(options: Options, rows: Sequence[Row], outlook: Outlook) -> list[str]:
     notes = [f"expected times come from: {outlook.source}"]
-    chosen = best(rows, min(options.seconds, options.spec.whisper.seconds))
+    chosen = best(rows, min(options.seconds, options.spec.seconds))
     if chosen is None:
         reason = "answers in time" if any(row.fits for row in rows) else "fits"
         notes.append(f"nothing {reason}: give more memory, a GPU, or a smaller model")

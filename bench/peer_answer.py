@@ -170,11 +170,12 @@ def _llama(manifest: Manifest, n_layers: int) -> Any:
 def _ids(task: Task, manifest: Manifest) -> tuple[list[int], list[int]]:
     """Ids before and after the audio, by the bundle's own tokenizer."""
     from ..runtime.llama import Model
+    from ..runtime.prompts import Prompts
 
     model = Model(_bundle(task) / manifest.llm.file, n_gpu_layers=0)
-    after = model.tokenize(manifest.prompt.suffix.replace("{prompt}", _PROMPT))
+    before, after = Prompts(model, manifest.prompt).around(_PROMPT)
     model.close()
-    return list(manifest.prompt.prefix_ids), after
+    return list(before), list(after)
 
 
 def _bundle(task: Task) -> Path:

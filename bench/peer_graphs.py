@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.bundle import GraphInfo, graph_interfaces, read_manifest
+from ..models.bundle import read_manifest
+from ..models.interface import GraphInfo
 from ..models.salmonn import SALMONN_7B, SalmonnSpec
 from .peer_task import SEED, Outcome, Task, Work, whole_or_absent
 
@@ -37,7 +38,7 @@ def our_graph(task: Task, part: str, written: Path) -> Path:
 
 def interface(task: Task, part: str) -> GraphInfo:
     """Inputs and outputs as the runtime expects them."""
-    return graph_interfaces(spec_of(task))[part]
+    return spec_of(task).graphs[part]
 
 
 @cache

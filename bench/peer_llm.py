@@ -61,7 +61,7 @@ def open_our_prefill(keep_prefix: bool) -> Callable[[Task], Work]:
     def opened(task: Task) -> Work:
         llm, manifest = _our_llm(task)
         prompt = TASKS["asr"]
-        n_audio = task.positions - len(manifest.prompt.prefix_ids) - len(llm.suffix_ids(prompt))
+        n_audio = task.positions - sum(map(len, llm.prompts.around(prompt)))
         if n_audio < 1:
             raise InputError(f"{task.positions} positions do not hold the prompt's own {task.positions - n_audio}")
         drawn = np.random.default_rng(SEED).normal(0, _AUDIO_RMS, (n_audio, manifest.spec.llm.hidden))

@@ -16,6 +16,7 @@ by memory, and its 20 rows of arithmetic are what remains to pay.
 The clip's length changes BEATs, whose tokens follow it (50 a second; its attention grows with the square), and the two
 front ends. It does not change Whisper, which always hears its padded window, nor the Q-Former and the language model,
 which get as many audio tokens as that window has. `--context short` shortens Whisper, and with it all that follows.
+A SALM pads nothing: all of its work follows the clip, 12.5 tokens a second in the FastConformer and the language model.
 
 Counting: a multiply-add is two operations. Counted are products with weights (linear), products of activations with
 each other (attention) and convolutions, however they are exported; norms, softmax and other work per element are not:
@@ -32,9 +33,11 @@ from ..models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE
 from ..models.beats import N_FFT as FBANK_N_FFT
 from ..models.beats import N_MELS as FBANK_N_MELS
 from ..models.beats import BeatsSpec, n_frames
+from ..models.fastconformer import LEAST_SAMPLES, N_BINS, AdapterSpec, FastConformerSpec, n_tokens
+from ..models.fastconformer import N_FFT as FEATURES_N_FFT
+from ..models.fastconformer import n_frames as n_feature_frames
 from ..models.llm import LLM_TYPES, LlmSpec
 from ..models.qformer import QFormerSpec
-from ..models.salmonn import SalmonnSpec
 from ..models.whisper import HOP_LENGTH, N_FFT, WhisperSpec
 
 ENCODER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -42,6 +45,7 @@ ENCODER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 MICRO_BATCH = 512
 """Positions that llama.cpp computes at a time: its default n_ubatch."""
 KV_BYTES = 2  # float16
+HALVINGS = 3  # of frames and bands, before the FastConformer's layers
 
 
 @dataclass(frozen=True)
@@ -155,11 +159,60 @@ def qformer(spec: QFormerSpec, n_positions: int, precision: str = "fp32") -> Wor
     )
 
 
-def hear(spec: SalmonnSpec, precision: str, seconds: float) -> Work:
-    """All between a segment and its audio tokens."""
-    ends = log_mel(spec.whisper, seconds) + fbank(seconds)
-    encoders = whisper(spec.whisper, precision) + beats(spec.beats, precision, seconds)
-    return ends + encoders + qformer(spec.qformer, spec.whisper.n_positions, precision)
+def features(spec: FastConformerSpec, seconds: float) -> Work:
+    """A SALM's front end."""
+    return Work(transform=feature_frames(seconds) * _frame(FEATURES_N_FFT, N_BINS, spec.n_mels))
+
+
+def feature_frames(seconds: float) -> int:
+    """Of a SALM's clip."""
+    return n_feature_frames(max(int(seconds * SAMPLE_RATE), LEAST_SAMPLES))
+
+
+def fastconformer_tokens(seconds: float) -> int:
+    """Audio tokens of a SALM's clip."""
+    return n_tokens(feature_frames(seconds))
+
+
+def fastconformer_params(spec: FastConformerSpec) -> int:
+    """Weights in matrices and convolutions, without the tables of relative positions."""
+    c, d = spec.subsampling_channels, spec.d_model
+    stem = 9 * c + (HALVINGS - 1) * (9 * c + c * c) + c * _halved(spec.n_mels)[-1] * d
+    adapter = 0 if spec.adapter is None else d * spec.adapter.d_model + _conformer_params(spec.adapter)
+    return stem + _conformer_params(spec) + adapter + _last_width(spec) * spec.d_llm
+
+
+def fastconformer(spec: FastConformerSpec, precision: str, seconds: float) -> Work:
+    """Encoder, adapter and projection. Every query also meets the position of each key: 2 n distances' rows of a table,
+    which are read with the weights."""
+    c, d, n = spec.subsampling_channels, spec.d_model, fastconformer_tokens(seconds)
+    places = [f * b for f, b in zip(_halved(feature_frames(seconds)), _halved(spec.n_mels), strict=True)]
+    blocks = [spec] if spec.adapter is None else [spec, spec.adapter]
+    linear = sum(2.0 * n * (_conformer_params(b) - b.n_layers * b.conv_kernel * b.d_model) for b in blocks)
+    linear += 2.0 * c * c * sum(places[1:]) + 2.0 * n * c * _halved(spec.n_mels)[-1] * d
+    linear += 2.0 * n * _last_width(spec) * spec.d_llm + (2.0 * n * d * spec.adapter.d_model if spec.adapter else 0.0)
+    tables = sum(2 * n * b.n_layers * b.d_model for b in blocks)
+    return Work(
+        linear=linear,
+        attention=sum(8.0 * n * n * b.d_model * b.n_layers for b in blocks),
+        convolution=2.0 * 9 * c * sum(places) + sum(2.0 * n * b.n_layers * b.conv_kernel * b.d_model for b in blocks),
+        weight_bytes=(fastconformer_params(spec) + tables) * ENCODER_BYTES[precision],
+    )
+
+
+def _conformer_params(spec: FastConformerSpec | AdapterSpec) -> int:
+    """Of the layers: two feed-forwards, attention, two pointwise convolutions and one in depth."""
+    d = spec.d_model
+    return spec.n_layers * (4 * d * spec.d_ffn + 4 * d * d + 3 * d * d + spec.conv_kernel * d)
+
+
+def _last_width(spec: FastConformerSpec) -> int:
+    return spec.d_model if spec.adapter is None else spec.adapter.d_model
+
+
+def _halved(n: int) -> list[int]:
+    """After each of the HALVINGS, rounded up."""
+    return [-(-n // 2**power) for power in range(1, HALVINGS + 1)]
 
 
 def forward(spec: LlmSpec, quantization: str, n_tokens: int, n_past: int, n_outputs: int) -> Work:
@@ -167,16 +220,18 @@ def forward(spec: LlmSpec, quantization: str, n_tokens: int, n_past: int, n_outp
 
     The last layer's feed-forward and the head compute only rows whose logits are wanted.
     """
-    bytes_per_weight = LLM_TYPES[quantization].bits_per_weight / 8
+    bits = LLM_TYPES[quantization].bits_per_weight
+    head_bits = max(bits, LLM_TYPES["q6_k"].bits_per_weight) if spec.tied else bits  # as finely as it is kept
     attention, ffn, head = _llm_matrices(spec)
     n_seen = n_tokens * n_past + n_tokens * (n_tokens + 1) / 2
     passes = math.ceil(n_tokens / MICRO_BATCH)
-    read = spec.n_layers * attention + (spec.n_layers - (n_outputs == 0)) * ffn + (n_outputs > 0) * head
+    read = bits * (spec.n_layers * attention + (spec.n_layers - (n_outputs == 0)) * ffn)
+    read += (n_outputs > 0) * head * head_bits
     rows = n_tokens * (spec.n_layers * attention + (spec.n_layers - 1) * ffn) + n_outputs * (ffn + head)
     return Work(
         linear=2.0 * rows,
-        attention=4.0 * spec.hidden * spec.n_layers * n_seen,
-        weight_bytes=passes * read * bytes_per_weight,
+        attention=4.0 * spec.d_q * spec.n_layers * n_seen,
+        weight_bytes=passes * read / 8,
         kv_bytes=float(spec.kv_bytes(passes * n_past + 2 * n_tokens, KV_BYTES)),
     )
 
@@ -192,21 +247,23 @@ def decode(spec: LlmSpec, quantization: str, n_past: int) -> Work:
     return forward(spec, quantization, 1, n_past, 1)
 
 
-def update(spec: SalmonnSpec, quantization: str, n_prefix: int, n_suffix: int, n_new: int, drafted: bool) -> Work:
-    """The language model's part of one live update whose hypothesis has n_new tokens: drafted, or one by one."""
-    n_audio = spec.n_audio_tokens
+def update(spec: LlmSpec, quantization: str, question: tuple[int, int, int], n_new: int, drafted: bool) -> Work:
+    """The language model's part of one live update whose hypothesis has n_new tokens: drafted, or one by one.
+
+    question: positions of the prefix, audio tokens, the prompt's end.
+    """
     if drafted:
-        return prefill(spec.llm, quantization, n_prefix, n_audio, n_suffix, n_new - 1)
-    work = prefill(spec.llm, quantization, n_prefix, n_audio, n_suffix)
+        return prefill(spec, quantization, *question, n_new - 1)
+    work = prefill(spec, quantization, *question)
     for n_past in range(n_new - 1):
-        work += decode(spec.llm, quantization, n_prefix + n_audio + n_suffix + n_past)
+        work += decode(spec, quantization, sum(question) + n_past)
     return work
 
 
 def _llm_matrices(spec: LlmSpec) -> tuple[int, int, int]:
     """Weights of one layer's attention, of its feed-forward, of the head."""
     h = spec.hidden
-    return 2 * h * h + 2 * h * spec.d_kv, 3 * h * spec.d_ffn, h * spec.vocab
+    return 2 * h * (spec.d_q + spec.d_kv), 3 * h * spec.d_ffn, h * spec.vocab
 
 
 def _frame(n_fft: int, n_bins: int, n_mels: int) -> float:

@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from ..models import beats, qformer, whisper
 from ..models import demo_corpus as corpus
 from ..models.bundle import Manifest
 from ..models.errors import InputError
-from ..models.salmonn import prompt_for
+from ..models.tasks import nonempty
 from ..runtime.bundle import Bundle, demo_bundle, open_bundle
-from ..runtime.selfcheck import STAGES
 from .clips import Item, Progress, demo_items, quiet, table_items
 from .divergence import Distance
 from .gpu import gpu_name
@@ -32,7 +32,7 @@ from .record import Measure, Record, make_record, subject
 from .words import WordErrors, bootstrap_interval, normalized, token_f1, total, word_errors
 
 Better = Literal["lower", "higher", "neither"]
-_STAGE_MEASURES: dict[str, str] = dict(zip(STAGES, ("error_whisper", "error_beats", "error_qformer"), strict=True))
+_STAGE_MEASURES = {whisper.OUTPUT: "error_whisper", beats.OUTPUT: "error_beats", qformer.OUTPUT: "error_audio_tokens"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class QualityOptions:
         if self.task is not None and self.data is None:
             raise InputError("the demo's clips come with their own tasks: give --task together with --data")
         if self.task is not None:
-            prompt_for(self.task)
+            nonempty(self.task)
 
 
 def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:

@@ -20,7 +20,7 @@ _COLUMNS = (
 _DIFFERENCES = (
     ("Whisper %", "error_whisper", "{:.2f}"),
     ("BEATs %", "error_beats", "{:.2f}"),
-    ("Q-Former %", "error_qformer", "{:.2f}"),
+    ("audio tokens %", "error_audio_tokens", "{:.2f}"),
     ("LLM: KL", "kl", "{:.3f}"),
     ("p95", "kl_p95", "{:.3f}"),
     ("same %", "agreement", "{:.2f}"),

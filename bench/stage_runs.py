@@ -15,23 +15,17 @@ from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import OrtValue
 
-from ..models import beats as beats_spec
-from ..models import qformer as qformer_spec
-from ..models import whisper as whisper_spec
-from ..models.audio import MIN_CLIP_SECONDS, MIN_MODEL_SECONDS, SAMPLE_RATE, synthetic_clip
+from ..models.audio import MIN_CLIP_SECONDS, synthetic_clip
 from ..models.errors import InputError, RunError
-from ..models.salmonn import prompt_for
 from ..runtime import parallel
-from ..runtime.beats import fbank
 from ..runtime.engine import Engine, EngineOptions
 from ..runtime.llm import Llm
-from ..runtime.ort import Session
 from ..runtime.sampling import Generation
-from ..runtime.whisper import log_mel
 from . import physics
 from .clock import Times, repeat
+from .families import family_of
+from .family import Floats, hearing, is_front_end
 from .limits import Limits
 from .physics import Work
 from .record import Measure
@@ -39,7 +33,6 @@ from .record import Measure
 HYPOTHESIS = 20
 """Tokens of the draft that a live update is measured with."""
 LIVE = "live update"
-Floats = NDArray[np.float32]
 Tell = Callable[[str], None]
 
 
@@ -106,22 +99,20 @@ class StageRuns:
 
     def __init__(self, engine: Engine, options: Options, bound: Bound, tell: Tell) -> None:
         self.engine, self.options, self.bound, self.tell = engine, options, bound, tell
-        self.spec = engine.spec
-        self.seconds = min(options.seconds, self.spec.whisper.seconds)
+        self.spec, self.family = engine.spec, family_of(engine.spec)
+        self.seconds = min(options.seconds, self.spec.seconds)
         self.waveform = synthetic_clip(options.seed, self.seconds)
-        missing = round(MIN_MODEL_SECONDS * SAMPLE_RATE) - len(self.waveform)
-        self.padded = np.pad(self.waveform, (0, missing)) if missing > 0 else self.waveform
-        self.prompt = prompt_for(options.prompt)
+        self.prompt = engine.prompt.prompt_for(options.prompt)
         manifest = engine.bundle.manifest
         self.precision, self.quantization = manifest.quantization.encoders, manifest.quantization.llm
-        self.n_prefix, self.n_suffix = len(manifest.prompt.prefix_ids), len(engine.llm.suffix_ids(self.prompt))
+        self.n_prefix, self.n_suffix = map(len, engine.llm.prompts.around(self.prompt))
         self.feeds: dict[str, dict[str, Floats]] = {}
         """Graph -> what it heard, to profile it with."""
         self.audio_tokens: Floats = np.zeros((0, self.spec.llm.hidden), np.float32)
 
     def stages(self) -> list[Stage]:
         """In the order of the data."""
-        return [*self._front_ends(), *self._encoders(), self._qformer(), self._hear(), self._prefill(), self._decode()]
+        return [*self._hearing(), self._prefill(), self._decode()]
 
     def live_update(self) -> list[Measure]:
         """The language model's part of a live update: its last hypothesis as the draft, and without, in turn."""
@@ -152,58 +143,22 @@ class StageRuns:
     def _repeat(self, name: str, work: Callable[[], object]) -> Times:
         return repeat(work, self.options.runs, self.options.warmup, lambda: self.tell(name))
 
-    def _front_ends(self) -> list[Stage]:
-        spec, seconds = self.spec.whisper, self.seconds
-        mel, bank = log_mel(self.waveform, spec), fbank(self.padded)
-        require(whisper_spec.INPUT, mel, (1, spec.n_mels, spec.n_frames))
-        require(beats_spec.INPUT, bank, (1, beats_spec.n_frames(len(self.padded)), beats_spec.N_MELS))
-        self.feeds["whisper"], self.feeds["beats"] = {whisper_spec.INPUT: mel}, {beats_spec.INPUT: bank}
-        times = self._repeat(whisper_spec.INPUT, lambda: log_mel(self.waveform, spec))
-        other = self._repeat(beats_spec.INPUT, lambda: fbank(self.padded))
-        return [
-            Stage(whisper_spec.INPUT, times, physics.log_mel(spec, seconds), mel.shape[2], "fp32", seconds),
-            Stage(beats_spec.INPUT, other, physics.fbank(seconds), bank.shape[1], "fp32", seconds),
-        ]
-
-    def _encoders(self) -> list[Stage]:
-        """Each alone."""
-        spec, seconds, precision = self.spec, self.seconds, self.precision
-        n, n_audio = spec.whisper.n_positions, physics.beats_tokens(spec.beats, seconds)
-        sessions: tuple[Session, ...] = (
-            self.engine.whisper.session,
-            self.engine.beats.session,
-        )
-        expected = (
-            ("whisper", (1, n, spec.whisper.d_model), physics.whisper(spec.whisper, precision)),
-            ("beats", (1, n_audio, spec.beats.d_model), physics.beats(spec.beats, precision, seconds)),
-        )
+    def _hearing(self) -> list[Stage]:
+        """Each stage alone, then all of them as the engine runs them: on a GPU two encoders side by side."""
+        works = self.family.works(self.spec, self.precision, self.seconds)
         stages: list[Stage] = []
-        self._heard: list[OrtValue] = []
-        for session, (name, shape, work) in zip(sessions, expected, strict=True):
-            self._heard.append(session.run(**self.feeds[name]))
-            require(name, self._heard[-1].numpy(), shape)
-            times = self._repeat(name, lambda s=session, feed=self.feeds[name]: s.run(**feed).numpy())
-            stages.append(Stage(name, times, work, shape[1], self.bound.encoders, seconds))
-        return stages
-
-    def _qformer(self) -> Stage:
-        """With its inputs where the encoders left them."""
-        spec, (speech, audio) = self.spec, self._heard
-        self.audio_tokens = self.engine.qformer.audio_tokens(speech, audio)
-        require("audio tokens", self.audio_tokens, (spec.n_audio_tokens, spec.llm.hidden))
-        feeds = {qformer_spec.SPEECH_INPUT: speech.numpy(), qformer_spec.AUDIO_INPUT: audio.numpy()}
-        self.feeds["qformer"] = feeds
-        times = self._repeat("qformer", lambda: self.engine.qformer.audio_tokens(speech, audio))
-        work = physics.qformer(spec.qformer, spec.whisper.n_positions, self.precision)
-        return Stage("qformer", times, work, len(self.audio_tokens), self.bound.encoders, self.seconds)
-
-    def _hear(self) -> Stage:
-        """Front ends, encoders and Q-Former, as the engine runs them: on a GPU the encoders side by side."""
-        spec, seconds = self.spec, self.seconds
+        for part in self.family.parts(self.engine, self.waveform):
+            self.audio_tokens = part.run()  # at last
+            require(part.name, self.audio_tokens, part.shape)
+            if part.feeds is not None:
+                self.feeds[part.name] = dict(part.feeds)
+            times, work = self._repeat(part.name, part.run), works[part.name]
+            limit = "fp32" if is_front_end(work) else self.bound.encoders
+            stages.append(Stage(part.name, times, work, part.n_out, limit, self.seconds))
         require("heard audio tokens", self.engine.hear(self.waveform).audio_tokens, self.audio_tokens.shape)
         times = self._repeat("hear", lambda: self.engine.hear(self.waveform))
-        work = physics.hear(spec, self.precision, seconds)
-        return Stage("hear", times, work, len(self.audio_tokens), self.bound.encoders, seconds)
+        n, work = len(self.audio_tokens), hearing(works)
+        return [*stages, Stage("hear", times, work, n, self.bound.encoders, self.seconds)]
 
     def _prefill(self) -> Stage:
         """Audio tokens and the prompt's end behind the kept prefix; before that once, which makes room and keeps it."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import beats, whisper
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.cores import default_threads, llm_threads
 from ..runtime.engine import Engine, EngineOptions
@@ -21,6 +20,7 @@ from ..runtime.opening import engine_options
 from ..runtime.ort import choose_provider
 from . import kernels, limits
 from .clock import reset_peak, resident_bytes
+from .families import family_of
 from .kernels import Kernels
 from .limits import Limits
 from .record import Measure, Record, make_record, subject
@@ -48,7 +48,9 @@ def measure(bundle: Path | str | None, options: Options, progress: Progress | No
     opened = open_bundle(bundle)
     precision = opened.manifest.quantization
     place = Place.of(options.engine, opened.path(opened.manifest.llm.file).stat().st_size)
-    tell = _Tell(progress, 9 * (options.runs + options.warmup) + options.runs + len(opened.manifest.graphs) + 8)
+    n_stages = len(family_of(opened.manifest.spec).works(opened.manifest.spec, precision.encoders, options.seconds)) + 3
+    n_steps = n_stages * (options.runs + options.warmup) + options.runs + len(opened.manifest.graphs) + 8
+    tell = _Tell(progress, n_steps)
     machine = place.limits(lambda: tell("machine"))
     reset_peak()
     start = time.perf_counter()
@@ -212,7 +214,7 @@ def _row(record: Record, group: str) -> str:
 
 
 def _limit(record: Record, group: str) -> str:
-    if group in (whisper.INPUT, beats.INPUT):
+    if not _found(record, group, "bytes").value:  # a front end
         return "fp32"
     return record.settings.get("prefill's limit" if group == "prefill" else "encoders' limit", "")
 

@@ -30,20 +30,17 @@ from ..export.skeleton import RandomWeights, SaveGraph, module_bytes
 from ..export.tokenizer import Vocabulary
 from ..export.whisper import export_whisper, hollow_whisper
 from ..models.bundle import (
-    GRAPHS,
     LLM_FILE,
     SCHEMA_VERSION,
     GenerationInfo,
     LlmInfo,
     Manifest,
-    PromptInfo,
     Provenance,
     QuantizationInfo,
-    graph_interfaces,
     read_manifest,
 )
 from ..models.errors import InputError
-from ..models.salmonn import FAMILY, MAX_NEW_TOKENS, PREFIX, RELEASED, SUFFIX, SalmonnSpec
+from ..models.salmonn import FAMILY, MAX_NEW_TOKENS, RELEASED, SalmonnSpec, prompt_info
 from ..runtime.bundle import demo_bundle
 from .record import memory_bytes
 
@@ -92,8 +89,9 @@ def synthesize(model: str, llm: str, encoders: str, out: Path, seed: int = 0, re
     plan = _plan(model, llm, encoders, out, seed)
     vocabulary = _vocabulary(plan.spec)
     with Staging(out, report) as staging:
-        for done, (name, write) in enumerate(_writers(plan.spec).items()):
-            report(f"export {name}", done, len(GRAPHS))
+        writers = _writers(plan.spec)
+        for done, (name, write) in enumerate(writers.items()):
+            report(f"export {name}", done, len(writers))
             staging.part(name, plan.key, _graph_builder(plan, name, write))
 
         def write_llm(directory: Path) -> tuple[tuple[str, ...], Any]:
@@ -183,18 +181,12 @@ def _manifest(plan: _Plan, vocabulary: Vocabulary) -> Manifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         synthetic=True,
         spec=spec,
-        graphs=graph_interfaces(spec),
+        graphs=spec.graphs,
         llm=LlmInfo(LLM_FILE, lora="merged", lora_scale=spec.lora.scale, adapter=None),
-        prompt=PromptInfo(
-            prefix=PREFIX,
-            suffix=SUFFIX,
-            prefix_ids=(vocabulary.bos, *piece_ids(vocabulary, PREFIX)),
-            bos_id=vocabulary.bos,
-            eos_id=vocabulary.eos,
-        ),
+        prompt=prompt_info(lambda text: piece_ids(vocabulary, text), vocabulary.bos, vocabulary.eos),
         generation=GenerationInfo(MAX_NEW_TOKENS, beams=1),
         quantization=QuantizationInfo(
-            plan.encoders, plan.llm, {name: () for name in GRAPHS} if plan.encoders == "int8" else {}
+            plan.encoders, plan.llm, {name: () for name in spec.graphs} if plan.encoders == "int8" else {}
         ),
         licences=(LICENCE,),
         provenance=Provenance(

@@ -10,6 +10,9 @@ from pathlib import Path
 from ..models.errors import EarshotError, missing_package
 from ..models.llm import LLM_TYPES
 
+FILES = {"salmonn": ("whisper", "beats", "vicuna", "salmonn"), "salm": ("checkpoint", "qwen")}
+"""By family, the options that are files, or ids of models."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Every option of every family."""
@@ -17,20 +20,44 @@ def parser() -> argparse.ArgumentParser:
         prog="earshot-export",
         description="Turn research checkpoints into a bundle that Earshot runs.",
     )
-    families = main.add_subparsers(dest="family", required=True, metavar="salmonn")
+    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY")
     _add_salmonn(families.add_parser("salmonn", help="Whisper + BEATs + Vicuna + SALMONN", allow_abbrev=False))
+    _add_salm(families.add_parser("salm", help="FastConformer + Qwen3: canary-qwen-2.5b", allow_abbrev=False))
     return main
 
 
 def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
-    files = salmonn.add_argument_group("files (local paths; with --download, ids of Hugging Face models too)")
+    files = _files(salmonn)
     files.add_argument("--whisper", type=Path, required=True, metavar="DIR", help="whisper-large-v2, HF directory")
     files.add_argument("--beats", type=Path, required=True, metavar="FILE", help="BEATs_iter3_plus ... cpt2.pt")
     files.add_argument("--vicuna", type=Path, required=True, metavar="DIR", help="13B: v1.1, 7B: v1.5, HF directory")
     files.add_argument("--salmonn", type=Path, required=True, metavar="FILE", help="salmonn_v1.pth, salmonn_7b_v0.pth")
+    _add_precision(salmonn, "alpha / rank, 4.0 as trained")
+    unsaid = salmonn.add_argument_group("what no file holds (defaults: the released models)")
+    unsaid.add_argument("--lora-alpha", type=_positive, default=32.0, metavar="A")
+    unsaid.add_argument("--second-per-window", type=_positive, default=0.333333, metavar="S")
+    unsaid.add_argument("--second-stride", type=_positive, default=0.333333, metavar="S")
+    unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")
+    _add_common(salmonn)
+
+
+def _add_salm(salm: argparse.ArgumentParser) -> None:
+    files = _files(salm)
+    files.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="config.json, model.safetensors")
+    files.add_argument("--qwen", type=Path, required=True, metavar="DIR", help="Qwen3-1.7B: its config and tokenizer")
+    _add_precision(salm, "alpha / rank, 2.0 as trained")
+    _add_common(salm)
+
+
+def _files(family: argparse.ArgumentParser) -> argparse._ArgumentGroup:  # pyright: ignore[reportPrivateUsage]
+    files = family.add_argument_group("files (local paths; with --download, ids of Hugging Face models too)")
     files.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="directory to make; must not exist")
     files.add_argument("--download", action="store_true", help="fetch what is given as an id; else nothing is fetched")
-    precision = salmonn.add_argument_group("precision")
+    return files
+
+
+def _add_precision(family: argparse.ArgumentParser, scale: str) -> None:
+    precision = family.add_argument_group("precision")
     precision.add_argument("--encoders", choices=("fp32", "fp16", "int8"), default="int8")
     precision.add_argument("--llm", choices=tuple(LLM_TYPES), default="q4_k_m")
     precision.add_argument(
@@ -39,19 +66,17 @@ def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
         default="merged",
         help="merged: inside llm.gguf; adapter: beside it, scale chosen at run time; both: merged, adapter on top",
     )
-    precision.add_argument("--lora-scale", type=float, metavar="S", help="default: alpha / rank, 4.0 as trained")
-    unsaid = salmonn.add_argument_group("what no file holds (defaults: the released models)")
-    unsaid.add_argument("--lora-alpha", type=_positive, default=32.0, metavar="A")
-    unsaid.add_argument("--second-per-window", type=_positive, default=0.333333, metavar="S")
-    unsaid.add_argument("--second-stride", type=_positive, default=0.333333, metavar="S")
-    unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")
-    unsaid.add_argument(
+    precision.add_argument("--lora-scale", type=float, metavar="S", help=f"default: {scale}")
+
+
+def _add_common(family: argparse.ArgumentParser) -> None:
+    family.add_argument(
         "--licence", action="append", metavar="TEXT", help="of the weights, for the manifest; may be repeated"
     )
-    unsaid.add_argument("--name", help="name in the manifest; default: the name of --out")
-    salmonn.add_argument("--force", action="store_true", help="export although a check says the parts do not fit")
-    salmonn.add_argument("--threads", type=_count, metavar="N", help="for quantizing; default: cores - 1")
-    salmonn.add_argument("--quiet", action="store_true", help="no progress bar")
+    family.add_argument("--name", help="name in the manifest; default: the name of --out")
+    family.add_argument("--force", action="store_true", help="export although a check says the parts do not fit")
+    family.add_argument("--threads", type=_count, metavar="N", help="for quantizing; default: cores - 1")
+    family.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _positive(text: str) -> float:
@@ -71,19 +96,23 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Exports what the arguments ask for. Raises EarshotError."""
     try:
+        from . import salm, salmonn
         from .bundle import refuse_existing
         from .hub import local_path
         from .progress import Progress
-        from .salmonn import LICENCES, SalmonnExport, export_salmonn
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
     refuse_existing(arguments.out)
     options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
-    for role in ("whisper", "beats", "vicuna", "salmonn"):
+    for role in FILES[arguments.family]:
         options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
-    options["licence"] = tuple(arguments.licence or LICENCES)
+    licences = {"salmonn": salmonn.LICENCES, "salm": salm.LICENCES}
+    options["licence"] = tuple(arguments.licence or licences[arguments.family])
     with Progress(enabled=not arguments.quiet) as progress:
-        manifest = export_salmonn(SalmonnExport(**options), progress.report)
+        if arguments.family == "salm":
+            manifest = salm.export_salm(salm.SalmExport(**options), progress.report)
+        else:
+            manifest = salmonn.export_salmonn(salmonn.SalmonnExport(**options), progress.report)
     megabytes = sum(entry.size for entry in manifest.files) / 1e6
     print(f"{arguments.out}: {megabytes:,.1f} MB, encoders {arguments.encoders}, llm {arguments.llm}")
     for note in manifest.provenance.notes:

@@ -18,12 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from .relative import Distances, Far, FarHead, FarWriter, find_far
 
 DOMAIN = "com.microsoft"
 Q_LEVELS, KV_LEVELS, P_LEVELS = 127.0, 63.0, 255.0
@@ -35,7 +38,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(q k^T) v of one layer, as torch's exporter writes it; the scale is in q already."""
+    """softmax(q k^T + far) v of one layer, as torch's exporter writes it; the scale is in q already."""
 
     name: str
     """Of its torch module."""
@@ -45,23 +48,32 @@ class Attention:
     """q, k and v, [1, n, n_heads * d_head]."""
     n_heads: int
     d_head: int
+    far: Far | None = None
+    """What relative positions add to the scores, where there are any."""
 
 
 def find_attention(model: onnx.ModelProto) -> dict[str, Attention]:
     """By name, in order. One whose scores get a bias (BEATs) is none."""
-    graph = _Graph(model.graph)
+    graph = Graph(model.graph)
     found = (graph.attention(node) for node in model.graph.node if node.op_type == "Softmax")
     return {attention.name: attention for attention in found if attention is not None}
 
 
-def rewrite_attention(model: onnx.ModelProto, fused: Collection[Attention], integer: Collection[Attention]) -> None:
-    """Replace each in place, in float by one node or by products of integers."""
+def rewrite_attention(
+    model: onnx.ModelProto, fused: Collection[Attention], integer: Collection[Attention], directory: Path = Path()
+) -> None:
+    """Replace each in place, in float by one node or by products of integers. `directory` is where the graph lies.
+
+    One with relative positions stays as it is in float.
+    """
+    fused = [attention for attention in fused if attention.far is None]
     ops = Operators("attention")
+    write_far = FarWriter(ops)
     replaced: dict[int, list[onnx.NodeProto]] = {}
     for attention in fused:
         replaced[id(attention.nodes[-1])] = [_fused(attention)]
     for attention in integer:
-        _integer(ops, attention)
+        _integer(ops, attention, write_far, directory)
         replaced[id(attention.nodes[-1])] = ops.take()
     gone = {id(node) for attention in (*fused, *integer) for node in attention.nodes}
     kept = [new for node in model.graph.node for new in replaced.get(id(node), [] if id(node) in gone else [node])]
@@ -69,27 +81,35 @@ def rewrite_attention(model: onnx.ModelProto, fused: Collection[Attention], inte
     model.graph.initializer.extend(ops.constants())
 
 
-def integer_attention(q: Floats, k: Floats, v: Floats, n_heads: int, rows: slice = slice(None)) -> Floats:
+def integer_attention(
+    q: Floats, k: Floats, v: Floats, n_heads: int, rows: slice = slice(None), far: Distances | None = None
+) -> Floats:
     """What the integer form computes, in numpy: q, k, v [n, n_heads * d_head] -> the same for these rows."""
     mean = v.mean(axis=0)
-    heads = [np.split(x, n_heads, axis=1) for x in (q, k - k.mean(axis=0), v - mean)]
     outputs: list[Floats] = []
-    for q_head, k_head, v_head in zip(*heads, strict=True):
-        scores = _rounded(q_head, Q_LEVELS)[rows] @ _rounded(k_head, KV_LEVELS).T
+    for head in _heads(q, n_heads):
+        q_head, k_head = _rounded(q[:, head], Q_LEVELS), _rounded((k - k.mean(axis=0))[:, head], KV_LEVELS)
+        scores = q_head[rows] @ k_head.T
+        if far is not None:
+            scores += far.scores(q_head, head, rows, integers=True)
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         step = p.max(axis=1, keepdims=True) / P_LEVELS
-        outputs.append(np.rint(p / step) * step @ _rounded(v_head, KV_LEVELS))
+        outputs.append(np.rint(p / step) * step @ _rounded((v - mean)[:, head], KV_LEVELS))
     return np.concatenate(outputs, axis=1) + mean
 
 
-def float_attention(q: Floats, k: Floats, v: Floats, n_heads: int, rows: slice = slice(None)) -> Floats:
+def float_attention(
+    q: Floats, k: Floats, v: Floats, n_heads: int, rows: slice = slice(None), far: Distances | None = None
+) -> Floats:
     """The same in float."""
     outputs: list[Floats] = []
-    for q_head, k_head, v_head in zip(*(np.split(x, n_heads, axis=1) for x in (q, k, v)), strict=True):
-        scores = q_head[rows] @ k_head.T
+    for head in _heads(q, n_heads):
+        scores = q[rows, head] @ k[:, head].T
+        if far is not None:
+            scores += far.scores(q[:, head], head, rows, integers=False)
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
-        outputs.append(p / p.sum(axis=1, keepdims=True) @ v_head)
+        outputs.append(p / p.sum(axis=1, keepdims=True) @ v[:, head])
     return np.concatenate(outputs, axis=1)
 
 
@@ -126,6 +146,11 @@ class Operators:
         self._constants.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
+    def keep(self, name: str, values: NDArray[Any]) -> str:
+        """A constant of this name."""
+        self._constants[name] = numpy_helper.from_array(values, name)
+        return name
+
     def take(self) -> list[onnx.NodeProto]:
         """The nodes since the last call."""
         taken, self._nodes = self._nodes, []
@@ -134,6 +159,11 @@ class Operators:
     def constants(self) -> list[TensorProto]:
         """All that were asked for."""
         return list(self._constants.values())
+
+
+def _heads(q: Floats, n_heads: int) -> list[slice]:
+    d_head = q.shape[1] // n_heads
+    return [slice(n * d_head, (n + 1) * d_head) for n in range(n_heads)]
 
 
 def _rounded(x: Floats, levels: float) -> Floats:
@@ -147,8 +177,9 @@ def _fused(attention: Attention) -> onnx.NodeProto:
     return helper.make_node("MultiHeadAttention", attention.inputs, [output], attention.name, domain=DOMAIN, **heads)
 
 
-def _integer(ops: Operators, attention: Attention) -> None:
+def _integer(ops: Operators, attention: Attention, write_far: FarWriter, directory: Path) -> None:
     name, n = attention.name, attention.n_heads
+    far = None if attention.far is None else write_far.heads(attention.far, name, n, directory)
     q, k, v = attention.inputs
     mean_k, mean_v = _mean(ops, k, f"{name}/k"), _mean(ops, v, f"{name}/v")
     q8, q_scales = _quantized(ops, attention, q, "q", "uint8")
@@ -162,17 +193,19 @@ def _integer(ops: Operators, attention: Attention) -> None:
             strict=True,
         )
     )
-    outputs = [_head(ops, f"{name}/{h}", head) for h, head in enumerate(heads)]
+    outputs = [_head(ops, f"{name}/{h}", head, far[h] if far else None) for h, head in enumerate(heads)]
     joined = ops.add("Concat", outputs, f"{name}/joined", axis=1)
     joined = ops.add("Unsqueeze", [joined, ops.constant([0], "int64")], f"{name}/clip")
     ops.add("Add", [joined, mean_v], attention.nodes[-1].output[0])
 
 
-def _head(ops: Operators, name: str, head: tuple[str, ...]) -> str:
+def _head(ops: Operators, name: str, head: tuple[str, ...], far: FarHead | None) -> str:
     """One head: u8 q [n, d], s8 k [d, n], s8 v [n, d] and their scales -> float [n, d]."""
     q, k, v, q_scale, k_scale, v_scale = head
     zero_q, zero = ops.constant(128, "uint8"), ops.constant(0, "int8")
     scores = ops.own("MatMulIntegerToFloat", [q, k, q_scale, k_scale, zero_q, zero], f"{name}/scores")
+    if far is not None:
+        scores = ops.add("Add", [scores, far.scores(ops, q, q_scale, (zero_q, zero))], f"{name}/near and far")
     p = ops.add("Softmax", [scores], f"{name}/p", axis=-1)
     most = ops.add("ReduceMax", [p, ops.constant([-1], "int64")], f"{name}/most", keepdims=1)
     step = ops.add("Mul", [most, ops.constant(1 / P_LEVELS, "float32")], f"{name}/step")
@@ -213,7 +246,7 @@ def _split(ops: Operators, x: str, n: int, axis: int) -> list[str]:
     return names
 
 
-class _Graph:
+class Graph:
     """Who makes a value, and who uses it."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
@@ -226,27 +259,32 @@ class _Graph:
 
     def attention(self, softmax: onnx.NodeProto) -> Attention | None:
         """The attention around a softmax, if it has exactly the known form."""
-        scores = self._made_by(softmax.input[0], "MatMul")
+        added = self.made_by(softmax.input[0], "Add")
+        near = softmax.input[0] if added is None else next((i for i in added.input if self.made_by(i, "MatMul")), "")
+        scores = self.made_by(near, "MatMul")
         mix = self._only_user(softmax.output[0], "MatMul")
         if scores is None or mix is None or mix.input[0] != softmax.output[0]:
             return None
-        q = self._heads(scores.input[0], (0, 2, 1, 3))
-        k = self._heads(scores.input[1], (0, 2, 3, 1))
-        v = self._heads(mix.input[1], (0, 2, 1, 3))
+        q = self.heads(scores.input[0], (0, 2, 1, 3))
+        k = self.heads(scores.input[1], (0, 2, 3, 1))
+        v = self.heads(mix.input[1], (0, 2, 1, 3))
         joined = self._only_user(mix.output[0], "Transpose")
         flat = joined and self._only_user(joined.output[0], "Reshape")
         if joined is None or flat is None or _permutation(joined) != (0, 2, 1, 3):
             return None
         if q is None or k is None or v is None or not q[2:] == k[2:] == v[2:]:
             return None
-        nodes = (softmax, scores, mix, *q[:2], *k[:2], *v[:2], joined, flat)
         inputs = (q[1].input[0], k[1].input[0], v[1].input[0])
-        return Attention(self._module(inputs[1]) or f"attention/{softmax.name}", nodes, inputs, *q[2:])
+        far = None if added is None else find_far(self, added, inputs[0])
+        if added is not None and far is None:
+            return None
+        nodes = (*(far.nodes if far else ()), softmax, scores, mix, *q[:2], *k[:2], *v[:2], joined, flat)
+        return Attention(self._module(inputs[1]) or f"attention/{softmax.name}", nodes, inputs, *q[2:], far)
 
-    def _heads(self, name: str, permutation: tuple[int, ...]) -> tuple[onnx.NodeProto, onnx.NodeProto, int, int] | None:
+    def heads(self, name: str, permutation: tuple[int, ...]) -> tuple[onnx.NodeProto, onnx.NodeProto, int, int] | None:
         """Transpose, Reshape, the number of heads and their width, behind a value [1, heads, ...]."""
-        turned = self._made_by(name, "Transpose")
-        split = turned and self._made_by(turned.input[0], "Reshape")
+        turned = self.made_by(name, "Transpose")
+        split = turned and self.made_by(turned.input[0], "Reshape")
         if turned is None or split is None or _permutation(turned) != permutation:
             return None
         shape = self._constants.get(split.input[1])
@@ -261,7 +299,21 @@ class _Graph:
             maker = next((self._maker[i] for i in maker.input if i in self._maker), None)
         return maker.name.rpartition(".")[0] if maker is not None and maker.op_type == "MatMul" else None
 
-    def _made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
+    def constant(self, name: str) -> TensorProto | None:
+        """An initializer."""
+        return self._constants.get(name)
+
+    def behind(self, name: str, *operators: str) -> onnx.NodeProto | None:
+        """The last of a row of makers of these kinds, whoever else uses them."""
+        node: onnx.NodeProto | None = None
+        for operator in operators:
+            node = self._maker.get(name)
+            if node is None or node.op_type != operator:
+                return None
+            name = node.input[0]
+        return node
+
+    def made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
         """Its maker, when it is of this kind and nobody else uses what it gives."""
         node = self._maker.get(name)
         return node if node is not None and node.op_type == operator and len(self._users[name]) == 1 else None

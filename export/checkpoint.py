@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,19 +79,19 @@ class Weights:
         self.source = source
         self.files: list[Path] = _weight_files(source)
         self._opened: tuple[Path, Any] | None = None
-        self._file_of: dict[str, Path] = {}
+        self._stored: dict[str, tuple[Path, str]] = {}  # the file of each tensor, and its name there
         self._shapes: dict[str, tuple[int, ...]] = {}
         for path in self.files:
             for name, shape in self._headers(path):
-                self._file_of[name] = path
+                self._stored[name] = (path, name)
                 self._shapes[name] = shape
 
     def names(self) -> list[str]:
         """Names of all tensors, in file order."""
-        return list(self._file_of)
+        return list(self._stored)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._file_of
+        return name in self._stored
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of one tensor, without reading it."""
@@ -98,16 +99,24 @@ class Weights:
 
     def get(self, name: str) -> torch.Tensor:
         """One tensor in the type it is stored in."""
-        path = self._file_of[name]
+        path, stored = self._stored[name]
         shard = self._open(path)
         try:
-            return shard[name] if isinstance(shard, dict) else shard.get_tensor(name)
+            return shard[stored] if isinstance(shard, dict) else shard.get_tensor(stored)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise _unreadable(path) from error
 
     def require(self, names: Iterable[str], what: str) -> None:
         """Raises CheckpointError with the list of those that are missing."""
-        require(self._file_of.keys(), names, what, self.source)
+        require(self._stored.keys(), names, what, self.source)
+
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """A view of some of the tensors under other names: new name -> name here. It opens shards of its own."""
+        view = copy(self)
+        view._opened = None
+        view._stored = {new: self._stored[name] for new, name in names.items()}
+        view._shapes = {new: self._shapes[name] for new, name in names.items()}
+        return view
 
     def close(self) -> None:
         """Let go of the open shard; `get` opens it again."""

@@ -87,13 +87,17 @@ def check_base(spec: LlmSpec, found: Fingerprint) -> None:
     Only the released sizes are known; a base of any other size passes.
     """
     for release in RELEASES:
-        if (spec.hidden, spec.n_layers) == (release.spec.hidden, release.spec.n_layers):
+        if _sizes(spec) == _sizes(release.spec):
             doubts = _doubts(found, release)
             if doubts:
                 raise CheckpointError(
                     f"{release.salmonn} was trained on {release.base}, but {found.directory} {doubts[0]}: "
                     f"get {release.base}, or --force if you are sure"
                 )
+
+
+def _sizes(spec: LlmSpec) -> tuple[str, int, int]:
+    return spec.architecture, spec.hidden, spec.n_layers
 
 
 def _doubts(found: Fingerprint, release: Release) -> list[str]:

@@ -15,7 +15,6 @@ import numpy as np
 from ..models.errors import CheckpointError, InputError
 from .progress import Report
 
-ARCHITECTURE = "llama"
 LORA_SCALE = "earshot.lora_scale"  # what is merged into the weights; 0 for the base alone
 
 

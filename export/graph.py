@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..models.bundle import GraphInfo, TensorInfo
 from ..models.errors import InputError, RunError
+from ..models.interface import GraphInfo, TensorInfo
 from ..runtime.ort import session_settings
 
 OPSET = 20  # Gelu and LayerNormalization are single operators; the newest that TensorRT 10's parser reads

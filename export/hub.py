@@ -13,6 +13,8 @@ _TORCH = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.j
 _WANTED = {
     "whisper": ("config.json",),
     "vicuna": ("config.json", "tokenizer.model"),
+    "checkpoint": ("config.json",),
+    "qwen": ("config.json", "tokenizer.json", "tokenizer_config.json"),
     "beats": ("*.pt",),
     "salmonn": ("*.pth",),
 }
@@ -22,7 +24,7 @@ _WANTED = {
 def local_path(role: str, given: Path, download: bool, quiet: bool = False) -> Path:
     """`given` when it exists or is no id; else, with `download`, where the model now lies on this machine.
 
-    role: whisper, beats, vicuna or salmonn. Raises InputError for an id without --download, or a model that is not
+    role: one of _WANTED. Raises InputError for an id without --download, or a model that is not
     there; RunError when the download fails.
     """
     model = given.as_posix()
@@ -32,6 +34,8 @@ def local_path(role: str, given: Path, download: bool, quiet: bool = False) -> P
         raise InputError(f"{model} does not exist here: if it is a Hugging Face id, add --download to fetch it")
     if role in ("beats", "salmonn"):
         return _only_file(_fetch(model, _WANTED[role], quiet), _WANTED[role][0], model)
+    if role == "qwen":  # its weights are in the checkpoint
+        return _fetch(model, _WANTED[role], quiet)
     directory = _fetch(model, (*_WANTED[role], *_SAFETENSORS), quiet)
     if any((directory / name).is_file() for name in _SAFETENSORS):
         return directory

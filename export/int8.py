@@ -91,7 +91,7 @@ def write_int8(path_in: Path, path_out: Path, float_layers: Collection[str] = ()
         raise RunError(f"{path_in.name} has no linear layer to quantize")
     attention = find_attention(model).values()
     kept = [each for each in attention if each.name in float_layers]
-    rewrite_attention(model, kept, [each for each in attention if each.name not in float_layers])
+    rewrite_attention(model, kept, [each for each in attention if each.name not in float_layers], path_in.parent)
     _use_integers(model, layers)
     _write(model, layers, path_in.parent, path_out)
 
@@ -141,7 +141,8 @@ def _error(layer: Layer | Attention, seen: Mapping[str, Floats], directory: Path
         return _layer_error(seen[layer.source], layer.values(directory))
     q, k, v = (seen[name][0] for name in layer.inputs)
     rows = slice(None, None, max(1, len(q) // 64))
-    made, wanted = (f(q, k, v, layer.n_heads, rows) for f in (integer_attention, float_attention))
+    far = None if layer.far is None else layer.far.read(directory)
+    made, wanted = (f(q, k, v, layer.n_heads, rows, far) for f in (integer_attention, float_attention))
     return compare(made, wanted)[1]
 
 

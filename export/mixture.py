@@ -1,4 +1,4 @@
-"""Which type llama.cpp's quantizer gives each tensor of a LLaMA: the `_m` types are mixtures.
+"""Which type llama.cpp's quantizer gives each tensor of a LLaMA or Qwen3: the `_m` types are mixtures.
 
 Source: llama.cpp src/llama-quant.cpp, llama_tensor_get_type and use_more_bits; a test compares it with the quantizer.
 """
@@ -13,12 +13,15 @@ BASE = {name: Kind[name.upper().removesuffix("_M")] for name in LLM_TYPES}
 """Type of most matrices."""
 
 
-def tensor_type(name: str, n_layers: int, quantization: str) -> Kind:
-    """Type of one tensor by its GGUF name, for rows that are multiples of 256. Raises KeyError for another type."""
+def tensor_type(name: str, n_layers: int, quantization: str, tied: bool = False) -> Kind:
+    """Type of one tensor by its GGUF name, for rows that are multiples of 256. Raises KeyError for another type.
+
+    tied: the embedding is the head too, and gets the head's type.
+    """
     if "norm" in name:
         return Kind.F32
     base = BASE[quantization]
-    if name == "output.weight":
+    if name == ("token_embd.weight" if tied else "output.weight"):
         return base if base in (Kind.F32, Kind.F16, Kind.Q8_0) else Kind.Q6_K
     mixed = quantization.endswith("_k_m") and name.split(".")[-2] in ("attn_v", "ffn_down")
     return Kind.Q6_K if mixed and _matters(int(name.split(".")[1]), n_layers) else base

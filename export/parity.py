@@ -1,6 +1,6 @@
 """Proof at the end of an export: the torch reference and the new bundle on the same clips, stage by stage.
 
-The one module of export/ that imports the runtime: the bundle is judged by what its users will run.
+The bundle is judged by what its users will run, so this imports the runtime.
 """
 
 from __future__ import annotations
@@ -14,22 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..models import beats, whisper
 from ..models.audio import SAMPLE_RATE, Waveform, synthetic_clip
 from ..models.bundle import Manifest, ParityReport, SelfCheck, StageError
 from ..models.errors import InputError
 from ..models.llm import LLM_TYPES
-from ..models.salmonn import TASKS, SalmonnSpec
-from ..models.whisper import WhisperSpec
+from ..models.prompt import first_task
 from ..runtime.audio import read_audio
-from ..runtime.beats import fbank
 from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine, EngineOptions
 from ..runtime.llm import LlmOptions
 from ..runtime.ort import OrtOptions
-from ..runtime.selfcheck import N_TOKENS, STAGES, expected_stage, greedy_ids, stage_outputs
-from ..runtime.whisper import log_mel
-from .graph import Arrays, compare
+from ..runtime.selfcheck import N_TOKENS, expected_stage, greedy_ids
+from .graph import compare
 from .progress import Report, counter
 from .reference import ReferenceLlm
 
@@ -41,28 +37,17 @@ SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2}  # against the
 
 @dataclass(frozen=True)
 class Reference:
-    """The torch modules an export was made from; whisper and beats with their LayerNorms."""
+    """What an export was made from, in torch. stages: a clip to every graph's output, as Encoders.stages gives them."""
 
-    whisper: torch.nn.Module
-    beats: torch.nn.Module
-    qformer: torch.nn.Module
+    stages: Callable[[Waveform], dict[str, NDArray[np.float32]]]
     llm: ReferenceLlm
 
 
-def clips(spec: WhisperSpec) -> dict[str, Waveform]:
-    """Real speech and a synthetic clip, neither longer than the model's window."""
+def clips(n_samples: int) -> dict[str, Waveform]:
+    """Real speech and a synthetic clip, neither longer than the model's window of n_samples."""
     with resources.as_file(resources.files("earshot.export") / REAL_CLIP) as path:
         speech = read_audio(path)
-    return {"jfk": speech[: spec.n_samples], "synthetic": synthetic_clip(SEED, SECONDS)}
-
-
-def features(spec: WhisperSpec) -> dict[str, list[Arrays]]:
-    """What the encoders read of the clips: graph name -> one feed per clip."""
-    heard = clips(spec).values()
-    return {
-        "whisper": [{whisper.INPUT: log_mel(clip, spec)} for clip in heard],
-        "beats": [{beats.INPUT: fbank(clip)} for clip in heard],
-    }
+    return {"jfk": speech[:n_samples], "synthetic": synthetic_clip(SEED, SECONDS)}
 
 
 def check_parity(
@@ -97,43 +82,34 @@ def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
 def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference, report: Report) -> tuple[StageError, ...]:
     tolerance = TOLERANCE[manifest.quantization.encoders]
     errors: list[StageError] = []
-    heard = clips(manifest.spec.whisper)
+    heard = clips(manifest.spec.n_samples)
     tick = counter(report, "check encoders", 2 * len(heard))
     for name, clip in heard.items():
-        found = stage_outputs(engine, clip)
+        found = engine.encoders.stages(clip)
         tick(1)
-        wanted = _reference_outputs(reference, manifest.spec, clip)
+        wanted = reference.stages(clip)
         tick(1)
-        for stage in STAGES:
+        for stage in found:
             max_abs, relative_rms = compare(found[stage], wanted[stage])
             errors.append(StageError(stage, name, max_abs, relative_rms, tolerance))
     return tuple(errors)
 
 
-def _reference_outputs(reference: Reference, spec: SalmonnSpec, clip: Waveform) -> dict[str, NDArray[np.float32]]:
-    with torch.no_grad():
-        speech = reference.whisper(torch.from_numpy(log_mel(clip, spec.whisper)))
-        audio = reference.beats(torch.from_numpy(fbank(clip)))
-        tokens = reference.qformer(speech, audio)[0]
-    return dict(zip(STAGES, (speech.numpy(), audio.numpy(), tokens.numpy()), strict=True))
-
-
 def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[int, int], None]) -> tuple[float, int]:
     """(share, number) of the bundle's greedy tokens that the torch reference, fed the same tokens, would choose too."""
-    clip = clips(engine.spec.whisper)["jfk"][: 10 * SAMPLE_RATE]
+    clip, prompt = clips(engine.spec.n_samples)["jfk"][: 10 * SAMPLE_RATE], first_task(engine.prompt)
     heard = engine.hear(clip).audio_tokens
-    prompt = engine.bundle.manifest.prompt
-    ids = greedy_ids(engine, clip, TASKS["asr"])
-    tail = engine.llm.tokenize(prompt.suffix.replace("{prompt}", TASKS["asr"]))
-    logits = reference.llm.logits(prompt.prefix_ids, torch.from_numpy(heard), [*tail, *ids], progress)
+    ids = greedy_ids(engine, clip, prompt)
+    before, tail = engine.llm.prompts.around(prompt)
+    logits = reference.llm.logits(before, torch.from_numpy(heard), [*tail, *ids], progress)
     chosen = logits[len(tail) - 1 :].argmax(-1).tolist()
-    stop = [] if len(ids) == N_TOKENS else [prompt.eos_id]
+    stop = [] if len(ids) == N_TOKENS else [engine.prompt.eos_id]
     said = [*ids, *stop]
     return sum(a == b for a, b in zip(said, chosen, strict=False)) / len(said), len(said)
 
 
 def _self_check(engine: Engine, manifest: Manifest) -> SelfCheck:
-    clip = synthetic_clip(SEED, SECONDS)
+    clip, prompt = synthetic_clip(SEED, SECONDS), first_task(engine.prompt)
     tolerance = SELF_CHECK_TOLERANCE[manifest.quantization.encoders]
-    stages = tuple(expected_stage(name, out, tolerance) for name, out in stage_outputs(engine, clip).items())
-    return SelfCheck(SEED, SECONDS, stages, TASKS["asr"], greedy_ids(engine, clip, TASKS["asr"]))
+    stages = tuple(expected_stage(name, out, tolerance) for name, out in engine.encoders.stages(clip).items())
+    return SelfCheck(SEED, SECONDS, stages, prompt, greedy_ids(engine, clip, prompt))

@@ -11,6 +11,8 @@ from ..models.errors import CheckpointError
 from .checkpoint import weight_files
 from .progress import Report, counter
 
+QWEN_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -27,6 +29,15 @@ def salmonn_sources(whisper: Path, beats: Path, vicuna: Path, salmonn: Path) -> 
         "beats": [beats],
         "vicuna": [vicuna / "config.json", vicuna / "tokenizer.model", *weight_files(vicuna)],
         "salmonn": [salmonn],
+    }
+    return tuple(Source(role, path) for role, paths in used.items() for path in paths)
+
+
+def salm_sources(checkpoint: Path, qwen: Path) -> tuple[Source, ...]:
+    """What an export of a SALM reads."""
+    used = {
+        "checkpoint": [checkpoint / "config.json", *weight_files(checkpoint)],
+        "qwen": [qwen / name for name in QWEN_FILES if (qwen / name).is_file()],
     }
     return tuple(Source(role, path) for role, paths in used.items() for path in paths)
 

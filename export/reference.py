@@ -1,7 +1,8 @@
 """The language model in torch, one layer in memory at a time: what the GGUF file is compared with.
 
-Float32, LoRA merged in float32, transformers' own LLaMA layer. One pass over a whole teacher-forced sequence needs the
-memory of one layer and the embedding, so a 13B model is checked on a machine that could not hold it.
+Float32, LoRA merged in float32, transformers' own LLaMA or Qwen3 layer. One pass over a whole teacher-forced sequence
+needs the memory of one layer and the embedding, so a 13B model is checked on a machine that could not hold it. There
+is no `generate` here, which would inherit Qwen3's sampling from its generation_config: the caller takes the best logit.
 """
 
 from __future__ import annotations
@@ -12,12 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers import LlamaConfig, Qwen3Config
+from transformers.models.llama import modeling_llama as llama
+from transformers.models.qwen3 import modeling_qwen3 as qwen3
 
 from ..models.llm import LlmSpec
 from .checkpoint import Weights
+from .decoder import EMBEDDING, HEAD, LAST_NORM
 from .lora import Lora
+
+HEAD_ROWS = 16384  # of the head in float32 at once: Qwen3's 151936 would take 1.2 GB
+_MODULES: dict[str, tuple[Any, Any, Any, Any]] = {
+    "llama": (LlamaConfig, llama.LlamaRotaryEmbedding, llama.LlamaDecoderLayer, llama.LlamaRMSNorm),
+    "qwen3": (Qwen3Config, qwen3.Qwen3RotaryEmbedding, qwen3.Qwen3DecoderLayer, qwen3.Qwen3RMSNorm),
+}
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,13 @@ class ReferenceLlm:
     ) -> Tensor:
         """Logits [len(after), vocab]: row i follows after[i]. audio_tokens [n, hidden] float32."""
         x = torch.cat([self._embed(before), audio_tokens, self._embed(after)]).unsqueeze(0)
-        config = _config(self.spec)
+        config_class, rotary_class, layer_class, norm_class = _MODULES[self.spec.architecture]
+        config = config_class(**_config(self.spec))
         positions = torch.arange(x.shape[1]).unsqueeze(0)
-        rotary = LlamaRotaryEmbedding(config)(x, positions)
+        rotary = rotary_class(config)(x, positions)
         mask = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)[None, None]
         with torch.device("meta"):
-            layer = LlamaDecoderLayer(config, layer_idx=0).eval()
+            layer: torch.nn.Module = layer_class(config, layer_idx=0).eval()
         with torch.no_grad():
             for n in range(self.spec.n_layers):
                 layer.load_state_dict(self._layer(n, layer), assign=True)
@@ -47,35 +57,36 @@ class ReferenceLlm:
                 x = out[0] if isinstance(out, tuple) else out
                 self.weights.close()  # pages of a mapped shard count as ours until then
                 progress(n + 1, self.spec.n_layers)
-            norm = LlamaRMSNorm(self.spec.hidden, self.spec.rms_norm_eps)
-            norm.weight = torch.nn.Parameter(self.weights.get("model.norm.weight").float())
-            head = self.weights.get("lm_head.weight")[: self.spec.vocab]
-            return norm(x[0, -len(after) :]) @ head.float().T
+            norm = norm_class(self.spec.hidden, self.spec.rms_norm_eps)
+            norm.weight = torch.nn.Parameter(self.weights.get(LAST_NORM).float())
+            head = self.weights.get(EMBEDDING if self.spec.tied else HEAD)[: self.spec.vocab]
+            last = norm(x[0, -len(after) :])
+            return torch.cat([last @ rows.float().T for rows in head.split(HEAD_ROWS)], dim=-1)
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
-        table = self.weights.get("model.embed_tokens.weight")
+        table = self.weights.get(EMBEDDING)
         return table[torch.tensor(ids, dtype=torch.long)].float()
 
-    def _layer(self, n: int, layer: LlamaDecoderLayer) -> dict[str, Tensor]:
+    def _layer(self, n: int, layer: torch.nn.Module) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}
         for name in layer.state_dict():
             weight = self.weights.get(f"model.layers.{n}.{name}").float()
-            target = name.removeprefix("self_attn.").removesuffix(".weight")
+            target = name.removesuffix(".weight").split(".")[-1]
             state[name] = self.lora.merged(weight, n, target, self.lora_scale)
         return state
 
 
-def _config(spec: LlmSpec) -> LlamaConfig:
-    config: Any = LlamaConfig  # its signature does not show all of its fields
-    return config(
-        vocab_size=spec.vocab,
-        hidden_size=spec.hidden,
-        intermediate_size=spec.d_ffn,
-        num_hidden_layers=spec.n_layers,
-        num_attention_heads=spec.n_heads,
-        num_key_value_heads=spec.n_kv_heads,
-        max_position_embeddings=spec.max_positions,
-        rms_norm_eps=spec.rms_norm_eps,
-        rope_theta=spec.rope_theta,
-        attn_implementation="eager",
-    )
+def _config(spec: LlmSpec) -> dict[str, Any]:
+    return {
+        "vocab_size": spec.vocab,
+        "hidden_size": spec.hidden,
+        "intermediate_size": spec.d_ffn,
+        "num_hidden_layers": spec.n_layers,
+        "num_attention_heads": spec.n_heads,
+        "num_key_value_heads": spec.n_kv_heads,
+        "head_dim": spec.d_head,
+        "max_position_embeddings": spec.max_positions,
+        "rms_norm_eps": spec.rms_norm_eps,
+        "rope_theta": spec.rope_theta,
+        "attn_implementation": "eager",
+    }

@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
-from ..models.bundle import GraphInfo
+from ..models.interface import GraphInfo
 from .graph import (
     EXTERNAL_BYTES,
     HalfPrecision,

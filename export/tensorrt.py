@@ -15,8 +15,9 @@ from typing import Any, cast
 
 import onnx
 
-from ..models.bundle import GraphInfo, TensorInfo, axis_profiles
+from ..models.bundle import axis_profiles
 from ..models.errors import InputError, RunError
+from ..models.interface import GraphInfo, TensorInfo
 from .graph import graph_info, read_model
 
 _CONTROL_FLOW = ("If", "Loop", "Scan", "Sequence", "Optional")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import gguf
+
 from ..models.errors import CheckpointError
 
 BPE = 2  # TrainerSpec.ModelType
@@ -26,6 +28,31 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.pieces)
+
+    def add_to(self, writer: gguf.GGUFWriter) -> None:
+        """The vocabulary's part of a GGUF file's header.
+
+        BOS is never added by the tokenizer: SALMONN's two prompt halves must not get one each.
+        """
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(self.pieces)
+        writer.add_token_scores(self.scores)
+        writer.add_token_types(self.types)
+        writer.add_bos_token_id(self.bos)
+        writer.add_eos_token_id(self.eos)
+        writer.add_unk_token_id(self.unk)
+        writer.add_add_bos_token(False)
+        writer.add_add_eos_token(False)
+        writer.add_add_space_prefix(True)
+
+
+def encode_text(directory: Path, text: str) -> list[int]:
+    """SentencePiece's own ids of a text, dummy prefix included, which the GGUF vocabulary must give too."""
+    import sentencepiece
+
+    path = directory / "tokenizer.model"
+    _parse(path)
+    return list(cast(Any, sentencepiece).SentencePieceProcessor(model_file=str(path)).encode(text))
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

@@ -1,7 +1,8 @@
 """The bundle: a directory that can be copied to a device, and its manifest.
 
     manifest.json                                   this module's Manifest
-    whisper.onnx  beats.onnx  qformer.onnx          encoders [+ .data beside them]
+    whisper.onnx  beats.onnx  qformer.onnx          SALMONN's encoders [+ .data beside them]
+    fastconformer.onnx  featurizer.npz              SALM's, and its front end's own tables
     llm.gguf                                        language model, LoRA merged or not
     lora.gguf                                       optional adapter, its scale chosen at run time
 
@@ -18,34 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from . import beats, qformer, whisper
+from . import beats, fastconformer, salm, salmonn, whisper
 from .audio import SAMPLE_RATE
 from .codec import DecodeError, decode, encode
 from .errors import BundleError
+from .interface import GraphInfo, Profile
+from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
+from .salm import SalmSpec
 from .salmonn import SalmonnSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
-GRAPHS = ("whisper", "beats", "qformer")
+FamilySpec = SalmonnSpec | SalmSpec
+FAMILIES: dict[str, type[FamilySpec]] = {salmonn.FAMILY: SalmonnSpec, salm.FAMILY: SalmSpec}
 LLM_FILE, ADAPTER_FILE = "llm.gguf", "lora.gguf"
 SELF_CHECK_VALUES = 64  # values kept per stage, evenly spread over its output
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One float32 input or output of a graph; a word in the shape is a dynamic axis."""
-
-    name: str
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True)
-class GraphInfo:
-    """One ONNX file and its interface."""
-
-    file: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
 
 
 @dataclass(frozen=True)
@@ -56,17 +44,6 @@ class LlmInfo:
     lora: Literal["merged", "none"]
     lora_scale: float
     adapter: str | None
-
-
-@dataclass(frozen=True)
-class PromptInfo:
-    """The texts around the audio, `{prompt}` to be filled, and the ids they start and stop with."""
-
-    prefix: str
-    suffix: str
-    prefix_ids: tuple[int, ...]  # BOS included: a tokenizer that gives others is the wrong one
-    bos_id: int
-    eos_id: int
 
 
 @dataclass(frozen=True)
@@ -164,11 +141,11 @@ class Manifest:
     """Everything a runtime must know before it opens a file of the bundle."""
 
     schema_version: int
-    family: Literal["salmonn"]
+    family: Literal["salmonn", "salm"]
     name: str
     created: str  # ISO 8601, UTC
     synthetic: bool  # random weights, for measuring speed only
-    spec: SalmonnSpec
+    spec: FamilySpec
     graphs: dict[str, GraphInfo]
     llm: LlmInfo
     prompt: PromptInfo
@@ -181,22 +158,7 @@ class Manifest:
     files: tuple[FileEntry, ...]
 
 
-def graph_interfaces(spec: SalmonnSpec) -> dict[str, GraphInfo]:
-    """The interface every graph must have, from the spec alone."""
-    w, b, q = spec.whisper, spec.beats, spec.qformer
-    speech = TensorInfo(whisper.OUTPUT, (1, "n_positions", w.d_model))
-    audio = TensorInfo(beats.OUTPUT, (1, "n_tokens", b.d_model))
-    log_mel = TensorInfo(whisper.INPUT, (1, w.n_mels, "mel_frames"))
-    fbank = TensorInfo(beats.INPUT, (1, "n_frames", beats.N_MELS))
-    audio_tokens = TensorInfo(qformer.OUTPUT, (1, "n_windows", q.d_llm))
-    return {
-        "whisper": GraphInfo("whisper.onnx", (log_mel,), (speech,)),
-        "beats": GraphInfo("beats.onnx", (fbank,), (audio,)),
-        "qformer": GraphInfo("qformer.onnx", (speech, audio), (audio_tokens,)),
-    }
-
-
-def axis_profiles(longest_s: float = 30.0) -> dict[str, tuple[int, int, int]]:
+def axis_profiles(longest_s: float = 30.0) -> dict[str, Profile]:
     """(least, usual, most) length of each dynamic axis of the graphs' inputs, for clips of 1, 10 and longest_s seconds.
 
     What TensorRT is told. Whisper's usual length is its longest: it hears padded clips, unless asked for short ones.
@@ -205,7 +167,9 @@ def axis_profiles(longest_s: float = 30.0) -> dict[str, tuple[int, int, int]]:
     frames = [beats.n_frames(int(s * SAMPLE_RATE)) for s in seconds]
     tokens = [beats.BEATS_ITER3_PLUS.n_tokens(n) for n in frames]
     positions = [int(s * whisper.FRAME_RATE) for s in (1.0, longest_s, longest_s)]
+    features = [fastconformer.n_frames(int(s * SAMPLE_RATE)) for s in seconds]
     return {
+        fastconformer.FRAMES_AXIS: (features[0], features[1], features[2]),
         "mel_frames": (2 * positions[0], 2 * positions[1], 2 * positions[2]),
         "n_positions": (positions[0], positions[1], positions[2]),
         "n_frames": (frames[0], frames[1], frames[2]),
@@ -259,7 +223,9 @@ def _check_version(document: object, path: Path) -> None:
 def _check_consistency(manifest: Manifest, path: Path) -> None:
     if wrong := _impossible(manifest):
         raise BundleError(f"{path}: {wrong} is not possible; export the bundle again")
-    wanted = graph_interfaces(manifest.spec)
+    if not isinstance(manifest.spec, FAMILIES[manifest.family]):
+        raise BundleError(f"{path} has another family's spec than {manifest.family}'s; export the bundle again")
+    wanted = manifest.spec.graphs
     if manifest.graphs != wanted:
         names = sorted(n for n in wanted.keys() | manifest.graphs.keys() if wanted.get(n) != manifest.graphs.get(n))
         raise BundleError(
@@ -272,21 +238,33 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
 
 
 def _impossible(manifest: Manifest) -> str | None:
-    """The first size that is not above 0, or a prompt without its one blank."""
+    """The first size that is not above 0, or templates without their blanks."""
     for part, sizes in encode(manifest.spec).items():
         for name, value in sizes.items():
-            if isinstance(value, int | float) and not 0 < value < float("inf"):
+            if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
                 return f"{part}.{name} = {value}"
-    q = manifest.spec.qformer
-    if not 1 <= q.window <= manifest.spec.whisper.n_positions or q.stride < 1:
-        return f"a window of {q.second_per_window} s every {q.second_stride} s"
-    return None if manifest.prompt.suffix.count("{prompt}") == 1 else f"the prompt {manifest.prompt.suffix!r}"
+    return manifest.spec.impossible() or _impossible_prompt(manifest.prompt)
+
+
+def _impossible_prompt(prompt: PromptInfo) -> str | None:
+    blanks = {"turn": (KEYWORDS, PROMPT), "text_turn": (PROMPT,), "system": (SYSTEM,), "keywords": (WORDS,)}
+    for name, needed in blanks.items():
+        template: str = getattr(prompt, name)
+        if any(template.count(blank) != 1 for blank in needed):
+            return f"the prompt's {name} {template!r}"
+    before, _, after = prompt.turn.partition(PROMPT if prompt.audio_tag else AUDIO)
+    if prompt.audio_tag is None and (prompt.turn.count(AUDIO) != 1 or PROMPT not in after or KEYWORDS not in before):
+        return f"the prompt's turn {prompt.turn!r}"
+    if not prompt.tasks or not set(prompt.transcriptions) <= prompt.tasks.keys() or prompt.audio_tag == "":
+        return "a prompt without tasks or audio"
+    return None
 
 
 def named_files(manifest: Manifest) -> tuple[str, ...]:
     """The files the runtime opens by name."""
     adapter = (manifest.llm.adapter,) if manifest.llm.adapter else ()
-    return (*(graph.file for graph in manifest.graphs.values()), manifest.llm.file, *adapter)
+    graphs = (graph.file for graph in manifest.graphs.values())
+    return (*graphs, *manifest.spec.data_files, manifest.llm.file, *adapter)
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:

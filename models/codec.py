@@ -1,7 +1,8 @@
 """Frozen dataclasses to JSON and back, strictly, and the JSON Schema that says the same.
 
 One truth: the dataclass. `decode` refuses a missing key, an unknown key and a wrong type, naming the place
-(`graphs.whisper.inputs[0].name`); `json_schema` writes those rules down for other tools.
+(`graphs.whisper.inputs[0].name`); where several dataclasses are allowed, that one is meant which has most of the keys.
+`json_schema` writes those rules down for other tools.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def _decode_union(kinds: tuple[Any, ...], value: Json, where: str) -> object:
         return None
     if len(real) == 1:  # optional: the one real kind's own message says more
         return _decode(real[0], value, where)
+    if all(dataclasses.is_dataclass(kind) for kind in real) and isinstance(value, dict):
+        keys = set(cast("dict[str, Json]", value))
+        return _decode(max(real, key=lambda kind: len(keys & {f.name for f in dataclasses.fields(kind)})), value, where)
     for kind in real:
         try:
             return _decode(kind, value, where)

@@ -19,7 +19,8 @@ from . import demo_sounds as sounds
 from . import demo_speech as speech
 from .audio import SAMPLE_RATE, Waveform
 from .demo_text import SLOT_NAMES, Utterance, sample_utterance
-from .salmonn import prompt_for
+from .salmonn import TASKS as SALMONN_TASKS
+from .tasks import prompt_for
 
 MAX_SECONDS = 10.0
 TASKS = ("asr", "audiocaption", "audio_speech_description", "slot_filling", "speech_query", "keywords", "intent")
@@ -58,7 +59,7 @@ class Example:
 
 def task_prompt(task: str) -> str:
     """A task's prompt, as SALMONN puts it, or our own for 'intent'."""
-    return INTENT_PROMPT if task == "intent" else prompt_for(task)
+    return INTENT_PROMPT if task == "intent" else prompt_for(task, SALMONN_TASKS)
 
 
 def expected_answer(utterance: Utterance | None, sound: str | None, task: str) -> str:

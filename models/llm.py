@@ -1,13 +1,14 @@
 """What the language model and its LoRA are, and the arithmetic of their memory.
 
-Source: transformers LlamaConfig, peft LoraConfig (docs/reference.md §4).
+Source: transformers LlamaConfig and Qwen3Config, peft LoraConfig (docs/reference.md §4, §7.4).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-TARGETS = ("q_proj", "v_proj")  # peft's default for LLaMA, kept by SALMONN
+TARGETS = ("q_proj", "v_proj")  # peft's default for LLaMA; SALMONN and canary-qwen keep to them
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ LLM_TYPES = {
 
 @dataclass(frozen=True)
 class LlmSpec:
-    """Sizes of one LLaMA decoder. audio_tokens [n, hidden] and token ids -> logits [vocab]."""
+    """Sizes of one decoder. audio_tokens [n, hidden] and token ids -> logits [vocab].
+
+    qwen3: LLaMA with an RMSNorm on every head's query and key.
+    """
 
     hidden: int
     n_layers: int
@@ -47,26 +51,43 @@ class LlmSpec:
     max_positions: int
     rms_norm_eps: float
     rope_theta: float = 10_000.0
+    architecture: Literal["llama", "qwen3"] = "llama"
+    head_dim: int | None = None  # width of one head; None: hidden / n_heads
+    tied: bool = False  # the head is the embedding
 
     @property
     def n_params(self) -> int:
         """Weights in the decoder, embedding and head included."""
-        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * self.d_kv
-        per_layer = attention + 3 * self.hidden * self.d_ffn + 2 * self.hidden
-        return self.n_layers * per_layer + 2 * self.vocab * self.hidden + self.hidden
+        attention = 2 * self.hidden * (self.d_q + self.d_kv)
+        norms = 2 * self.hidden + (2 * self.d_head if self.architecture == "qwen3" else 0)
+        per_layer = attention + 3 * self.hidden * self.d_ffn + norms
+        tables = 1 if self.tied else 2
+        return self.n_layers * per_layer + tables * self.vocab * self.hidden + self.hidden
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head."""
+        return self.head_dim or self.hidden // self.n_heads
+
+    @property
+    def d_q(self) -> int:
+        """Width of one query row."""
+        return self.d_head * self.n_heads
 
     @property
     def d_kv(self) -> int:
         """Width of one key or value row."""
-        return self.hidden // self.n_heads * self.n_kv_heads
+        return self.d_head * self.n_kv_heads
 
     def kv_bytes(self, n_ctx: int, bytes_per_value: int = 2) -> int:
         """Key-value cache of n_ctx positions, float16 by default."""
         return 2 * self.n_layers * self.d_kv * bytes_per_value * n_ctx
 
     def weight_bytes(self, quantization: str) -> int:
-        """Approximate size of the GGUF file at one of LLM_TYPES."""
-        return round(self.n_params * LLM_TYPES[quantization].bits_per_weight / 8)
+        """Approximate size of the GGUF file at one of LLM_TYPES. A tied embedding is kept as finely as a head."""
+        bits = LLM_TYPES[quantization].bits_per_weight
+        finer = max(0.0, LLM_TYPES["q6_k"].bits_per_weight - bits) if self.tied else 0.0
+        return round((self.n_params * bits + self.vocab * self.hidden * finer) / 8)
 
 
 @dataclass(frozen=True)
@@ -79,10 +100,14 @@ class LoraSpec:
 
     @property
     def scale(self) -> float:
-        """alpha / rank: 4.0 as SALMONN was trained."""
+        """alpha / rank: 4.0 as SALMONN was trained, 2.0 as canary-qwen."""
         return self.alpha / self.rank
 
 
 VICUNA_7B_V15 = LlmSpec(4096, 32, 32, 32, 11008, 32000, max_positions=4096, rms_norm_eps=1e-5)
 VICUNA_13B_V11 = LlmSpec(5120, 40, 40, 40, 13824, 32000, max_positions=2048, rms_norm_eps=1e-6)
+QWEN3_1_7B = LlmSpec(
+    2048, 28, 16, 8, 6144, 151936, 40960, 1e-6, rope_theta=1e6, architecture="qwen3", head_dim=128, tied=True
+)
 SALMONN_LORA = LoraSpec(rank=8, alpha=32.0)
+CANARY_QWEN_LORA = LoraSpec(rank=128, alpha=256.0)

@@ -5,11 +5,14 @@ Source: docs/reference.md §0, §4, §6.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from . import beats, qformer, whisper
 from .beats import BEATS_ITER3_PLUS, BeatsSpec
-from .errors import InputError
+from .interface import GraphInfo, TensorInfo
 from .llm import SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec, LoraSpec
+from .prompt import AUDIO, KEYWORDS, MAX_KEYWORDS, SYSTEM, PromptInfo
 from .qformer import QFormerSpec
 from .whisper import FRAME_RATE, HOP_LENGTH, WHISPER_LARGE_V2, WhisperSpec
 
@@ -30,6 +33,26 @@ class SalmonnSpec:
     llm: LlmSpec
     lora: LoraSpec
 
+    @property
+    def n_samples(self) -> int:
+        """Samples of the longest clip that one prompt hears."""
+        return self.whisper.n_samples
+
+    @property
+    def seconds(self) -> float:
+        """Of the longest clip."""
+        return self.whisper.seconds
+
+    @property
+    def n_audio_tokens(self) -> int:
+        """Audio tokens per clip, whatever its length: 88 at the released sizes."""
+        return self.qformer.n_windows(self.whisper.n_positions)
+
+    def n_settled(self, n_samples: int) -> int:
+        """Leading audio tokens whose windows end before n_samples: what comes later changes them little."""
+        n_positions = max(0, n_samples) // SAMPLES_PER_POSITION
+        return self.qformer.n_windows(n_positions) if n_positions >= self.qformer.window else 0
+
     def positions_for(self, n_samples: int) -> int:
         """Whisper frames that whole Q-Former windows need to hear a clip; at least a second, at most all."""
         needed = max(-(-n_samples // SAMPLES_PER_POSITION), round(FRAME_RATE))
@@ -37,14 +60,36 @@ class SalmonnSpec:
         return min(self.qformer.window + steps * self.qformer.stride, self.whisper.n_positions)
 
     @property
-    def n_audio_tokens(self) -> int:
-        """Audio tokens per clip, whatever its length: 88 at the released sizes."""
-        return self.qformer.n_windows(self.whisper.n_positions)
+    def graphs(self) -> dict[str, GraphInfo]:
+        """The interface that every graph must have."""
+        w, b, q = self.whisper, self.beats, self.qformer
+        speech = TensorInfo(whisper.OUTPUT, (1, "n_positions", w.d_model))
+        audio = TensorInfo(beats.OUTPUT, (1, "n_tokens", b.d_model))
+        log_mel = TensorInfo(whisper.INPUT, (1, w.n_mels, "mel_frames"))
+        fbank = TensorInfo(beats.INPUT, (1, "n_frames", beats.N_MELS))
+        audio_tokens = TensorInfo(qformer.OUTPUT, (1, "n_windows", q.d_llm))
+        return {
+            "whisper": GraphInfo("whisper.onnx", (log_mel,), (speech,)),
+            "beats": GraphInfo("beats.onnx", (fbank,), (audio,)),
+            "qformer": GraphInfo("qformer.onnx", (speech, audio), (audio_tokens,)),
+        }
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        """Files of the bundle that are neither a graph nor a GGUF."""
+        return ()
+
+    def impossible(self) -> str | None:
+        """A size that does not go with the others."""
+        q = self.qformer
+        if not 1 <= q.window <= self.whisper.n_positions or q.stride < 1:
+            return f"a window of {q.second_per_window} s every {q.second_stride} s"
+        return None
 
 
 def _released(llm: LlmSpec) -> SalmonnSpec:
-    qformer = QFormerSpec(768, 12, 3072, WHISPER_LARGE_V2.d_model, BEATS_ITER3_PLUS.d_model, llm.hidden)
-    return SalmonnSpec(WHISPER_LARGE_V2, BEATS_ITER3_PLUS, qformer, llm, SALMONN_LORA)
+    windows = QFormerSpec(768, 12, 3072, WHISPER_LARGE_V2.d_model, BEATS_ITER3_PLUS.d_model, llm.hidden)
+    return SalmonnSpec(WHISPER_LARGE_V2, BEATS_ITER3_PLUS, windows, llm, SALMONN_LORA)
 
 
 SALMONN_7B = _released(VICUNA_7B_V15)
@@ -84,38 +129,27 @@ TASKS = {
 }
 """SALMONN's 25 evaluation prompts, misprints included; `{}` is filled by what follows a colon: `slot_filling:room`."""
 
-
-_TRANSCRIPTIONS = frozenset(TASKS[name] for name in ("asr", "asr_zh", "asr_de", "lyrics_recognition"))
-_LEAST_TOKENS, _TOKENS_PER_SECOND = 16, 12.0  # fast speech has 4 words a second, and a word up to 3 tokens
+TRANSCRIPTIONS = ("asr", "asr_zh", "asr_de", "lyrics_recognition")
 
 
-def token_budget(prompt: str, seconds: float) -> int | None:
-    """How many tokens a transcription of so much audio can have; more are invented. None for other prompts."""
-    return _LEAST_TOKENS + int(_TOKENS_PER_SECOND * seconds) if prompt in _TRANSCRIPTIONS else None
-
-
-def prompt_for(task_or_prompt: str) -> str:
-    """A task name, or `task:value` for a task with a blank, becomes its prompt; anything else is a prompt already.
-
-    Raises InputError for a task whose blank is not filled, or filled where there is none, and for an empty prompt.
-    """
-    name, colon, value = task_or_prompt.partition(":")
-    template = TASKS.get(name)
-    if template is None:
-        return _nonempty(task_or_prompt.strip())
-    if "{}" in template:
-        if not value.strip():
-            raise InputError(f"task {name!r} has a blank to fill: write {name}:WORDS, for example slot_filling:room")
-        return template.replace("{}", value.strip())
-    if colon:
-        raise InputError(f"task {name!r} takes nothing after a colon, but {value!r} was given: write {name} alone")
-    return template
-
-
-def _nonempty(prompt: str) -> str:
-    if not prompt:
-        raise InputError("the prompt is empty: give a question, or a task name such as asr")
-    return prompt
+def prompt_info(encode: Callable[[str], Sequence[int]], bos_id: int, eos_id: int) -> PromptInfo:
+    """How SALMONN is asked; encode: text to ids, nothing added. It never learnt to read listed words."""
+    return PromptInfo(
+        turn=f"USER: {KEYWORDS}<Speech>{AUDIO}{SUFFIX}",
+        text_turn="USER: {prompt}\nASSISTANT:",
+        system=SYSTEM,
+        audio_tag=None,
+        keywords="Following words may occur in audio: [{words}] ",
+        max_keywords=MAX_KEYWORDS,
+        tasks=TASKS,
+        transcriptions=TRANSCRIPTIONS,
+        normalization=None,
+        special_tokens=False,
+        start_ids=(bos_id,),
+        end_ids=(eos_id,),
+        eos_id=eos_id,
+        prefix_ids=(bos_id, *encode(PREFIX)),
+    )
 
 
 def prompt_halves(prompt: str) -> tuple[str, str]:

@@ -18,11 +18,20 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="earshot", description="Speech and sound in, words out, offline.")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = commands.add_parser("ask", help="answer one prompt about a clip", allow_abbrev=False)
-    ask.add_argument("audio", type=Path, metavar="AUDIO", help="any audio or video file")
+    ask.add_argument(
+        "audio",
+        type=Path,
+        nargs="*",
+        metavar="AUDIO",
+        help="an audio or video file; several, if the prompt names several",
+    )
     ask.add_argument(
         "prompt",
         metavar="PROMPT_OR_TASK",
         help="a question, or a task: asr, slot_filling:room, ... (`earshot tasks` lists them)",
+    )
+    ask.add_argument(
+        "--text-only", action="store_true", help="no clip: ask the language model as it was before its LoRA"
     )
     ask.add_argument("--json", action="store_true", help="one JSON object instead of text")
     ask.add_argument("--timings", action="store_true", help="how long each stage took")
@@ -33,6 +42,17 @@ def parser() -> argparse.ArgumentParser:
     caption.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
     caption.add_argument("--out", type=Path, metavar="DIR", help="a file per clip instead of standard output")
     _add_model_options(caption)
+    chat = commands.add_parser("chat", help="several questions about one clip", allow_abbrev=False)
+    chat.add_argument(
+        "audio", type=Path, metavar="AUDIO", help="any audio or video file, no longer than the model hears at once"
+    )
+    chat.add_argument(
+        "prompt", nargs="*", metavar="PROMPT_OR_TASK", help="default: a question a line from standard input"
+    )
+    chat.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    chat.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
+    chat.add_argument("--json", action="store_true", help="an answer a line, as JSON")
+    _add_model_options(chat)
     demo = commands.add_parser("demo", help="answer from the clips shipped with the demo bundle", allow_abbrev=False)
     _add_bundle_options(demo)
     doctor = commands.add_parser("doctor", help="what this machine has, and what to do about what it lacks")
@@ -41,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("listen", help="live captions of a microphone, a file or a pipe", allow_abbrev=False)
     )
     _add_assist(commands.add_parser("assist", help="a conversation: answers when you stop talking", allow_abbrev=False))
-    commands.add_parser("tasks", help="the named tasks and their prompts")
+    tasks = commands.add_parser("tasks", help="the named tasks and their prompts", allow_abbrev=False)
+    tasks.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
     verify = commands.add_parser("verify", help="check every byte of a bundle", allow_abbrev=False)
     verify.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: the demo bundle")
     verify.add_argument("--run", action="store_true", help="also repeat the exporter's check on this machine")
@@ -60,6 +81,7 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
     listen.add_argument("--out", type=Path, metavar="FILE", help="write .srt, .vtt, .jsonl or .txt as it happens")
     listen.add_argument("--json", action="store_true", help="every event as a line of JSON")
     listen.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_answer_options(listen)
     _add_sound_options(listen)
     update = listen.add_argument_group("updates")
     update.add_argument("--hop-ms", type=float, metavar="MS", help="audio between two; default: 500")
@@ -75,7 +97,7 @@ def _add_assist(assist: argparse.ArgumentParser) -> None:
     assist.add_argument(
         "audio", nargs="?", metavar="AUDIO", help="a sound file, or - for raw PCM; default: a microphone"
     )
-    assist.add_argument("--task", "--prompt", default="speech_query", metavar="PROMPT_OR_TASK")
+    assist.add_argument("--task", "--prompt", metavar="PROMPT_OR_TASK", help="default: speech_query, or asr")
     assist.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
     assist.add_argument("--json-schema", type=Path, metavar="FILE", help="every answer is JSON of this form")
     assist.add_argument("--speak", metavar="CMD", help="gets each sentence on standard input, e.g. espeak-ng")
@@ -89,6 +111,7 @@ def _add_assist(assist: argparse.ArgumentParser) -> None:
     assist.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
     assist.add_argument("--json", action="store_true", help="every event as a line of JSON")
     assist.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_answer_options(assist, json_schema=False)
     _add_sound_options(assist)
     _add_gate_options(assist)
     _add_bundle_options(assist)
@@ -123,7 +146,26 @@ def _add_model_options(command: argparse.ArgumentParser) -> None:
     words.add_argument("--top-p", type=float, default=0.9, metavar="P")
     words.add_argument("--seed", type=int, default=0, metavar="N")
     words.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R")
-    words.add_argument("--lora-scale", type=float, metavar="S", help="needs a bundle with an adapter")
+    _add_answer_options(command)
+
+
+def _add_answer_options(command: argparse.ArgumentParser, json_schema: bool = True) -> None:
+    """What every command that asks can say about its answers."""
+    answers = command.add_argument_group("answers")
+    answers.add_argument(
+        "--keywords", action="append", default=[], metavar="WORD,...", help="words that may occur; repeatable"
+    )
+    answers.add_argument(
+        "--keywords-file", type=Path, metavar="FILE", help="the same, one in a line; read again when it changes"
+    )
+    if json_schema:
+        answers.add_argument("--json-schema", type=Path, metavar="FILE", help="every answer is JSON of this form")
+    answers.add_argument("--grammar", type=Path, metavar="FILE", help="every answer follows these rules (GBNF)")
+    answers.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="an answer ends before it; repeatable"
+    )
+    answers.add_argument("--max-seconds", type=float, metavar="S", help="then an answer ends as it is, and is marked")
+    answers.add_argument("--lora-scale", type=float, metavar="S", help="needs a bundle with an adapter")
 
 
 def _add_bundle_options(command: argparse.ArgumentParser) -> None:

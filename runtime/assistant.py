@@ -20,42 +20,60 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..models.errors import InputError, RunError
-from ..models.salmonn import prompt_for
+from ..models.tasks import nonempty
 from .conversation import Conversation
 from .ear import Ear, EarEvent, Heard, seconds
 from .engine import Engine
-from .events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted, Timings
+from .events import (
+    Answered,
+    AssistantEvent,
+    KeywordsRead,
+    Piece,
+    SessionEnded,
+    SpeechEnded,
+    SpeechStarted,
+    Timings,
+)
 from .gate import Closed, GateOptions, Opened
-from .grammar import Grammar, schema_grammar
+from .grammar import schema_grammar
+from .keywords import Keywords
 from .live import open_gate
-from .loops import sound_length
 from .sampling import Generation
+from .saying import Saying
 from .sources import Source
 from .speaker import Sentences, Speaker, speech_command
 
 POLL_SECONDS = 0.1
-NOTHING = Timings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0)
+DEFAULT_TASK = "speech_query"
+NOTHING = Timings({}, 0.0, 0.0, 0.0, 0, 0)
 
 
 @dataclass(frozen=True)
 class AssistantOptions:
     """What is asked about everything that is said, and how it is answered. Raises InputError."""
 
-    prompt: str = "speech_query"  # a task or a prompt
+    prompt: str | None = None  # a task or a prompt; None: speech_query, or the model's first task
     system: str | None = None  # stands before the whole conversation
     remember: bool = True  # False: every turn stands alone
     json_schema: Mapping[str, Any] | None = None  # what every answer must look like
+    gbnf: str | None = None  # or what it must look like in llama.cpp's notation
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these
+    max_seconds: float | None = None  # of wall time for an answer, from the end of the question
+    keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every answer
     max_new_tokens: int | None = None  # None: as the bundle says
     speak: str | None = None  # a text-to-speech command that gets every sentence on its standard input
     barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
     gate: GateOptions = field(default_factory=GateOptions)
 
     def __post_init__(self) -> None:
-        prompt_for(self.prompt)
-        if self.max_new_tokens is not None:
-            Generation(self.max_new_tokens)
+        if self.prompt is not None:
+            nonempty(self.prompt)
+        n_new = 1 if self.max_new_tokens is None else self.max_new_tokens
+        Generation(n_new, stop=self.stop, max_seconds=self.max_seconds)
         if self.json_schema is not None:
             schema_grammar(self.json_schema)
+            if self.gbnf is not None:
+                raise InputError("a JSON schema is made into a grammar: give one of the two")
         if self.speak is not None:
             speech_command(self.speak)
             if self.json_schema is not None:
@@ -107,12 +125,10 @@ class _Session:
         source: Source,
         stopped: threading.Event,
     ) -> None:
-        n_new = engine.defaults.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
         self._engine, self._options, self._on_intent = engine, options, on_intent
-        self._prompt, self._generation = prompt_for(options.prompt), Generation(n_new)
+        self._prompt, self._generation = _prompt(engine, options.prompt), _generation(engine, options)
         self._conversation = Conversation(engine.llm, options.system)
         self._ear = Ear(source, open_gate(engine, options.gate, vad=True))
-        self._grammar: Grammar | None = None
         self._speaker: Speaker | None = None
         self._mute: RunError | None = None
         """Why nothing is spoken any more."""
@@ -130,6 +146,7 @@ class _Session:
     def events(self) -> Generator[AssistantEvent]:
         with closing(self._ear), ExitStack() as stack:
             if not self._stopped.is_set():
+                yield from self._read_keywords(0.0)
                 self._prepare(stack)
                 while (event := self._next()) is not None:
                     yield from self._take(event)
@@ -140,12 +157,15 @@ class _Session:
 
     def _prepare(self, stack: ExitStack) -> None:
         options = self._options
-        if options.json_schema is not None:
-            rules = self._engine.llm.grammar(schema_grammar(options.json_schema))
-            self._grammar = stack.enter_context(closing(rules))
+        if self._generation.gbnf is not None:
+            self._engine.llm.grammar(self._generation.gbnf)  # or say at once that it cannot be followed
         if options.speak is not None:
             self._speaker = stack.enter_context(closing(Speaker(options.speak)))
         self._make_room()  # or say at once that there is none
+
+    def _read_keywords(self, at_s: float) -> Iterator[KeywordsRead]:
+        if self._options.keywords is not None and (read := self._options.keywords.use(self._engine, at_s)):
+            yield read
 
     def _next(self) -> EarEvent | None:
         while not self._waiting:
@@ -176,6 +196,7 @@ class _Session:
                 self._ear.done(event, heard=False)
             else:
                 yield SpeechEnded(seconds(event.start), seconds(event.end))
+                yield from self._read_keywords(seconds(event.end))
                 yield from self._answer(event)
         elif not isinstance(event, Heard):
             yield event
@@ -183,8 +204,9 @@ class _Session:
     def _answer(self, closed: Closed) -> Iterator[Piece | Answered]:
         if self._stopped.is_set():
             self._ear.done(closed, heard=False)
-            yield self._answered(closed, [], NOTHING, "end")
+            yield self._answered(closed, "", [], NOTHING, "end")
             return
+        started = time.monotonic()
         heard = self._engine.hear(self._ear.read(closed.start, closed.end))
         self._ear.done(closed)
         if not self._options.remember:
@@ -192,10 +214,11 @@ class _Session:
         start = time.perf_counter()
         self._conversation.hear(heard.audio_tokens, self._prompt, self._generation.max_new_tokens)
         prefilled = time.perf_counter()
-        ids: list[int] = []
-        stopped = yield from self._say(ids)
-        timings = heard.timings((prefilled - start) * 1e3, (time.perf_counter() - prefilled) * 1e3, len(ids))
-        yield self._answered(closed, ids, timings, stopped)
+        saying = Saying(self._engine.llm, self._generation, started, guard=self._generation.gbnf is None)
+        stopped = yield from self._say(saying)
+        decode_ms = (time.perf_counter() - prefilled) * 1e3
+        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
+        yield self._answered(closed, saying.text, saying.ids, timings, stopped)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -203,26 +226,25 @@ class _Session:
         n_new = self._generation.max_new_tokens
         self._conversation.make_room(self._engine.spec.n_audio_tokens, self._prompt, n_new)
 
-    def _say(self, ids: list[int]) -> Generator[Piece, None, str | None]:
-        """Decode the answer into `ids`; returns why it was stopped, None when the model ended it."""
-        text, sentences, stopped = self._engine.llm.detokenizer(), Sentences(), None
-        if self._grammar is not None:
-            self._grammar.reset()
-        answer = self._conversation.answer(self._generation, self._grammar)
-        while (stopped := self._stop_here(ids)) is None and (token := next(answer, None)) is not None:
+    def _say(self, saying: Saying) -> Generator[Piece, None, str | None]:
+        """Decode the answer; returns why it was stopped, None when the model ended it."""
+        sentences, stopped = Sentences(), None
+        answer = self._conversation.answer(self._generation)
+        while (stopped := self._stop_here(saying)) is None and (token := next(answer, None)) is not None:
             self._answering = True
-            ids.append(token)
-            if piece := text.add(token):
+            if piece := saying.add(token):
                 yield Piece(piece)
                 self._speak(sentences.add(piece))
         self._answering = False
-        if rest := text.finish():
+        if saying.stopped == "loop":
+            self._conversation.keep(len(saying.ids))
+        if rest := saying.finish():
             yield Piece(rest)
         if stopped not in ("speech", "end"):
             self._speak(sentences.add(rest) + sentences.finish())
-        return stopped or ("length" if len(ids) == self._generation.max_new_tokens else None)
+        return stopped
 
-    def _stop_here(self, ids: list[int]) -> str | None:
+    def _stop_here(self, saying: Saying) -> str | None:
         """Whether the answer must stop, and why; between two tokens."""
         if self._stopped.is_set():
             return "end"
@@ -230,11 +252,7 @@ class _Session:
             self._listen(0.0)
             if self._options.barge_in and any(isinstance(event, Opened) for event in self._waiting):
                 return "speech"
-        if self._grammar is None and (n_sound := sound_length(ids)) < len(ids):
-            del ids[n_sound:]
-            self._conversation.keep(n_sound)
-            return "loop"
-        return None
+        return saying.stopped
 
     def _speak(self, sentences: list[str]) -> None:
         if self._speaker is None or self._mute is not None:
@@ -254,9 +272,8 @@ class _Session:
         except RunError as error:
             self._mute = error
 
-    def _answered(self, closed: Closed, ids: list[int], timings: Timings, stopped: str | None) -> Answered:
-        text = self._engine.llm.text(ids).strip()
-        intent = None if self._grammar is None else _value(text, stopped)
+    def _answered(self, closed: Closed, text: str, ids: list[int], timings: Timings, stopped: str | None) -> Answered:
+        intent = None if self._options.json_schema is None else _value(text, stopped)
         if intent is not None and self._on_intent is not None:
             self._on_intent(intent)
         return Answered(
@@ -270,6 +287,17 @@ class _Session:
             intent=intent,
             n_turns=self._conversation.n_turns,
         )
+
+
+def _prompt(engine: Engine, asked: str | None) -> str:
+    tasks = engine.prompt.tasks
+    return engine.prompt.prompt_for(asked or (DEFAULT_TASK if DEFAULT_TASK in tasks else next(iter(tasks))))
+
+
+def _generation(engine: Engine, options: AssistantOptions) -> Generation:
+    n_new = engine.defaults.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+    gbnf = options.gbnf if options.json_schema is None else schema_grammar(options.json_schema)
+    return Generation(n_new, stop=options.stop, max_seconds=options.max_seconds, gbnf=gbnf)
 
 
 def _value(text: str, stopped: str | None) -> Any:

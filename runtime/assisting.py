@@ -24,7 +24,7 @@ from .listening import (
     print_devices,
     stopped_by_signals,
 )
-from .opening import open_engine
+from .opening import check_prompts, form_of, keywords_of, open_engine
 from .screen import clock, remark
 from .transcript import event_line
 
@@ -34,6 +34,7 @@ def assist(arguments: Namespace) -> int:
     if arguments.list_devices:
         return print_devices(arguments.json)
     options = _options(arguments)
+    check_prompts(arguments, options.prompt)
     answers = Answers(options.json_schema is not None, arguments.json)
     with ExitStack() as stack:
         source = stack.enter_context(closing(UntilError(open_source(arguments))))
@@ -105,6 +106,10 @@ def _options(arguments: Namespace) -> AssistantOptions:
         system=arguments.system,
         remember=not arguments.no_memory,
         json_schema=None if arguments.json_schema is None else read_schema(arguments.json_schema),
+        gbnf=None if arguments.grammar is None else form_of(arguments),
+        stop=tuple(arguments.stop),
+        max_seconds=arguments.max_seconds,
+        keywords=keywords_of(arguments),
         max_new_tokens=arguments.max_new_tokens,
         speak=arguments.speak,
         barge_in=not arguments.no_barge_in,

@@ -13,26 +13,37 @@ from typing import TYPE_CHECKING, Any
 
 from ..models.codec import encode
 from ..models.errors import AudioError, BundleError, EarshotError, InputError, RunError
-from ..models.salmonn import TASKS, prompt_for
+from ..models.tasks import nonempty
 from .assisting import assist
 from .bundle import open_bundle, verify_hashes
 from .captions import Caption, format_captions, write_captions
 from .engine import Answer, Engine
 from .events import AnswerEvent, Final, Piece, SegmentStarted
 from .listening import listen
-from .opening import engine_options, open_engine
+from .opening import check_prompts, engine_options, form_of, keywords_of, open_engine
 from .sampling import Generation
-from .screen import clock, waiting
+from .screen import clock, keywords_line, waiting
 
 if TYPE_CHECKING:
     from rich.status import Status
 
 
 def ask(arguments: Namespace) -> int:
-    """One prompt, one clip; the words appear as they are decoded."""
-    prompt = prompt_for(arguments.prompt)
+    """One prompt, one clip or those that it names; the words appear as they are decoded."""
+    if arguments.text_only and arguments.audio:
+        raise InputError(f"--text-only asks without a clip: leave {arguments.audio[0]} out")
+    if not arguments.text_only and not arguments.audio:
+        raise InputError(f"there is no clip to ask {arguments.prompt!r} about: write earshot ask AUDIO PROMPT_OR_TASK")
+    check_prompts(arguments, arguments.prompt)
     with open_engine(arguments) as engine:
-        events = engine.stream(arguments.audio, prompt, _generation(arguments, engine), arguments.mix)
+        use_keywords(arguments, engine)
+        generation = generation_of(arguments, engine)
+        if arguments.text_only:
+            prompt = nonempty(arguments.prompt)
+            events: Iterable[AnswerEvent] = engine.stream_text(prompt, generation)
+        else:
+            prompt = engine.prompt.prompt_for(arguments.prompt)
+            events = engine.stream(list(arguments.audio), prompt, generation, arguments.mix)
         said = _print_json(events, prompt) if arguments.json else _print_text(events)
     if arguments.timings:
         for final in said.finals:
@@ -44,11 +55,13 @@ def ask(arguments: Namespace) -> int:
 
 def caption(arguments: Namespace) -> int:
     """Captions of each clip; one that cannot be heard does not stop the others, but counts in the exit status."""
-    prompt = prompt_for(arguments.task)
+    check_prompts(arguments, arguments.task)
     targets = _caption_targets(arguments)
     status = 0
     with open_engine(arguments) as engine:
-        generation = _generation(arguments, engine)
+        use_keywords(arguments, engine)
+        prompt = engine.prompt.prompt_for(arguments.task)
+        generation = generation_of(arguments, engine)
         for audio, target in zip(arguments.audio, targets, strict=True):
             with waiting(audio.name) as spinner:
                 said = _listen(engine.stream(audio, prompt, generation, arguments.mix), _seconds_heard(spinner, audio))
@@ -79,9 +92,9 @@ def demo(arguments: Namespace) -> int:
     return 0
 
 
-def tasks(_arguments: Namespace) -> int:
-    """The tasks that have a name, and their prompts."""
-    for name, prompt in TASKS.items():
+def tasks(arguments: Namespace) -> int:
+    """The tasks that have a name in a bundle, and their prompts."""
+    for name, prompt in open_bundle(arguments.bundle).manifest.prompt.tasks.items():
         print(f"{name + (':WORDS' if '{}' in prompt else ''):<26} {prompt}")
     return 0
 
@@ -108,10 +121,18 @@ def verify(arguments: Namespace) -> int:
     return 0
 
 
+def chat(arguments: Namespace) -> int:
+    """See chatting."""
+    from .chatting import chat
+
+    return chat(arguments)
+
+
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "ask": ask,
     "assist": assist,
     "caption": caption,
+    "chat": chat,
     "demo": demo,
     "listen": listen,
     "tasks": tasks,
@@ -119,7 +140,8 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
 }
 
 
-def _generation(arguments: Namespace, engine: Engine) -> Generation:
+def generation_of(arguments: Namespace, engine: Engine) -> Generation:
+    """The decoding options. Raises InputError."""
     return Generation(
         max_new_tokens=_or(arguments.max_new_tokens, engine.defaults.max_new_tokens),
         beams=_or(arguments.beams, engine.defaults.beams),
@@ -128,7 +150,17 @@ def _generation(arguments: Namespace, engine: Engine) -> Generation:
         seed=arguments.seed,
         repetition_penalty=arguments.repetition_penalty,
         guard=True,
+        stop=tuple(arguments.stop),
+        max_seconds=arguments.max_seconds,
+        gbnf=form_of(arguments),
     )
+
+
+def use_keywords(arguments: Namespace, engine: Engine) -> None:
+    """`--keywords` and `--keywords-file`; words that are too many are named on standard error. Raises InputError."""
+    read = keywords_of(arguments)
+    if read is not None and (event := read.use(engine)) and event.left_out:
+        print(f"earshot: {keywords_line(event)}", file=sys.stderr)
 
 
 def _or(given: int | None, default: int) -> int:
@@ -227,9 +259,9 @@ def _put_captions(rows: list[Caption], target: Path | None, format: str, audio: 
 
 def _timing_line(final: Final) -> str:
     t = final.timings
+    stages = ", ".join(f"{name} {ms:.0f}" for name, ms in t.stages.items())
     return (
-        f"[{final.start_s:.1f}-{final.end_s:.1f} s] encoders {t.encoders_ms:.0f} ms "
-        f"(whisper {t.whisper_ms:.0f} beside beats {t.beats_ms:.0f}), q-former {t.qformer_ms:.0f} ms, "
+        f"[{final.start_s:.1f}-{final.end_s:.1f} s] encoders {t.encoders_ms:.0f} ms ({stages}), "
         f"prefill {t.prefill_ms:.0f} ms, {t.n_new_tokens} tokens {t.decode_ms:.0f} ms; "
         f"first token after {t.ttft_ms:.0f} ms, all {t.total_ms:.0f} ms"
     )

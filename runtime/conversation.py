@@ -1,7 +1,7 @@
 """Several turns in one KV cache: what was said before is still there when the next question is read.
 
-    [BOS] system | USER: <Speech> audio </Speech> prompt ASSISTANT: answer [EOS] | USER: <Speech> audio ...
-    ^ head         ^ turn                                                          ^ the next
+    [BOS] system | USER: <Speech> audio </Speech> prompt ASSISTANT: answer [EOS] | USER: prompt ASSISTANT: ...
+    ^ head         ^ turn                                                          ^ the next, here without audio
 
 When the next turn would not fit, the oldest leave and the kept ones are read again. To shift these back inside the
 cache would not be the same: their keys and values were computed with the others before them (on the golden checkpoint
@@ -10,11 +10,12 @@ the next logits would be off by 1.3, and their spread is 0.9). Half of the room 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ..models.errors import InputError
-from .grammar import Grammar
 from .llama import Floats
 from .llm import Llm
 from .sampling import Generation
@@ -26,24 +27,29 @@ N_CTX = 2048  # positions where LlmOptions.n_ctx says nothing: a gigabyte with a
 class _Turn:
     """One question and what was answered."""
 
+    before: Sequence[int]
     audio_tokens: Floats
-    """float32 [n, hidden]."""
-    suffix: list[int]
+    """float32 [n, hidden]; none where the turn is text alone."""
+    suffix: Sequence[int]
     answer: list[int] = field(default_factory=list[int])
     """As far as it was said, without EOS."""
+
+    @property
+    def n_question(self) -> int:
+        """Positions of what was asked."""
+        return len(self.before) + len(self.audio_tokens) + len(self.suffix)
 
 
 class Conversation:
     """Turns with one opened model; when others use it in between, they are read again. One thread at a time.
 
-    system: stands before all turns, and always stays. Raises InputError when it is no text.
+    system: stands before all turns, and always stays; keep_first: so does the first turn, which the others are about.
+    Raises InputError when the system's text cannot be said.
     """
 
-    def __init__(self, llm: Llm, system: str | None = None) -> None:
-        prompt = llm.manifest.prompt
-        self._llm = llm
-        self._head = [prompt.bos_id, *(llm.tokenize(system.strip()) if system and system.strip() else ())]
-        self._user, self._eos = list(prompt.prefix_ids[1:]), prompt.eos_id
+    def __init__(self, llm: Llm, system: str | None = None, keep_first: bool = False) -> None:
+        self._llm, self._n_pinned = llm, int(keep_first)
+        self._head, self._end = llm.prompts.head(system), llm.prompts.info.end_ids
         self._room = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
         self._turns: list[_Turn] = []
         self._start: int | None = None
@@ -63,8 +69,19 @@ class Conversation:
 
         Raises InputError when this turn alone does not fit, RunError.
         """
-        turn = _Turn(audio_tokens, self._llm.suffix_ids(prompt))
-        self._drop_oldest(len(audio_tokens) + len(turn.suffix), max_new_tokens)
+        self._take(self._turn(audio_tokens, prompt), max_new_tokens)
+
+    def say(self, prompt: str, max_new_tokens: int) -> None:
+        """The next turn's question without new audio: it costs its own tokens only. Raises InputError, RunError."""
+        nothing = np.zeros((0, self._llm.spec.hidden), np.float32)
+        self._take(_Turn((), nothing, self._llm.prompts.text_turn(prompt)), max_new_tokens)
+
+    def _turn(self, audio_tokens: Floats, prompt: str) -> _Turn:
+        before, after = self._llm.prompts.around(prompt)
+        return _Turn(before[len(self._llm.prompts.info.start_ids) :], audio_tokens, after)
+
+    def _take(self, turn: _Turn, max_new_tokens: int) -> None:
+        self._drop_oldest(turn.n_question, max_new_tokens)
         if self._stale or self._mark != self._llm.turn:
             self._read_again()
         self._mark = -1  # until all of it was read
@@ -74,10 +91,10 @@ class Conversation:
         self._turns.append(turn)
         self._start, self._mark = self._llm.n_past, self._llm.turn
 
-    def answer(self, generation: Generation, grammar: Grammar | None = None) -> Iterator[int]:
+    def answer(self, generation: Generation) -> Iterator[int]:
         """The answer's ids as Llm.generate gives them; those that were taken from here count as said."""
         said = self._turns[-1].answer
-        for token in self._llm.generate(generation, grammar):
+        for token in self._llm.generate(generation):
             said.append(token)
             yield token
 
@@ -87,7 +104,9 @@ class Conversation:
 
     def make_room(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
         """What `hear` would do first with such a turn, done now, while nobody waits. Raises InputError, RunError."""
-        self._drop_oldest(n_audio_tokens + len(self._llm.suffix_ids(prompt)), max_new_tokens)
+        start_ids = self._llm.prompts.info.start_ids
+        n_text = sum(map(len, self._llm.prompts.around(prompt))) - len(start_ids)
+        self._drop_oldest(n_audio_tokens + n_text, max_new_tokens)
         if self._stale:
             self._read_again()
 
@@ -97,18 +116,23 @@ class Conversation:
         self._start, self._stale = None, True
 
     def _drop_oldest(self, n_question: int, max_new_tokens: int) -> None:
-        needed = len(self._head) + len(self._user) + n_question + max_new_tokens
+        needed = len(self._head) + n_question + max_new_tokens
         if needed > self._room:
             raise InputError(
                 f"a turn takes {needed} positions, {max_new_tokens} of them for its answer, but {self._room} are there:"
                 " raise n_ctx, lower max_new_tokens, or shorten the prompt"
             )
-        sizes = [len(self._user) + len(t.audio_tokens) + len(t.suffix) + len(t.answer) + 1 for t in self._turns]
+        sizes = [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
         free = self._room - needed
         if sum(sizes) > free:
             self._stale = True
-            while sum(sizes) > free // 2:
-                del sizes[0], self._turns[0]
+            while sum(sizes) > free // 2 and len(sizes) > self._n_pinned:
+                del sizes[self._n_pinned], self._turns[self._n_pinned]
+            if sum(sizes) > free:
+                raise InputError(
+                    f"the first turn takes {sum(sizes)} positions and this one {needed}, but {self._room} are there:"
+                    " raise n_ctx, or lower max_new_tokens"
+                )
 
     def _read_again(self) -> None:
         """The head and every turn to its end; the head's KV is kept where it is ours."""
@@ -120,11 +144,11 @@ class Conversation:
         self._mark = -1
         for turn in self._turns:
             self._begin(turn)
-            self._llm.feed([*turn.suffix, *turn.answer, self._eos])
+            self._llm.feed([*turn.suffix, *turn.answer, *self._end])
         self._start, self._stale, self._mark = None, False, self._llm.turn
 
     def _begin(self, turn: _Turn) -> None:
-        self._llm.feed(self._user)
+        self._llm.feed(turn.before)
         self._llm.feed_audio(turn.audio_tokens)
 
     def _end_answer(self) -> None:
@@ -134,5 +158,5 @@ class Conversation:
         said = self._turns[-1].answer
         n_read = min(self._llm.n_past - self._start, len(said))
         self._llm.rewind(self._start + n_read)
-        self._llm.feed([*said[n_read:], self._eos])
+        self._llm.feed([*said[n_read:], *self._end])
         self._start = None

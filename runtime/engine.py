@@ -1,42 +1,42 @@
 """One model, opened: waveform -> encoders -> audio tokens -> language model -> words.
 
-segment (no longer than the model's window)
-  -> log_mel -> whisper ┐
-  -> fbank   -> beats   ┴-> qformer -> audio tokens -> llm -> Piece, Piece, ... Final
+segment (no longer than the model's window) -> the family's encoders -> llm -> Piece, Piece, ... Final
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.audio import SAMPLE_RATE, Waveform
-from ..models.errors import AudioError, RunError
-from ..models.salmonn import prompt_for, token_budget
+from ..models.errors import AudioError, InputError, RunError
+from ..models.salm import FAMILY as SALM
+from ..models.salmonn import FAMILY as SALMONN
 from .audio import as_waveform, open_audio
-from .beats import BeatsEncoder
 from .bundle import Bundle, open_bundle
-from .events import AnswerEvent, Final, Piece, SegmentStarted, Timings
+from .events import AnswerEvent, Final, Piece, SegmentStarted
+from .hearing import Encoders, Heard
 from .llm import Llm, LlmOptions
-from .loops import sound_length
-from .ort import OrtOptions, open_session
-from .qformer import QFormer
+from .ort import OrtOptions, Session, open_session
+from .salm import SalmEncoders
+from .salmonn import SalmonnEncoders
 from .sampling import Generation
+from .saying import Saying
 from .segments import Segment, split_at_pauses
-from .whisper import WhisperEncoder
 
-if TYPE_CHECKING:
-    from onnxruntime import OrtValue
-
-T = TypeVar("T")
+ENCODERS: dict[str, Callable[[Mapping[str, Session], Any, Path], Encoders]] = {
+    SALMONN: SalmonnEncoders,
+    SALM: SalmEncoders,
+}
+"""By family, with its spec and the bundle's directory."""
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
 """A file, a 16 kHz waveform, or (samples [n] or [n, channels], sample rate in Hz)."""
 
@@ -58,80 +58,44 @@ class Answer:
     segments: tuple[Final, ...]
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A segment as the language model hears it: float32 [n_audio_tokens, d_llm]."""
-
-    audio_tokens: NDArray[np.float32]
-    whisper_ms: float
-    beats_ms: float
-    encoders_ms: float
-    """Wall time until both encoders were done."""
-    qformer_ms: float
-
-    def timings(self, prefill_ms: float, decode_ms: float, n_new_tokens: int) -> Timings:
-        """With what the language model took."""
-        return Timings(
-            whisper_ms=self.whisper_ms,
-            beats_ms=self.beats_ms,
-            encoders_ms=self.encoders_ms,
-            qformer_ms=self.qformer_ms,
-            prefill_ms=prefill_ms,
-            decode_ms=decode_ms,
-            n_audio_tokens=len(self.audio_tokens),
-            n_new_tokens=n_new_tokens,
-        )
-
-
 class Engine:
     """An opened bundle. Close it, or use it as a context manager; one thread at a time."""
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest = bundle.manifest
-        self.bundle, self.spec = bundle, manifest.spec
+        self.bundle, self.spec, self.prompt = bundle, manifest.spec, manifest.prompt
         self.defaults = Generation(max_new_tokens=manifest.generation.max_new_tokens, beams=manifest.generation.beams)
         cache = options.ort.engine_cache or _engine_cache(bundle.directory)
-        cached = replace(options.ort, engine_cache=cache, longest_s=self.spec.whisper.seconds)
-        sessions = {
+        cached = replace(options.ort, engine_cache=cache, longest_s=self.spec.seconds)
+        self._sessions = {
             name: open_session(bundle.path(graph.file), graph.inputs, graph.outputs, cached)
             for name, graph in manifest.graphs.items()
         }
-        self.whisper = WhisperEncoder(sessions["whisper"], self.spec.whisper)
-        self.beats = BeatsEncoder(sessions["beats"])
-        self.qformer = QFormer(sessions["qformer"])
+        self.encoders = ENCODERS[manifest.family](self._sessions, self.spec, bundle.directory)
         self.llm = _open_llm(bundle, options.llm)
-        self._sessions = tuple(sessions.values())
         self._closed = False
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="earshot-beats")
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """Words that may occur in the audio; set them to be listened for from the next question on.
+
+        At most `prompt.max_keywords`. InputError for more, or for one that spells a control token.
+        """
+        return self.llm.prompts.keywords
+
+    @keywords.setter
+    def keywords(self, words: Sequence[str]) -> None:
+        self.llm.prompts.keywords = tuple(words)
 
     def hear(self, waveform: Waveform, short: bool = False) -> Heard:
-        """Encodes one segment of at most `spec.whisper.seconds`.
+        """Encodes one segment of at most `spec.seconds`.
 
-        short: Whisper hears only as many windows as the segment fills, not its own padded one; less work, and less
-        like what it was trained on.
+        short: no more is encoded than the segment, where the family pads it to its window; less work, and less like
+        what it was trained on.
         """
-        n_positions = self.spec.positions_for(len(waveform)) if short else None
         if self._closed:
             raise RunError("the engine is closed: open the bundle again")
-        start = time.perf_counter()
-        (speech, whisper_ms), (audio, beats_ms) = self._encode(waveform, n_positions)
-        encoders_ms = (time.perf_counter() - start) * 1e3
-        tokens, qformer_ms = _timed(lambda: self.qformer.audio_tokens(speech, audio))
-        return Heard(tokens, whisper_ms, beats_ms, encoders_ms, qformer_ms)
-
-    def _encode(
-        self, waveform: Waveform, n_positions: int | None
-    ) -> tuple[tuple[OrtValue, float], tuple[OrtValue, float]]:
-        """Speech and audio, and the milliseconds each took: side by side on a GPU, on a CPU in turn with all cores.
-
-        There each graph fills the cores by itself, and its threads wait for each other at every node: two at once take
-        up to a fifth longer than one after the other.
-        """
-        if self.whisper.session.provider == "cpu":
-            heard = _timed(lambda: self.whisper.encode(waveform, n_positions))
-            return heard, _timed(lambda: self.beats.encode(waveform))
-        beside = self._pool.submit(_timed, lambda: self.beats.encode(waveform))
-        return _timed(lambda: self.whisper.encode(waveform, n_positions)), beside.result()
+        return self.encoders.hear(waveform, short)
 
     def segments(self, audio: Audio, mix: bool = False) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""
@@ -141,63 +105,124 @@ class Engine:
             chunks = iter((as_waveform(*audio, mix),))
         else:
             chunks = iter((as_waveform(audio, SAMPLE_RATE, mix),))
-        return split_at_pauses(chunks, self.spec.whisper.seconds)
+        return split_at_pauses(chunks, self.spec.seconds)
 
     def stream(
-        self, audio: Audio, prompt_or_task: str, generation: Generation | None = None, mix: bool = False
+        self,
+        audio: Audio | list[Audio],
+        prompt_or_task: str,
+        generation: Generation | None = None,
+        mix: bool = False,
     ) -> Iterator[AnswerEvent]:
-        """Each segment's start, its text as it is decoded, a Final at its end. Raises InputError, RunError."""
-        prompt = prompt_for(prompt_or_task)
+        """Each segment's start, its text as it is decoded, a Final at its end. Raises InputError, RunError.
+
+        A list of clips is heard in one question, at the places that the prompt names them.
+        """
+        prompt, generation = self.prompt.prompt_for(prompt_or_task), generation or self.defaults
+        clips = audio if isinstance(audio, list) else [audio]
+        if (n := self.prompt.n_audios(prompt)) != len(clips):
+            raise InputError(
+                f"the prompt asks about {_clips(n)}, but {_clips(len(clips))} were given: {self._how_many()}"
+            )
+        if n > 1:
+            yield from self._answer_all([self.whole(clip, mix) for clip in clips], prompt, generation)
+            return
         audible = False
-        for segment in self.segments(audio, mix):
+        for segment in self.segments(clips[0], mix):
             if not segment.silent:
                 audible = True
                 alone = segment.last and segment.start_s == 0
                 yield SegmentStarted(segment.start_s, segment.end_s, alone)
-                yield from self._answer(segment, prompt, generation or self.defaults)
+                yield from self._answer([segment], prompt, generation)
         if not audible:
-            raise AudioError(f"{_name(audio)} is silent: check the recording, or the microphone that made it")
+            raise _silent(clips[0])
 
-    def ask(self, audio: Audio, prompt_or_task: str, generation: Generation | None = None, mix: bool = False) -> Answer:
+    def ask(
+        self,
+        audio: Audio | list[Audio],
+        prompt_or_task: str,
+        generation: Generation | None = None,
+        mix: bool = False,
+    ) -> Answer:
         """The whole answer. Raises InputError, RunError."""
         events = self.stream(audio, prompt_or_task, generation, mix)
         finals = tuple(event for event in events if isinstance(event, Final))
-        return Answer("\n".join(f.text for f in finals if f.text), prompt_for(prompt_or_task), finals)
+        return Answer("\n".join(f.text for f in finals if f.text), self.prompt.prompt_for(prompt_or_task), finals)
 
-    def _answer(self, segment: Segment, prompt: str, generation: Generation) -> Iterator[Piece | Final]:
-        heard = self.hear(segment.waveform)
-        start = time.perf_counter()
-        budget = token_budget(prompt, segment.end_s - segment.start_s) if generation.guard else None
+    def _answer_all(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[AnswerEvent]:
+        yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)
+        yield from self._answer(segments, prompt, generation)
+
+    def whole(self, audio: Audio, mix: bool = False) -> Segment:
+        """A clip that cannot be cut. Raises InputError when it is too long, AudioError when it is silent."""
+        first, *more = self.segments(audio, mix)
+        if more:
+            raise InputError(
+                f"{_name(audio)} is longer than the {self.spec.seconds:g} s that fit here: give a part of it"
+            )
+        if first.silent:
+            raise _silent(audio)
+        return first
+
+    def _how_many(self) -> str:
+        tag = self.prompt.audio_tag
+        return "give one" if tag is None else f"write {tag} in the prompt where each is heard"
+
+    def _answer(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[Piece | Final]:
+        started = time.monotonic()
+        heard = [self.hear(segment.waveform) for segment in segments]
+        seconds = sum(segment.end_s - segment.start_s for segment in segments)
+        budget = self.prompt.token_budget(prompt, seconds) if generation.guard else None
         if budget is not None:
             generation = replace(generation, max_new_tokens=min(budget, generation.max_new_tokens))
-        self.llm.prefill(heard.audio_tokens, prompt, generation)
+        tokens = [each.audio_tokens for each in heard]
+        span = segments[0].start_s, segments[0].start_s + seconds
+        read = partial(self.llm.prefill, tokens, prompt, generation)
+        yield from self._say(read, generation, started, _together(heard), span, prompt)
+
+    def stream_text(self, prompt: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
+        """An answer of the language model as it was before it learnt to hear: no audio, its LoRA switched off.
+
+        Raises InputError when the LoRA is merged and no adapter can take it out.
+        """
+        generation, started = generation or self.defaults, time.monotonic()
+        with self.llm.without_lora():
+            read = partial(self.llm.prefill_text, prompt, generation)
+            yield from self._say(read, generation, started, self._nothing_heard(), (0.0, 0.0), prompt)
+
+    def _nothing_heard(self) -> Heard:
+        return Heard(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
+
+    def _say(
+        self,
+        read: Callable[[], object],
+        generation: Generation,
+        started: float,
+        heard: Heard,
+        span: tuple[float, float],
+        prompt: str,
+    ) -> Iterator[Piece | Final]:
+        start = time.perf_counter()
+        read()
         prefilled = time.perf_counter()
-        ids: list[int] = []
-        text = self.llm.detokenizer()
-        stopped = None
+        saying = Saying(self.llm, generation, started)
         for token in self.llm.generate(generation):
-            ids.append(token)
-            if piece := text.add(token):
+            if piece := saying.add(token):
                 yield Piece(piece)
-            if generation.guard and (n_sound := sound_length(ids)) < len(ids):
-                stopped = "loop"
-                del ids[n_sound:]
+            if saying.stopped:
                 break
-        else:
-            stopped = "length" if len(ids) == generation.max_new_tokens else None
-        if rest := text.finish():
+        if rest := saying.finish():
             yield Piece(rest)
         decode_ms = (time.perf_counter() - prefilled) * 1e3
-        prefill_ms = (prefilled - start) * 1e3
-        timings = heard.timings(prefill_ms, decode_ms, len(ids))
-        yield Final(segment.start_s, segment.end_s, self.llm.text(ids).strip(), tuple(ids), timings, prompt, stopped)
+        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
+        yield Final(*span, saying.text, tuple(saying.ids), timings, prompt, saying.stopped)
 
     def close(self) -> None:
         """Frees sessions, context and threads. Closing twice is fine."""
         self._closed = True
-        self._pool.shutdown()
+        self.encoders.close()
         self.llm.close()
-        for session in self._sessions:
+        for session in self._sessions.values():
             session.close()
 
     def __enter__(self) -> Engine:
@@ -218,16 +243,24 @@ def _open_llm(bundle: Bundle, options: LlmOptions) -> Llm:
     return Llm(bundle.path(info.file), bundle.manifest, adapter, options)
 
 
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What the work gives, and the milliseconds it took."""
-    start = time.perf_counter()
-    result = work()
-    return result, (time.perf_counter() - start) * 1e3
+def _together(heard: list[Heard]) -> Heard:
+    """Several clips' audio tokens one after the other, their times summed."""
+    stages = {name: sum(each.stages[name] for each in heard) for name in heard[0].stages}
+    tokens = np.concatenate([each.audio_tokens for each in heard])
+    return Heard(tokens, stages, sum(each.encoders_ms for each in heard))
+
+
+def _clips(n: int) -> str:
+    return f"{n} clip" if n == 1 else f"{n} clips"
 
 
 def _engine_cache(directory: Path) -> Path | None:
     """Where TensorRT keeps its engines: in the bundle, when it can be written."""
     return directory / "engines" if os.access(directory, os.W_OK) else None
+
+
+def _silent(audio: Audio) -> AudioError:
+    return AudioError(f"{_name(audio)} is silent: check the recording, or the microphone that made it")
 
 
 def _name(audio: Audio) -> str:

@@ -5,7 +5,7 @@ joined and stripped (or its sound beginning, where Final.stopped is "loop").
 
 Live: for each segment SpeechStarted, any number of Captions, exactly one Final. Segments do not overlap and come in
 order; a Caption's stable text begins with that of the Caption before it; nothing about a segment follows its Final.
-Between them stand AudioDropped, DeviceLost, DeviceFound and Lagging; SessionEnded is the last of all.
+Between them stand KeywordsRead, AudioDropped, DeviceLost, DeviceFound and Lagging; SessionEnded is the last of all.
 
 The assistant: for each segment SpeechStarted, SpeechEnded, any number of Pieces, exactly one Answered. Speech that
 interrupts an answer has its SpeechStarted after that Answered. Between them and at the end, the same as live.
@@ -21,14 +21,10 @@ from typing import Any
 class Timings:
     """Milliseconds of wall time one segment spent in each stage."""
 
-    whisper_ms: float
-    """The speech encoder and its front end."""
-    beats_ms: float
-    """The audio encoder and its front end; on a GPU it runs beside Whisper."""
+    stages: dict[str, float]
+    """Each encoder graph with its front end; on a GPU two may work side by side."""
     encoders_ms: float
-    """Until both encoders were done: what the language model waited for."""
-    qformer_ms: float
-    """Windows to audio tokens."""
+    """Until the audio tokens were there: what the language model waited for."""
     prefill_ms: float
     """Audio tokens and prompt through the language model, to the first logits."""
     decode_ms: float
@@ -39,7 +35,7 @@ class Timings:
     @property
     def ttft_ms(self) -> float:
         """From waveform to first token."""
-        return self.encoders_ms + self.qformer_ms + self.prefill_ms
+        return self.encoders_ms + self.prefill_ms
 
     @property
     def tpot_ms(self) -> float:
@@ -74,7 +70,7 @@ class Piece:
 class Word:
     """A word of live text and how much audio had been heard when it first stood where it stands.
 
-    Not an alignment: the word was spoken before `heard_s`, at the earliest one update and one 0.34 s window before it.
+    Not an alignment: the word was spoken before `heard_s`, at the earliest one update and one audio token before it.
     """
 
     text: str
@@ -95,7 +91,8 @@ class Final:
     prompt: str = ""
     """What the model was asked."""
     stopped: str | None = None
-    """None: the model ended the answer; "length": max_new_tokens did; "loop": it repeated itself and was cut."""
+    """None: the model ended the answer; "length": max_new_tokens did; "loop": it repeated itself and was cut;
+    "stop": a stop text would have followed; "time": max_seconds were over."""
     words: tuple[Word, ...] = ()
     """Live only: when each word was first heard."""
     also: tuple[tuple[str, str], ...] = ()
@@ -189,6 +186,18 @@ class Lagging:
 
 
 @dataclass(frozen=True)
+class KeywordsRead:
+    """What is listened for from here on, at the beginning and whenever the list has changed."""
+
+    start_s: float
+    words: tuple[str, ...]
+    left_out: tuple[str, ...]
+    """More than the model reads."""
+    problem: str | None
+    """Why the list could not be read again: the words are the old ones."""
+
+
+@dataclass(frozen=True)
 class SessionEnded:
     """Where all captured audio went, in seconds; captured = decoded + skipped + dropped."""
 
@@ -230,8 +239,20 @@ class DeviceFound:
 AnswerEvent = SegmentStarted | Piece | Final
 """What `Engine.stream` yields."""
 
-LiveEvent = SpeechStarted | Caption | Final | Lagging | AudioDropped | DeviceLost | DeviceFound | SessionEnded
+LiveEvent = (
+    SpeechStarted | Caption | Final | Lagging | KeywordsRead | AudioDropped | DeviceLost | DeviceFound | SessionEnded
+)
 """What live captions yield."""
 
-AssistantEvent = SpeechStarted | SpeechEnded | Piece | Answered | AudioDropped | DeviceLost | DeviceFound | SessionEnded
+AssistantEvent = (
+    SpeechStarted
+    | SpeechEnded
+    | Piece
+    | Answered
+    | KeywordsRead
+    | AudioDropped
+    | DeviceLost
+    | DeviceFound
+    | SessionEnded
+)
 """What the voice assistant yields."""

@@ -87,14 +87,29 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 def read_schema(path: Path) -> dict[str, Any]:
     """The JSON schema in a file. Raises InputError."""
     try:
-        schema: Any = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give the file of a JSON schema") from None
+        schema: Any = json.loads(_text(path, "a JSON schema"))
     except ValueError as error:
         raise InputError(f"{path} is no JSON ({error}): give the file of a JSON schema") from None
     if not isinstance(schema, dict):
         raise InputError(f"{path} is no JSON schema: it must be an object such as {{'type': 'object', ...}}")
     return cast("dict[str, Any]", schema)
+
+
+def read_grammar(path: Path) -> str:
+    """The rules in a .gbnf file. Raises InputError."""
+    rules = _text(path, "a grammar in llama.cpp's notation")
+    if "::=" not in rules or not re.search(r"(?m)^\s*root\s*::=", rules):
+        raise InputError(f"{path} has no rule `root ::= ...`: give a grammar in llama.cpp's notation (GBNF)")
+    return rules
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the file of {what}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text at byte {error.start}: give the file of {what}") from None
 
 
 def _first_line(error: Exception) -> str:

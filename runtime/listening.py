@@ -22,20 +22,19 @@ from typing import Any
 
 from ..models.codec import encode
 from ..models.errors import EarshotError, InputError, RunError
-from ..models.salmonn import TASKS
 from .devices import choose_device, list_devices
 from .gate import GateOptions
 from .keys import Keys, keys_work
 from .live import Live, LiveOptions
 from .microphone import Microphone
-from .opening import open_engine
+from .opening import check_prompts, form_of, keywords_of, open_engine
 from .screen import JsonLines, Meter, PlainLines, Screen, View
 from .sources import FilePlayback, RawInput, Source
 from .timeline import Heard
 from .transcript import Transcript
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
-LIVE = ("hop_ms", "agreement", "context", "settle_s", "max_new_tokens")
+LIVE = ("hop_ms", "agreement", "context", "settle_s", "max_new_tokens", "max_seconds")
 SOURCES = {
     "a microphone": ("device",),
     "a sound file": ("pace",),
@@ -50,6 +49,7 @@ def listen(arguments: Namespace) -> int:
     if arguments.list_devices:
         return print_devices(arguments.json)
     options = _options(arguments)
+    check_prompts(arguments, options.prompt, *options.also)
     with ExitStack() as stack:
         transcript = stack.enter_context(Transcript(arguments.out)) if arguments.out else None
         source = stack.enter_context(closing(UntilError(open_source(arguments))))
@@ -90,7 +90,7 @@ class Menu:
 
     def __init__(self, live: Live, view: View, options: LiveOptions) -> None:
         self._live, self._view, self._also = live, view, options.also
-        named = [name for name, prompt in TASKS.items() if "{}" not in prompt and name != options.prompt]
+        named = [name for name, prompt in live.tasks.items() if "{}" not in prompt and name != options.prompt]
         self.tasks = dict(zip(MENU_KEYS, [options.prompt, *named], strict=False))
 
     def press(self, key: str) -> None:
@@ -98,10 +98,23 @@ class Menu:
         if key in "qQ\x04":
             self._live.stop()
         elif key in "?hH":
-            self._view.notice("\n".join(f"{key}  {task}" for key, task in self.tasks.items()) + "\nq  quit")
+            self._view.notice(
+                "\n".join(f"{key}  {task}" for key, task in self.tasks.items()) + "\n+ -  LoRA scale\nq  quit"
+            )
+        elif key in "+-":
+            self._rescale(1 if key == "+" else -1)
         elif key in self.tasks:
             self._live.ask(self.tasks[key], self._also)
             self._view.notice(f"from the next segment on: {self.tasks[key]}")
+
+    def _rescale(self, direction: int) -> None:
+        """The LoRA's scale up or down by a tenth of the trained one."""
+        step = self._live.trained_scale / 10
+        try:
+            self._live.set_lora_scale(round(self._live.lora_scale / step + direction) * step)
+            self._view.notice(f"from the next segment on: LoRA scale {self._live.lora_scale:.3g}")
+        except InputError as error:
+            self._view.notice(str(error))
 
 
 def _run(live: Live, options: LiveOptions, transcript: Transcript | None, arguments: Namespace) -> None:
@@ -181,6 +194,9 @@ def _options(arguments: Namespace) -> LiveOptions:
         also=tuple(arguments.also),
         vad=not arguments.no_vad,
         gate=GateOptions(**gate),
+        stop=tuple(arguments.stop),
+        gbnf=form_of(arguments),
+        keywords=keywords_of(arguments),
         **given_options(arguments, LIVE),
     )
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from ..models.audio import SAMPLE_RATE
 from ..models.errors import InputError
-from ..models.salmonn import prompt_for
+from ..models.tasks import nonempty
 from .agreement import Agreement
 from .ear import Ear, EarEvent, Heard, seconds
 from .engine import Engine
@@ -32,6 +32,7 @@ from .events import (
     Work,
 )
 from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
+from .keywords import Keywords
 from .reading import Read, Reading, ReadingOptions
 from .sampling import Generation
 from .timeline import Source
@@ -49,11 +50,15 @@ class LiveOptions:
     also: tuple[str, ...] = ()  # further questions about the same audio; they share its prefill
     hop_ms: float = 500.0  # audio between two updates
     agreement: int = 2  # consecutive hypotheses that make text stable
-    context: str = "full"  # "short": Whisper hears the segment alone, not its whole padded window
+    context: str = "full"  # "short": the segment alone is encoded, not its whole padded window
     settle_s: float | None = None  # audio tokens older than this are not computed again; None: all are
     vad: bool = True  # False: segments of gate.max_segment_s, for sounds and music
     gate: GateOptions = field(default_factory=GateOptions)
     max_new_tokens: int | None = None  # None: as the bundle says
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these
+    max_seconds: float | None = None  # of wall time for an update
+    gbnf: str | None = None  # what answers must look like, in llama.cpp's notation
+    keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every segment
     draft: bool = True  # False: every hypothesis is decoded token by token, for comparison
 
     def __post_init__(self) -> None:
@@ -65,10 +70,14 @@ class LiveOptions:
             raise InputError(f"context {self.context!r} must be full or short")
         if self.settle_s is not None and not 0 <= self.settle_s < math.inf:
             raise InputError(f"settle_s {self.settle_s:g} must be 0 s or more")
-        if self.max_new_tokens is not None:
-            Generation(self.max_new_tokens)
+        self.rules(1)
         for prompt in (self.prompt, *self.also):
-            prompt_for(prompt)
+            nonempty(prompt)
+
+    def rules(self, max_new_tokens: int) -> Generation:
+        """How answers end, with a limit where none was given. Raises InputError."""
+        limit = max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        return Generation(limit, stop=self.stop, max_seconds=self.max_seconds, gbnf=self.gbnf)
 
 
 class Live:
@@ -81,14 +90,37 @@ class Live:
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: _Segment | None = None
         self._lag_s = 0.0  # what Lagging said last
+        self._scale: float | None = None  # what the LoRA's is to be from the next segment on
+        if self._options.gbnf is not None:
+            engine.llm.grammar(self._options.gbnf)  # or say at once that it cannot be followed
 
     def ask(self, prompt: str, also: Sequence[str] = ()) -> None:
         """Other questions, from the next segment on. Raises InputError for what is no prompt, or one without room."""
-        prompts = tuple(prompt_for(each) for each in (prompt, *also))
-        llm, limit = self._engine.llm, _reading_options(self._options, self._engine).max_new_tokens
+        prompts = tuple(self._engine.prompt.prompt_for(each) for each in (prompt, *also))
+        limit = self._options.rules(self._engine.defaults.max_new_tokens).max_new_tokens
         for each in prompts:
-            llm.require_room(self._engine.spec.n_audio_tokens, len(llm.suffix_ids(each)), limit)
+            self._engine.llm.require_room(each, self._engine.spec.n_audio_tokens, limit)
         self._prompts = prompts
+
+    def set_lora_scale(self, scale: float) -> None:
+        """The LoRA's scale from the next segment on. Raises InputError when the bundle has no adapter."""
+        self._engine.llm.require_adapter(scale)
+        self._scale = scale
+
+    @property
+    def trained_scale(self) -> float:
+        """At which the LoRA was trained."""
+        return self._engine.spec.lora.scale
+
+    @property
+    def lora_scale(self) -> float:
+        """As it is, or will be from the next segment on."""
+        return self._engine.llm.lora_scale if self._scale is None else self._scale
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """What can be asked by name."""
+        return self._engine.prompt.tasks
 
     @property
     def level_dbfs(self) -> float:
@@ -106,6 +138,7 @@ class Live:
 
     def __iter__(self) -> Generator[LiveEvent]:
         try:
+            yield from self._prepare(0.0)
             while (events := self._ear.poll(POLL_SECONDS)) is not None:
                 for event in events:
                     yield from self._take(event)
@@ -115,6 +148,7 @@ class Live:
 
     def _take(self, event: EarEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
+            yield from self._prepare(seconds(event.start))
             reading = Reading(self._engine, self._prompts, _reading_options(self._options, self._engine))
             self._segment = _Segment(event.start, reading, Agreement(self._options.agreement), heard=event.start)
             yield SpeechStarted(seconds(event.start))
@@ -124,6 +158,14 @@ class Live:
             yield from self._update(event)
         else:
             yield event
+
+    def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
+        """What was changed meanwhile: keywords, the LoRA's scale."""
+        if self._options.keywords is not None and (read := self._options.keywords.use(self._engine, at_s)):
+            yield read
+        if self._scale is not None:
+            scale, self._scale = self._scale, None
+            self._engine.llm.set_lora_scale(scale)
 
     def _update(self, heard: Heard) -> Iterator[LiveEvent]:
         """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
@@ -215,13 +257,13 @@ async def captions_async(
 
 def open_gate(engine: Engine, options: GateOptions, vad: bool) -> Gate:
     """The speech gate, or fixed segments without one; no segment is longer than the model's window."""
-    longest_s = min(options.max_segment_s, engine.spec.whisper.seconds)
+    longest_s = min(options.max_segment_s, engine.spec.seconds)
     return SpeechGate(SileroVad(), replace(options, max_segment_s=longest_s)) if vad else FixedGate(longest_s)
 
 
 def _reading_options(options: LiveOptions, engine: Engine) -> ReadingOptions:
-    limit = engine.defaults.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
-    return ReadingOptions(options.context == "short", options.settle_s, limit, options.draft)
+    rules = options.rules(engine.defaults.max_new_tokens)
+    return ReadingOptions(options.context == "short", options.settle_s, rules, options.draft)
 
 
 def _also(reading: Reading, read: Read) -> tuple[tuple[str, str], ...]:

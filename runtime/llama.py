@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.errors import BundleError, RunError
+from ..models.llm import LlmSpec
 from .cores import patient_openmp
 
 with patient_openmp():
@@ -101,7 +102,18 @@ class Model:
         self.bos: int = _c.llama_vocab_bos(self.vocab_handle)
         attributes = [_c.llama_vocab_get_attr(self.vocab_handle, i) for i in range(self.vocab)]
         self.specials = frozenset(i for i, attribute in enumerate(attributes) if attribute & _SPECIAL)
+        texts = (_c.llama_vocab_get_text(self.vocab_handle, i) for i in self.specials)
+        self.special_texts = frozenset(text.decode("utf-8", "replace") for text in texts)
         self.eos = frozenset(i for i in self.specials if _c.llama_vocab_is_eog(self.vocab_handle, i))
+
+    def require_sizes(self, spec: LlmSpec) -> None:
+        """Raises BundleError for the first size that is not the manifest's."""
+        for name in ("hidden", "n_layers", "n_heads", "n_kv_heads", "vocab"):
+            found, expected = getattr(self, name), getattr(spec, name)
+            if found != expected:
+                raise BundleError(
+                    f"{self.path} has {name} {found}, but the manifest says {expected}: export the bundle again"
+                )
 
     @property
     def vocab_handle(self) -> Any:
@@ -110,11 +122,14 @@ class Model:
             raise RunError("the language model is closed: open the bundle again")
         return self._vocab_pointer
 
-    def tokenize(self, text: str) -> list[int]:
-        """Ids of a text as SentencePiece makes them: dummy prefix, no BOS. Specials are not parsed."""
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Ids of a text as its tokenizer makes them, SentencePiece's dummy prefix included, no BOS.
+
+        special: special tokens that the text spells become these.
+        """
         encoded = text.encode("utf-8")
         ids = (ctypes.c_int32 * (len(encoded) + 8))()
-        n_ids = _c.llama_tokenize(self.vocab_handle, encoded, len(encoded), ids, len(ids), False, False)
+        n_ids = _c.llama_tokenize(self.vocab_handle, encoded, len(encoded), ids, len(ids), False, special)
         if n_ids < 0:
             raise RunError(f"llama.cpp could not tokenize a text of {len(encoded)} bytes (status {n_ids})")
         return list(ids[:n_ids])

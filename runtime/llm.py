@@ -1,14 +1,15 @@
 """The language model as a session: a kept prefix, audio tokens, the prompt's tail, then token ids one by one.
 
-    [BOS] prefix | audio_tokens | suffix     positions 0 .. n_past - 1 of sequence 0
-    ^ KV is kept   ^ embeddings   ^ ids -> logits of the last -> ids
+    before | audio_tokens | suffix     positions 0 .. n_past - 1 of sequence 0
+    ^ KV is kept            ^ ids -> logits of the last -> ids
 
-Knows nothing about sound. Source: docs/reference.md §4.1 (order), §4.2 (ids), §4.4 (generation).
+Knows nothing about sound. Source: docs/reference.md §4.1 and §7.6 (order), §4.2 (ids), §4.4 (generation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,19 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.bundle import Manifest
-from ..models.errors import BundleError, InputError, RunError
-from ..models.llm import LlmSpec
+from ..models.errors import InputError, RunError
 from .beam import BeamRule, beam_search
 from .cores import llm_threads
 from .detokenizer import Detokenizer, detokenize
 from .grammar import Grammar
 from .llama import Adapter, Context, Model, worth_repacking
 from .lora import lora_factor, no_adapter, open_adapter
-from .room import cells, no_room, sequences
+from .prompts import Prompts
+from .room import cells, no_room, sequences, usual_room
 from .sampling import Generation, forbid, log_softmax, penalize, sample
 
 Floats = npt.NDArray[np.float32]
-MIN_CTX = 512  # prefix, 88 audio tokens, a long prompt and 200 new tokens fit
 GREEDY = Generation()
 
 
@@ -62,6 +62,8 @@ class Llm:
 
     n_past: int
     """Positions in use: where the next token goes."""
+    lora_scale: float
+    """At which the LoRA works now."""
     turn: int
     """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
 
@@ -70,40 +72,36 @@ class Llm:
         self.manifest = manifest
         self._context: Context | None = None
         self._adapter: Adapter | None = None
+        self._grammars: dict[tuple[str, int], Grammar] = {}
         self.turn = 0
         self._logits: Floats | None = None
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
         self._model = Model(path, options.n_gpu_layers, repack=worth_repacking(manifest.quantization.llm))
         try:
-            _check_sizes(self._model, self.spec)
+            self._model.require_sizes(self.spec)
             self.eos = self._model.eos
             self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
-            self._prefix_ids = self._check_prefix()
+            self.prompts = Prompts(self._model, manifest.prompt)
             if adapter is not None:
                 self._adapter = open_adapter(self._model, adapter, manifest)
-            self._factor = lora_factor(manifest, options.lora_scale)
-            self._open_context(options.n_ctx or min(MIN_CTX, self.spec.max_positions), 1)
+            lora_factor(manifest, options.lora_scale)  # or say at once that it is no scale
+            self.lora_scale = manifest.llm.lora_scale if options.lora_scale is None else options.lora_scale
+            self._open_context(options.n_ctx or min(usual_room(manifest), self.spec.max_positions), 1)
         except BaseException:
             self.close()
             raise
 
-    def tokenize(self, text: str) -> list[int]:
-        """Ids of one prompt half: SentencePiece's dummy prefix, no BOS.
+    def grammar(self, gbnf: str, sequence: int = 0) -> Grammar:
+        """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError.
 
-        Specials are not parsed: "</s>" in a prompt is four letters, though the reference makes an EOS of it.
+        Kept until this is closed, for the next answer there.
         """
-        try:
-            ids = self._model.tokenize(text)
-        except UnicodeEncodeError as error:
-            raise InputError(f"the prompt is not text at character {error.start}: write it again") from None
-        if self._model.specials.intersection(ids):
-            raise InputError(f"the prompt {text!r} spells a control token of this model: leave that out")
-        return ids
-
-    def grammar(self, gbnf: str) -> Grammar:
-        """What answers must look like, in llama.cpp's notation. Raises InputError. Close it before this."""
-        return Grammar(self._model, gbnf)
+        key = gbnf, sequence
+        if key not in self._grammars:
+            self._grammars[key] = Grammar(self._model, gbnf)
+        self._grammars[key].reset()
+        return self._grammars[key]
 
     def detokenizer(self) -> Detokenizer:
         """A fresh state that turns ids into text while they arrive."""
@@ -113,16 +111,31 @@ class Llm:
         """The whole text of ids, without specials."""
         return detokenize(ids, self._model.piece)
 
-    def prefill(self, audio_tokens: Floats, prompt: str, generation: Generation = GREEDY) -> Floats:
+    def prefill(self, audio_tokens: Floats | Sequence[Floats], prompt: str, generation: Generation = GREEDY) -> Floats:
         """Read a question: logits [vocab] of the answer's first token.
 
-        audio_tokens: float32 [n, hidden]. Afterwards n_past is prefix + n + suffix. The prefix's KV is kept.
-        Raises InputError when the question and what `generation` allows for its answer do not fit.
+        audio_tokens: float32 [n, hidden], or one of these for each clip that the prompt asks about. The KV of what
+        stands before the first clip is kept, as far as the next question begins alike. Raises InputError when the
+        question and what `generation` allows for its answer do not fit, or it asks about another number of clips.
         """
-        suffix = self.suffix_ids(prompt)
-        self._make_room(len(self._prefix_ids) + len(audio_tokens) + len(suffix), generation)
-        self.hear(audio_tokens)
-        return self.question(suffix)
+        audios = [audio_tokens] if isinstance(audio_tokens, np.ndarray) else list(audio_tokens)
+        before, *texts = self.prompts.turn(prompt)
+        if len(texts) != len(audios):
+            raise InputError(f"the prompt asks about {len(texts)} clips, but {len(audios)} were given")
+        n_prompt = len(before) + sum(map(len, texts)) + sum(map(len, audios))
+        self._make_room(n_prompt, generation)
+        self.hear(before, audios[0])
+        for text, audio in zip(texts, audios[1:], strict=False):
+            self.feed(text)
+            self.feed_audio(self._checked(audio))
+        return self.question(texts[-1])
+
+    def prefill_text(self, prompt: str, generation: Generation = GREEDY) -> Floats:
+        """Read a question without audio: logits [vocab] of the answer's first token. Raises InputError."""
+        ids = (*self.prompts.info.start_ids, *self.prompts.text_turn(prompt))
+        self._make_room(len(ids), generation)
+        self._keep(ids[:-1])
+        return self.question(ids[-1:])
 
     def question(self, ids: Sequence[int]) -> Floats:
         """Append the end of a question, for `generate` to answer: logits [vocab]. Ends any answer."""
@@ -134,54 +147,46 @@ class Llm:
         """Forget everything, the prefix too: the cache is the caller's, until `turn` moves on. It grows to n_cells."""
         self.grow(n_cells, 1)
         self.turn += 1
-        self._logits, self._prefix_kept = None, False
+        self._logits, self._kept, self._n_heard = None, (), 0
         self.context.clear()
         self.n_past = 0
 
-    def suffix_ids(self, prompt: str) -> list[int]:
-        """Ids of what follows the audio, the prompt filled in."""
-        return self.tokenize(self.manifest.prompt.suffix.replace("{prompt}", prompt.strip()))
+    def hear(self, before: Sequence[int], audio_tokens: Floats, n_kept: int = 0) -> int:
+        """A question's beginning and its audio into sequence 0, for the rest to follow.
 
-    def hear(self, audio_tokens: Floats, n_kept: int = 0) -> int:
-        """Prefix and audio into sequence 0, for questions to follow; the KV of the first n_kept tokens stays.
-
-        audio_tokens: float32 [n, hidden], all of them; the first n_kept are those of the last call. Ends any answer.
-        Returns how many were kept: none when the context has grown in between.
+        audio_tokens: float32 [n, hidden], all of them; the KV of the first n_kept stays where they are those of the
+        last call, behind the same ids. Ends any answer. Returns how many were kept.
         """
-        if audio_tokens.ndim != 2 or audio_tokens.shape[1] != self.spec.hidden:
-            shape = audio_tokens.shape
-            raise InputError(f"audio tokens have shape {shape}, but this model reads [n, {self.spec.hidden}]")
-        self.turn += 1
-        self._logits = None
-        n_kept = min(n_kept, self._n_heard) if self._prefix_kept else 0
-        self._keep_prefix(n_kept)
+        self._checked(audio_tokens)
+        n_kept = min(n_kept, self._n_heard) if tuple(before) == self._kept else 0
+        self._keep(before, n_kept)
         self._n_heard = n_kept
         self.feed_audio(audio_tokens[n_kept:])
         self._n_heard = len(audio_tokens)
         return n_kept
 
-    def require_room(self, n_audio_tokens: int, n_suffix: int, max_new_tokens: int) -> None:
+    def require_room(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
         """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask."""
-        n_prompt = len(self._prefix_ids) + n_audio_tokens + n_suffix
+        n_prompt = sum(map(len, self.prompts.around(prompt))) + n_audio_tokens
         if n_prompt + max_new_tokens > self.spec.max_positions:
             raise InputError(no_room(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
 
-    def make_room(self, n_audio_tokens: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
-        """See that the context holds one hearing with several questions side by side, and their answers.
+    def make_room(self, n_shared: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        """See that the context holds n_shared positions with several questions side by side, and their answers.
 
         Raises InputError when it may not grow so far. What was heard is forgotten when it grows.
         """
-        n_shared = len(self._prefix_ids) + n_audio_tokens
         for n_suffix, n_new in zip(n_suffixes, max_new_tokens, strict=True):
-            self.require_room(n_audio_tokens, n_suffix, n_new)
+            if n_shared + n_suffix + n_new > self.spec.max_positions:
+                raise InputError(no_room(n_shared + n_suffix, Generation(n_new), self.spec.max_positions))
         self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
 
-    def generate(self, generation: Generation = GREEDY, grammar: Grammar | None = None) -> Iterator[int]:
+    def generate(self, generation: Generation = GREEDY) -> Iterator[int]:
         """The answer's ids, without EOS, to the question that prefill read.
 
         Greedy and sampling yield each id at once; beam search as soon as no other hypothesis can win.
-        As many ids as max_new_tokens mean that the answer was cut. A new question ends an unfinished answer.
-        grammar: what may be said, from its start; with one beam only.
+        As many ids as max_new_tokens mean that the answer was cut. A new question ends an unfinished answer. What
+        `stop`, `max_seconds` and `guard` say is for the caller to do, see Saying.
         """
         if self._logits is None:
             raise RunError("no question was read: call prefill before generate")
@@ -189,14 +194,13 @@ class Llm:
             raise InputError(no_room(self.n_past, generation, self.context.n_ctx))
         logits, self._logits = self._logits, None  # one answer per question: it moves n_past
         if generation.beams == 1:
+            grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
             return self._decode(logits, generation, grammar)
-        if grammar is not None:
-            raise InputError(f"beams={generation.beams} cannot follow a grammar: give beams=1")
         return self._search(logits, generation)
 
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
-        rows: list[Floats] = []
+        rows: list[Floats] = [np.zeros((0, self.spec.vocab), np.float32)]
         for chunk in _chunks(len(ids), self.context.n_batch):
             part = ids[chunk]
             last = range(len(part) - 1, len(part)) if chunk.stop == len(ids) else range(0)
@@ -221,16 +225,36 @@ class Llm:
         self.n_past = n_past
 
     def set_lora_scale(self, scale: float) -> None:
-        """Use the adapter at another scale from the next question on: 4 as it was trained, 0 is the base.
+        """Use the adapter at another scale from the next question on: as it was trained, or 0 for the base alone.
 
         Raises InputError when the bundle has no adapter.
         """
+        self.require_adapter(scale)
+        self._use_scale(scale)
+
+    def require_adapter(self, scale: float) -> None:
+        """Raises InputError when the LoRA cannot be used at this scale. Any thread may ask."""
         if self._adapter is None:
             raise InputError(no_adapter(scale))
-        self._factor = lora_factor(self.manifest, scale)
-        self.context.set_adapter(self._adapter, self._factor)
+        lora_factor(self.manifest, scale)
+
+    def _use_scale(self, scale: float) -> None:
+        assert self._adapter is not None
+        self.lora_scale = scale
+        self.context.set_adapter(self._adapter, lora_factor(self.manifest, scale))
         self.turn += 1
-        self._logits, self._prefix_kept = None, False  # computed at the old scale
+        self._logits, self._kept, self._n_heard = None, (), 0  # computed at the old scale
+
+    @contextmanager
+    def without_lora(self) -> Generator[None]:
+        """The base model for a while. Raises InputError when the LoRA is merged and no adapter can take it out."""
+        scale = self.lora_scale
+        self.set_lora_scale(0.0)
+        try:
+            yield
+        finally:
+            if self._context is not None:
+                self._use_scale(scale)
 
     @property
     def context(self) -> Context:
@@ -245,6 +269,9 @@ class Llm:
         if self._context is not None:
             self._context.close()
             self._context = None
+        for grammar in self._grammars.values():
+            grammar.close()
+        self._grammars.clear()
         self._model.close()
 
     def __enter__(self) -> Self:
@@ -253,32 +280,28 @@ class Llm:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check_prefix(self) -> tuple[int, ...]:
-        expected = self.manifest.prompt.prefix_ids
-        ids = (self._model.bos, *self.tokenize(self.manifest.prompt.prefix))
-        if self.manifest.prompt.eos_id not in self.eos:
-            raise BundleError(
-                f"{self._model.path} does not stop at token {self.manifest.prompt.eos_id}, as the manifest says: "
-                "they are of different exports"
-            )
-        if ids != expected:
-            raise BundleError(
-                f"{self._model.path} tokenizes the prompt's start as {list(ids)}, but the manifest says"
-                f" {list(expected)}: the tokenizer is another one, export the bundle again"
-            )
-        return ids
-
     def _places(self, n: int) -> tuple[range, list[int]]:
         return range(self.n_past, self.n_past + n), [0] * n
 
-    def _keep_prefix(self, n_kept: int = 0) -> None:
-        if self._prefix_kept:
-            self.rewind(len(self._prefix_ids) + n_kept)
-            return
-        self.context.clear()  # whatever an interruption may have left behind
-        self.n_past = 0
-        self.feed(self._prefix_ids)
-        self._prefix_kept = True
+    def _checked(self, audio_tokens: Floats) -> Floats:
+        if audio_tokens.ndim != 2 or audio_tokens.shape[1] != self.spec.hidden:
+            shape = audio_tokens.shape
+            raise InputError(f"audio tokens have shape {shape}, but this model reads [n, {self.spec.hidden}]")
+        return audio_tokens
+
+    def _keep(self, ids: Sequence[int], n_more: int = 0) -> None:
+        """These ids stand at the beginning, and n_more positions behind them; what stood there is not read again."""
+        self._logits = None
+        kept, self._kept, self._n_heard = self._kept, (), 0  # until all of it was read
+        n_same = next((n for n, (a, b) in enumerate(zip(kept, ids, strict=False)) if a != b), min(len(kept), len(ids)))
+        if kept:
+            self.rewind(n_same + n_more)
+        else:
+            self.turn += 1
+            self.context.clear()  # whatever an interruption may have left behind
+            self.n_past = 0
+        self.feed(ids[n_same:])
+        self._kept = tuple(ids)
 
     def _make_room(self, n_prompt: int, generation: Generation) -> None:
         """Check that a question and its answer fit, and grow the context when it may."""
@@ -312,9 +335,9 @@ class Llm:
         threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
         self.turn += 1
-        self.n_past, self._n_heard, self._prefix_kept = 0, 0, False
+        self.n_past, self._n_heard, self._kept = 0, 0, ()
         if self._adapter is not None:
-            self._context.set_adapter(self._adapter, self._factor)
+            self._context.set_adapter(self._adapter, lora_factor(self.manifest, self.lora_scale))
 
     def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None) -> Iterator[int]:
         rng = np.random.default_rng(generation.seed)
@@ -365,15 +388,6 @@ class Llm:
     def _check_turn(self, turn: int) -> None:
         if turn != self.turn:
             raise RunError("this answer ended when another question was read or the model was closed: ask again")
-
-
-def _check_sizes(model: Model, spec: LlmSpec) -> None:
-    for name in ("hidden", "n_layers", "n_heads", "n_kv_heads", "vocab"):
-        found, expected = getattr(model, name), getattr(spec, name)
-        if found != expected:
-            raise BundleError(
-                f"{model.path} has {name} {found}, but the manifest says {expected}: export the bundle again"
-            )
 
 
 def _chunks(n: int, size: int) -> Iterator[slice]:

@@ -14,8 +14,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime import OrtValue
 
-from ..models.bundle import TensorInfo, axis_profiles
+from ..models.bundle import axis_profiles
 from ..models.errors import BundleError, InputError, RunError
+from ..models.interface import TensorInfo
 from .cores import default_threads
 
 ort: Any = onnxruntime  # it has no types of its own

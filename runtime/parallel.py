@@ -4,7 +4,8 @@
     seq 1  ---- shared ---->     | suffix 1 | draft 1        suffixes and drafts are one batch
 
 Every row of a draft gives the token that would have followed there: the draft is kept up to the first that differs, and
-decoding goes on from it, one pass for one more token of every answer. Greedy. The tokens are those of answering each
+decoding goes on from it, one pass for one more token of every answer. Prompts that begin differently before the audio
+(a SALM's do) share nothing: these are answered one after the other. Greedy. The tokens are those of answering each
 prompt from the start, for a kept draft token is the one that was the likeliest.
 """
 
@@ -14,9 +15,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .grammar import Grammar
 from .llama import Floats
 from .llm import Llm
 from .loops import sound_length
+from .sampling import Generation
+from .saying import cut_at
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Reply:
     n_accepted: int
     """Leading tokens of the draft that stand in the answer."""
     stopped: str | None
-    """None: the model ended it; "length": max_new_tokens; "loop": it began to repeat itself."""
+    """None: the model ended it; else "length", "loop", "stop" or "time"."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +55,54 @@ def reply_to_all(
     drafts: Sequence[Sequence[int]],
     max_new_tokens: Sequence[int],
     n_kept: int = 0,
+    rules: Generation | None = None,
+    started: float = 0.0,
 ) -> Replies:
     """Answer every prompt about audio_tokens [n, hidden]; the first n_kept of them are those of the last call.
 
-    A draft may be empty; each prompt has its own limit of new tokens. Raises InputError when all that does not fit into
-    the model, RunError.
+    A draft may be empty; each prompt has its own limit of new tokens. rules: what to stop at, which form to follow, and
+    the seconds since `started` (time.monotonic()) that all answers have together; nothing else of it counts. Raises
+    InputError when all that does not fit into the model, RunError.
     """
-    start = time.perf_counter()
-    suffixes = [llm.suffix_ids(prompt) for prompt in prompts]
-    llm.make_room(len(audio_tokens), [len(suffix) for suffix in suffixes], max_new_tokens)
-    n_kept = llm.hear(audio_tokens, n_kept)
-    answers = [
-        _Answer(sequence, llm.n_past + len(suffix), list(draft[: limit - 1]), limit)
-        for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, max_new_tokens, strict=True))
-    ]
-    for answer in answers[1:]:
-        llm.context.copy(0, answer.sequence)
-    _prefill(llm, suffixes, answers)
-    prefilled, n_steps = time.perf_counter(), 0
-    while unfinished := [answer for answer in answers if not answer.finished]:
-        _step(llm, unfinished)
-        n_steps += 1
-    decode_ms = (time.perf_counter() - prefilled) * 1e3
-    return Replies(tuple(answer.reply() for answer in answers), n_kept, n_steps, (prefilled - start) * 1e3, decode_ms)
+    around = [llm.prompts.around(prompt) for prompt in prompts]
+    found: dict[int, Reply] = {}
+    kept, n_steps, prefill_ms, decode_ms = len(audio_tokens), 0, 0.0, 0.0
+    for before in dict.fromkeys(before for before, _ in around):
+        members = [n for n, ids in enumerate(around) if ids[0] == before]
+        start = time.perf_counter()
+        suffixes, limits = [around[n][1] for n in members], [max_new_tokens[n] for n in members]
+        llm.make_room(len(before) + len(audio_tokens), [len(suffix) for suffix in suffixes], limits)
+        kept = min(kept, llm.hear(before, audio_tokens, n_kept))
+        answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, _Rules(llm, rules or Generation(), started))
+        prefilled = time.perf_counter()
+        while unfinished := [answer for answer in answers if not answer.finished]:
+            _step(llm, unfinished)
+            n_steps += 1
+        prefill_ms += (prefilled - start) * 1e3
+        decode_ms += (time.perf_counter() - prefilled) * 1e3
+        found |= {n: answer.reply() for n, answer in zip(members, answers, strict=True)}
+    return Replies(tuple(found[n] for n in range(len(prompts))), kept, n_steps, prefill_ms, decode_ms)
+
+
+class _Rules:
+    """When an answer ends before the model ends it, and which form it has."""
+
+    def __init__(self, llm: Llm, generation: Generation, started: float) -> None:
+        self._llm, self._generation = llm, generation
+        limit = generation.max_seconds
+        self._deadline = None if limit is None else started + limit
+
+    def grammar(self, sequence: int) -> Grammar | None:
+        gbnf = self._generation.gbnf
+        return None if gbnf is None else self._llm.grammar(gbnf, sequence)
+
+    def stopped(self, ids: list[int], limit: int) -> str | None:
+        if len(ids) == limit:
+            return "length"
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return "time"
+        stops = self._generation.stop
+        return "stop" if stops and cut_at(text := self._llm.text(ids), stops) != text else None
 
 
 @dataclass
@@ -83,10 +112,16 @@ class _Answer:
     """Position of the answer's first token."""
     draft: list[int]
     limit: int
+    rules: _Rules
+    grammar: Grammar | None
     ids: list[int] = field(default_factory=list[int])
     n_accepted: int = 0
     finished: bool = False
     stopped: str | None = None
+
+    def choose(self, logits: Floats) -> int:
+        """The likeliest token [vocab] of those that may come."""
+        return int((logits if self.grammar is None else self.grammar.mask(logits)).argmax())
 
     def take(self, token: int, eos: frozenset[int]) -> None:
         """The next token, or the end."""
@@ -94,14 +129,31 @@ class _Answer:
             self.finished = True
             return
         self.ids.append(token)
-        if (length := sound_length(self.ids)) < len(self.ids):
-            self.finished, self.stopped = True, "loop"
+        if self.grammar is not None:
+            self.grammar.accept(token)
+        if self.grammar is None and (length := sound_length(self.ids)) < len(self.ids):
+            self.stopped = "loop"
             del self.ids[length:]
-        elif len(self.ids) == self.limit:
-            self.finished, self.stopped = True, "length"
+        else:
+            self.stopped = self.rules.stopped(self.ids, self.limit)
+        self.finished = self.stopped is not None
 
     def reply(self) -> Reply:
         return Reply(tuple(self.ids), len(self.draft), min(self.n_accepted, len(self.ids)), self.stopped)
+
+
+def _ask(
+    llm: Llm, suffixes: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], limits: Sequence[int], rules: _Rules
+) -> list[_Answer]:
+    """Every question behind what was heard, each in its own sequence, and what its draft is worth."""
+    answers = [
+        _Answer(sequence, llm.n_past + len(suffix), list(draft[: limit - 1]), limit, rules, rules.grammar(sequence))
+        for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, limits, strict=True))
+    ]
+    for answer in answers[1:]:
+        llm.context.copy(0, answer.sequence)
+    _prefill(llm, suffixes, answers)
+    return answers
 
 
 def _prefill(llm: Llm, suffixes: Sequence[Sequence[int]], answers: Sequence[_Answer]) -> None:
@@ -111,21 +163,21 @@ def _prefill(llm: Llm, suffixes: Sequence[Sequence[int]], answers: Sequence[_Ans
         for suffix, answer in zip(suffixes, answers, strict=True)
         for at, token in enumerate([*suffix, *answer.draft])
     ]
-    found: list[int] = []
+    found: list[Floats] = []
     for begin in range(0, len(rows), llm.context.n_batch):
         part = rows[begin : begin + llm.context.n_batch]
         wanted = [at for at, row in enumerate(part) if row[3]]
         ids, positions, sequences, _ = zip(*part, strict=True)
-        logits = llm.context.decode_ids(ids, positions, sequences, wanted)
-        found += llm.allowed(logits).argmax(axis=-1).tolist() if wanted else []
+        found += list(llm.allowed(llm.context.decode_ids(ids, positions, sequences, wanted))) if wanted else []
     for answer in answers:
-        likeliest, found = found[: len(answer.draft) + 1], found[len(answer.draft) + 1 :]
-        _verify(llm, answer, likeliest)
+        own, found = found[: len(answer.draft) + 1], found[len(answer.draft) + 1 :]
+        _verify(llm, answer, own)
 
 
-def _verify(llm: Llm, answer: _Answer, likeliest: Sequence[int]) -> None:
+def _verify(llm: Llm, answer: _Answer, logits: Sequence[Floats]) -> None:
     """Keep the draft while it is what the model says; forget the KV of the rest."""
-    for token, guess in zip(likeliest, [*answer.draft, None], strict=True):
+    for row, guess in zip(logits, [*answer.draft, None], strict=True):
+        token = answer.choose(row)
         answer.take(token, llm.eos)
         if answer.finished or token != guess:
             break
@@ -139,5 +191,5 @@ def _step(llm: Llm, answers: Sequence[_Answer]) -> None:
     positions = [answer.start + len(answer.ids) - 1 for answer in answers]
     sequences = [answer.sequence for answer in answers]
     logits = llm.context.decode_ids(last, positions, sequences, range(len(answers)))
-    for answer, token in zip(answers, llm.allowed(logits).argmax(axis=-1).tolist(), strict=True):
-        answer.take(token, llm.eos)
+    for answer, row in zip(answers, llm.allowed(logits), strict=True):
+        answer.take(answer.choose(row), llm.eos)

@@ -6,17 +6,18 @@ answers of one reading are the drafts of the next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..models.audio import SAMPLE_RATE, Waveform
-from ..models.salmonn import token_budget
-from ..models.whisper import FRAME_RATE
 from .engine import Engine
 from .events import Timings
 from .llama import Floats
 from .parallel import Reply, reply_to_all
+from .sampling import Generation
+from .saying import cut_at
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,11 @@ class ReadingOptions:
     """How a segment is read."""
 
     short: bool = False
-    """Whisper hears the segment alone, not its whole padded window."""
+    """The segment alone is encoded, not its whole padded window, where the family pads it."""
     settle_s: float | None = None
-    """Audio tokens of windows that ended longer ago stay as they are; None: all are computed again."""
-    max_new_tokens: int = 200
+    """Audio tokens of what ended longer ago stay as they are; None: all are computed again."""
+    rules: Generation = field(default_factory=Generation)
+    """How long an answer may be, what it stops at, which form it has. Greedy in any case."""
     draft: bool = True
     """Check the last answers as drafts; False decodes every token again, for comparison."""
 
@@ -59,28 +61,30 @@ class Reading:
     def read(self, waveform: Waveform) -> Read:
         """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
         engine, options = self._engine, self._options
+        started = time.monotonic()
         heard = engine.hear(waveform, options.short)
         tokens = np.concatenate([self._settled, heard.audio_tokens[len(self._settled) :]])
         n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
         limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]
-        found = reply_to_all(engine.llm, tokens, self.prompts, self._drafts, limits, n_kept)
+        found = reply_to_all(engine.llm, tokens, self.prompts, self._drafts, limits, n_kept, options.rules, started)
         self._turn = engine.llm.turn
         self._settle(tokens, len(waveform) / SAMPLE_RATE)
         if options.draft:
             self._drafts = tuple(reply.ids for reply in found.replies)
         timings = heard.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
-        texts = tuple(engine.llm.text(reply.ids).strip() for reply in found.replies)
+        stops = options.rules.stop
+        texts = tuple(cut_at(engine.llm.text(reply.ids), stops).strip() for reply in found.replies)
         return Read(texts, found.replies, timings, found.n_kept, found.n_steps)
 
     def _limit(self, prompt: str, seconds: float) -> int:
-        return min(self._options.max_new_tokens, token_budget(prompt, seconds) or self._options.max_new_tokens)
+        budget = self._engine.prompt.token_budget(prompt, seconds)
+        most = self._options.rules.max_new_tokens
+        return min(most, budget or most)
 
     def _settle(self, tokens: Floats, heard_s: float) -> None:
-        """Keep the tokens of windows that ended more than settle_s ago."""
+        """Keep the tokens of what ended more than settle_s ago."""
         if self._options.settle_s is None:
             return
-        qformer = self._engine.spec.qformer
-        old_frames = int((heard_s - self._options.settle_s) * FRAME_RATE)
-        n_old = qformer.n_windows(old_frames) if old_frames >= qformer.window else 0
+        n_old = self._engine.spec.n_settled(int((heard_s - self._options.settle_s) * SAMPLE_RATE))
         if n_old > len(self._settled):
             self._settled = tokens[:n_old].copy()

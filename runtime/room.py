@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from ..models.bundle import Manifest
 from .sampling import Generation
+
+LEAST = 512  # prefix, SALMONN's 88 audio tokens, a long prompt and 200 new tokens fit
+SUFFIX = 64  # ids behind the audio, usually fewer
+STEP = 256
+
+
+def usual_room(manifest: Manifest) -> int:
+    """For a question about the longest clip, so that the cache need not grow while someone waits."""
+    n_question = len(manifest.prompt.prefix_ids) + manifest.spec.n_audio_tokens + SUFFIX
+    return max(LEAST, -(-(n_question + manifest.generation.max_new_tokens) // STEP) * STEP)
 
 
 def cells(n_prompt: int, generation: Generation) -> int:

@@ -34,6 +34,9 @@ class Generation:
     repetition_penalty: float = 1.0  # > 1 discourages tokens that were generated before
     length_penalty: float = 1.0  # beams: > 0 favours long answers
     guard: bool = False  # end an answer that repeats itself, and a transcript with more words than can be spoken
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these that it would say
+    max_seconds: float | None = None  # of wall time, hearing included; then what was said so far is the answer
+    gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
@@ -44,6 +47,12 @@ class Generation:
         penalty = self.repetition_penalty
         _require(0 < penalty < math.inf, "repetition_penalty", penalty, "more than 0; 1 changes nothing")
         _require(math.isfinite(self.length_penalty), "length_penalty", self.length_penalty, "a finite number")
+        if self.max_seconds is not None:
+            _require(0 < self.max_seconds < math.inf, "max_seconds", self.max_seconds, "more than 0")
+        _require("" not in self.stop, "stop", '""', "a text")
+        if self.beams > 1 and (self.gbnf is not None or self.max_seconds is not None):
+            what = "follow a grammar" if self.gbnf is not None else "end at a moment"
+            raise InputError(f"beams={self.beams} cannot {what}: give beams=1")
         if self.beams > 1 and self.temperature > 0:
             raise InputError(
                 f"beams={self.beams} and temperature={self.temperature} exclude each other:"

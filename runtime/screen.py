@@ -17,7 +17,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from .cues import plain
-from .events import AudioDropped, Caption, DeviceFound, DeviceLost, Final, Lagging, LiveEvent, SessionEnded
+from .events import (
+    AudioDropped,
+    Caption,
+    DeviceFound,
+    DeviceLost,
+    Final,
+    KeywordsRead,
+    Lagging,
+    LiveEvent,
+    SessionEnded,
+)
 from .transcript import also_lines, event_line
 
 if TYPE_CHECKING:
@@ -168,6 +178,15 @@ def final_lines(final: Final) -> list[str]:
     return [f"[{clock(final.start_s)}-{clock(final.end_s)}] {text}{cut}", *also]
 
 
+def keywords_line(event: KeywordsRead) -> str:
+    """What is listened for, and what not."""
+    heard = ", ".join(map(plain, event.words)) or "no words"
+    if event.problem is not None:
+        return f"[{clock(event.start_s)}] {plain(event.problem)}; still listening for {heard}"
+    more = f"; {len(event.left_out)} more were left out: {len(event.words)} are read" if event.left_out else ""
+    return f"[{clock(event.start_s)}] listening for {heard}{more}"
+
+
 def remark(event: LiveEvent) -> str:
     """A sentence about what is no speech; empty for the rest."""
     if isinstance(event, AudioDropped):
@@ -177,6 +196,8 @@ def remark(event: LiveEvent) -> str:
         return f"[{clock(event.start_s)}] {plain(event.name)} is gone; it is waited for"
     if isinstance(event, DeviceFound):
         return f"[{clock(event.start_s)}] {plain(event.name)} is back, {event.seconds_lost:.1f} s were lost"
+    if isinstance(event, KeywordsRead):
+        return keywords_line(event)
     if isinstance(event, Lagging):
         return (
             f"[{clock(event.heard_s)}] this machine is slower than the hop: updates come every {event.every_s:.1f} s; "

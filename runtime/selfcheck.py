@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models import beats, qformer, whisper
 from ..models.audio import Waveform, synthetic_clip
 from ..models.bundle import SELF_CHECK_VALUES, ExpectedStage, SelfCheck
 from .engine import Engine
 from .events import Final
 from .sampling import Generation
 
-STAGES = (whisper.OUTPUT, beats.OUTPUT, qformer.OUTPUT)
 N_TOKENS = 16
+_NOTHING = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,6 @@ class StageResult:
     def passed(self) -> bool:
         """Whether the error is within the tolerance."""
         return self.error <= self.tolerance
-
-
-def stage_outputs(engine: Engine, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
-    """Every stage's output on one segment, by the names in STAGES, as the next stage reads them."""
-    speech, audio = engine.whisper.encode(waveform), engine.beats.encode(waveform)
-    tokens = engine.qformer.audio_tokens(speech, audio)
-    return dict(zip(STAGES, (speech.numpy(), audio.numpy(), tokens), strict=True))
 
 
 def greedy_ids(engine: Engine, waveform: Waveform, prompt: str) -> tuple[int, ...]:
@@ -56,8 +48,8 @@ def expected_stage(stage: str, output: NDArray[np.float32], tolerance: float) ->
 def run_self_check(engine: Engine, check: SelfCheck) -> tuple[StageResult, ...]:
     """Each stage's relative error against the manifest; the last result is the share of greedy ids that differ."""
     clip = synthetic_clip(check.seed, check.seconds)
-    outputs = stage_outputs(engine, clip)
-    results = [_compare(stage, outputs[stage.stage]) for stage in check.stages]
+    outputs = engine.encoders.stages(clip)
+    results = [_compare(stage, outputs.get(stage.stage, _NOTHING)) for stage in check.stages]
     ids = greedy_ids(engine, clip, check.prompt)
     differing = sum(a != b for a, b in zip(ids, check.token_ids, strict=False)) + abs(len(ids) - len(check.token_ids))
     share = differing / max(1, len(check.token_ids))

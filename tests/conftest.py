@@ -12,6 +12,7 @@ import pytest
 GOLDEN = Path(__file__).parent / "golden"
 CLIPS = ("jfk_11s", "noise_1s", "tone_30s")
 BUILT = Path(__file__).parent.parent / "build" / "golden-bundle"
+BUILT_SALM = BUILT.with_name("golden-salm-bundle")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +50,36 @@ def golden_bundle(request: pytest.FixtureRequest) -> Path:
     status = main(export_arguments(BUILT))
     assert status == 0
     return BUILT
+
+
+@pytest.fixture(scope="session")
+def salm_bundle(request: pytest.FixtureRequest) -> Path:
+    """The golden SALM checkpoint exported at fp32, f32, merged LoRA and adapter. Read-only: copy it to spoil it."""
+    if request.config.getoption("--without-torch"):
+        assert (BUILT_SALM / "manifest.json").is_file(), f"run the suite with torch first: it writes {BUILT_SALM}"
+        return BUILT_SALM
+    from earshot.export.__main__ import main
+
+    for leftover in (BUILT_SALM, BUILT_SALM.with_name(BUILT_SALM.name + ".partial")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    BUILT_SALM.parent.mkdir(exist_ok=True)
+    assert main(salm_arguments(BUILT_SALM)) == 0
+    return BUILT_SALM
+
+
+def salm_arguments(out: Path, **changed: str) -> list[str]:
+    """The command line that exports the golden SALM; keyword arguments replace or add options."""
+    checkpoint = GOLDEN / "salm-tiny" / "checkpoint"
+    options = {"checkpoint": str(checkpoint), "qwen": str(checkpoint / "qwen3"), "out": str(out)}
+    options |= {"encoders": "fp32", "llm": "f32", "lora": "both"} | changed
+    return ["salm", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+@pytest.fixture(params=("jfk_11s", "noise_1s", "tone_40s"))
+def salm_clip(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
+    """One golden clip of SALM: name -> array, in turn each of the three."""
+    with np.load(GOLDEN / "salm-tiny" / f"{request.param}.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def export_arguments(out: Path, **changed: str) -> list[str]:

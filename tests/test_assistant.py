@@ -93,7 +93,7 @@ def opened(golden_bundle: Path) -> Iterator[Engine]:
 def engine(opened: Engine, golden: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The golden model, which hears the golden clip in everything that is loud."""
     tokens = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["audio_tokens"]
-    monkeypatch.setattr(opened, "hear", lambda _waveform: Heard(tokens, 1.0, 1.0, 1.0, 1.0))  # pyright: ignore
+    monkeypatch.setattr(opened, "hear", lambda _waveform: Heard(tokens, {"whisper": 1.0}, 1.0))  # pyright: ignore
     monkeypatch.setattr("earshot.runtime.assistant.open_gate", lambda *_, **__: SpeechGate(Loudness(), GateOptions()))
     return opened
 
@@ -265,7 +265,7 @@ def test_stop_before_the_session_ends_it_at_once(engine: Engine) -> None:
 
 
 def test_a_loop_is_ended_and_forgotten(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earshot.runtime.assistant.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
+    monkeypatch.setattr("earshot.runtime.saying.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
     (answered,) = answers(run(engine, TURN))
     assert answered.stopped == "loop" and len(answered.token_ids) == 3
 

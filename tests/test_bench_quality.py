@@ -320,7 +320,7 @@ def value(record: Record, name: str) -> float:
 
 def test_a_run_against_itself(measured: Record) -> None:
     assert measured.groups == ("earshot-demo",)
-    for name in ("kl", "kl_p95", "audio_kl", "error_whisper", "error_beats", "error_qformer"):
+    for name in ("kl", "kl_p95", "audio_kl", "error_whisper", "error_beats", "error_audio_tokens"):
         assert value(measured, name) == 0.0, name
     assert value(measured, "agreement") == value(measured, "audio_agreement") == 100.0
 

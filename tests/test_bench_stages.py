@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from earshot.bench import kernels, limits, physics, stage_runs, stages
+from earshot.bench import kernels, limits, physics, salmonn, stage_runs, stages
 from earshot.bench.limits import Limits
 from earshot.bench.record import Record, read_record, to_line
 from earshot.bench.stage_runs import Options
@@ -62,8 +62,8 @@ def test_decoding_reads_every_weight_once() -> None:
 
 
 def test_a_draft_reads_the_weights_as_often_as_no_answer_at_all() -> None:
-    drafted = physics.update(SALMONN_7B, "q4_k_m", 6, 20, 20, drafted=True)
-    alone = physics.update(SALMONN_7B, "q4_k_m", 6, 20, 20, drafted=False)
+    drafted = physics.update(SALMONN_7B.llm, "q4_k_m", (6, 88, 20), 20, drafted=True)
+    alone = physics.update(SALMONN_7B.llm, "q4_k_m", (6, 88, 20), 20, drafted=False)
     question = physics.prefill(SALMONN_7B.llm, "q4_k_m", 6, 88, 20)
     assert drafted.weight_bytes == question.weight_bytes
     assert alone.weight_bytes == pytest.approx(21 * drafted.weight_bytes / 2, rel=0.02)
@@ -212,8 +212,8 @@ def test_the_answer_of_the_engine_is_as_before(demo: Record) -> None:
 
 def test_a_stage_of_the_wrong_shape_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "measure", lambda *_, **__: LIMITS)
-    honest = stage_runs.log_mel
-    monkeypatch.setattr(stage_runs, "log_mel", lambda *arguments: honest(*arguments)[:, :, :-2])
+    honest = salmonn.log_mel
+    monkeypatch.setattr(salmonn, "log_mel", lambda *arguments: honest(*arguments)[:, :, :-2])
     with pytest.raises(RunError, match=r"log_mel has shape \[1, 80, 998\] where \[1, 80, 1000\] follows"):
         stages.measure(None, FAST)
 

@@ -103,8 +103,8 @@ def test_directory_without_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_schema_version_is_refused(spoiled: Path) -> None:
-    edit_manifest(spoiled, lambda m: m.update(schema_version=2))
-    assert "schema version 2" in refused(spoiled)
+    edit_manifest(spoiled, lambda m: m.update(schema_version=1))
+    assert "schema version 1" in refused(spoiled)
 
 
 def test_wrong_interface_is_refused(spoiled: Path) -> None:

@@ -49,14 +49,14 @@ def from_scratch(llm: Llm, turns: list[tuple[Floats, list[int]]], clip: Floats, 
     """The answer to a clip after turns that were written into an empty cache as they stand."""
     prompt = llm.manifest.prompt
     llm.restart(1024)
-    llm.feed([prompt.bos_id, *(llm.tokenize(system) if system else [])])
+    llm.feed([*prompt.start_ids, *(llm.prompts.tokenize(system) if system else [])])
     for audio, answer in turns:
         llm.feed(prompt.prefix_ids[1:])
         llm.feed_audio(audio)
-        llm.feed([*llm.suffix_ids(PROMPT), *answer, prompt.eos_id])
+        llm.feed([*llm.prompts.around(PROMPT)[1], *answer, prompt.eos_id])
     llm.feed(prompt.prefix_ids[1:])
     llm.feed_audio(clip)
-    llm.question(llm.suffix_ids(PROMPT))
+    llm.question(llm.prompts.around(PROMPT)[1])
     return list(llm.generate(GREEDY))
 
 

@@ -14,7 +14,8 @@ from earshot.models import demo_speech as speech
 from earshot.models.demo_text import SLOT_NAMES, keywords_of, sample_utterance, split_of, vocabulary
 from earshot.models.demo_words import number_words
 from earshot.models.errors import InputError
-from earshot.models.salmonn import prompt_for
+from earshot.models.salmonn import TASKS
+from earshot.models.tasks import prompt_for
 
 needs_voices = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")), reason="espeak-ng and flite are not installed"
@@ -113,7 +114,7 @@ def test_answers_of_each_task() -> None:
 
 
 def test_every_task_has_its_prompt() -> None:
-    prompts = {prompt_for(f"{task}:room" if task == "slot_filling" else task) for task in corpus.TASKS}
+    prompts = {prompt_for(f"{task}:room" if task == "slot_filling" else task, TASKS) for task in corpus.TASKS}
     assert len(prompts) == len(corpus.TASKS)
 
 

@@ -23,7 +23,7 @@ def llm(golden_bundle: Path) -> Iterator[Llm]:
 @settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="▁")))
 def test_any_text_comes_back(llm: Llm, text: str) -> None:
-    ids = llm.tokenize(text)
+    ids = llm.prompts.tokenize(text)
     assert not {0, 1, 2} & set(ids)
     assert llm.text(ids) == text
 
@@ -52,7 +52,7 @@ def test_no_half_character_is_said(llm: Llm, text: str) -> None:
 def test_bytes_that_make_no_character_are_marked(llm: Llm) -> None:
     stream = llm.detokenizer()
     assert [stream.add(0xE4 + 3), stream.finish()] == ["", "�"]
-    assert llm.text([0xE4 + 3, 0xB8 + 3, *llm.tokenize("a")]) == "� a"
+    assert llm.text([0xE4 + 3, 0xB8 + 3, *llm.prompts.tokenize("a")]) == "� a"
 
 
 def test_only_the_first_space_goes() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,8 @@ def llm(golden_bundle: Path) -> Iterator[Llm]:
 
 
 @pytest.fixture
-def grammar(llm: Llm) -> Iterator[Grammar]:
-    with closing(llm.grammar(schema_grammar(INTENT))) as rules:
-        yield rules
+def grammar(llm: Llm) -> Grammar:
+    return llm.grammar(schema_grammar(INTENT))
 
 
 def random_answer(llm: Llm, grammar: Grammar, seed: int, limit: int = 400) -> str:
@@ -66,30 +64,30 @@ def test_random_words_are_valid_json(llm: Llm, grammar: Grammar, seed: int) -> N
     assert "\n" not in answer.strip()
 
 
-def test_the_golden_models_answer_is_valid_json(llm: Llm, grammar: Grammar, golden: Path) -> None:
+def test_the_golden_models_answer_is_valid_json(llm: Llm, golden: Path) -> None:
     """Greedy, through the same method as everything else."""
     jsonschema = pytest.importorskip("jsonschema")
     tokens = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["audio_tokens"]
-    generation = Generation(max_new_tokens=150)
+    generation = Generation(max_new_tokens=150, gbnf=schema_grammar(INTENT))
     llm.prefill(tokens, "What shall I do?", generation)
-    ids = list(llm.generate(generation, grammar))
+    ids = list(llm.generate(generation))
     assert len(ids) < 150
     jsonschema.validate(json.loads(llm.text(ids)), INTENT)
 
 
 def test_control_characters_never_stand_in_a_string(llm: Llm) -> None:
-    with closing(llm.grammar(schema_grammar({"type": "string"}))) as grammar:
-        (quote,) = llm.tokenize('"')[-1:]
-        grammar.accept(quote)
-        newline = next(i for i in range(32000) if llm.text([5, i]).endswith("\n"))
-        likely = np.zeros(32000, np.float32)
-        likely[newline] = 100
-        assert grammar.mask(likely)[newline] == -np.inf
+    grammar = llm.grammar(schema_grammar({"type": "string"}))
+    (quote,) = llm.prompts.tokenize('"')[-1:]
+    grammar.accept(quote)
+    newline = next(i for i in range(32000) if llm.text([5, i]).endswith("\n"))
+    likely = np.zeros(32000, np.float32)
+    likely[newline] = 100
+    assert grammar.mask(likely)[newline] == -np.inf
 
 
 def test_a_model_may_begin_with_sentencepieces_space(llm: Llm, grammar: Grammar) -> None:
     """`▁{"`: what a model has learnt that was trained on JSON as the text of an answer."""
-    first = llm.tokenize('{"action"')[0]
+    first = llm.prompts.tokenize('{"action"')[0]
     likely = np.zeros(32000, np.float32)
     likely[first] = 100
     assert grammar.mask(likely).argmax() == first
@@ -104,11 +102,9 @@ def test_the_likeliest_token_is_the_same_with_and_without_the_shortcut(
     assert [grammar.mask(row).argmax() for row in logits] == short
 
 
-def test_beams_are_refused(llm: Llm, grammar: Grammar, golden: Path) -> None:
-    tokens = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["audio_tokens"]
-    llm.prefill(tokens, "What?", Generation(beams=2))
+def test_beams_are_refused() -> None:
     with pytest.raises(InputError, match="beams=2 cannot follow a grammar"):
-        llm.generate(Generation(beams=2), grammar)
+        Generation(beams=2, gbnf=schema_grammar(INTENT))
 
 
 def test_where_nothing_fits_is_an_error(llm: Llm, grammar: Grammar) -> None:
@@ -155,7 +151,7 @@ def test_opening_often_leaks_nothing(llm: Llm) -> None:
     psutil = pytest.importorskip("psutil")
     gbnf, resident = schema_grammar(INTENT), list[int]()
     for _ in range(60):
-        rules = llm.grammar(gbnf)
+        rules = Grammar(llm._model, gbnf)
         rules.mask(np.zeros(32000, np.float32))
         rules.close()
         rules.close()

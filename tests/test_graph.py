@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.bundle import TensorInfo
 from earshot.models.errors import InputError, RunError
+from earshot.models.interface import TensorInfo
 
 torch = pytest.importorskip("torch")
 import onnx  # noqa: E402

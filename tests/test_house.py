@@ -25,14 +25,14 @@ MAY_IMPORT = {
     "bench": {"models", "runtime"},
 }
 EXCEPTIONS = {
-    *((f"export/{name}.py", "runtime") for name in ("parity", "graph")),
+    *((f"export/{name}.py", "runtime") for name in ("parity", "graph", "salmonn", "salm")),
     *((f"bench/{name}.py", "export") for name in ("synthetic", *PEERS)),
 }
 THIRD_PARTY = {
     "models": {"numpy"},
     "export": {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
-        *("safetensors", "sentencepiece", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
+        *("safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
     },
     "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
@@ -40,10 +40,11 @@ THIRD_PARTY = {
 PARTS = {"audio", "whisper", "beats", "qformer", "fastconformer", "llm"}
 """Rows of the grid: parts of the network, one file in each folder."""
 HUBS = {
-    "export": {"__main__", "salmonn", "parity"},
+    "export": {"__main__", "assemble", "salmonn", "salm", "parity"},
     "runtime": {
         *("__main__", "engine", "commands", "selfcheck", "opening", "listening", "live", "reading", "sources"),
-        *("assistant", "assisting", "conversation", "parallel"),
+        *("assistant", "assisting", "conversation", "parallel", "salmonn", "salm"),
+        *("chat", "chatting", "keywords", "saying"),
     },
 }
 """Who puts the parts together."""
@@ -190,4 +191,4 @@ def test_schema_file_says_what_the_dataclasses_say() -> None:
     from earshot.models.codec import json_schema
 
     written = json.loads((resources.files("earshot.models") / "manifest.schema.json").read_text(encoding="utf-8"))
-    assert written == json_schema(Manifest, "Earshot bundle manifest, schema version 1")
+    assert written == json_schema(Manifest, "Earshot bundle manifest, schema version 2")

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from earshot.models.audio import SAMPLE_RATE
 from earshot.models.errors import RunError
+from earshot.models.salmonn import TASKS
 from earshot.runtime import listening
 from earshot.runtime.__main__ import main
 from earshot.runtime.audio import read_audio
@@ -255,6 +256,8 @@ def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 class FakeLive:
+    tasks = TASKS
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         self.stopped = 0

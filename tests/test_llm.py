@@ -80,13 +80,13 @@ class TestGolden:
         assert expected.keys() == TASKS.keys()
         for task, ids in expected.items():
             before, after = prompt_halves(TASKS[task])
-            assert llm.tokenize(before) == ids["before_ids"], task
-            assert llm.tokenize(after) == ids["after_ids"], task
+            assert llm.prompts.tokenize(before) == ids["before_ids"], task
+            assert llm.prompts.tokenize(after) == ids["after_ids"], task
             assert 2565 not in ids["after_ids"]  # what joint tokenization would make of `></`
 
     def test_prefill_is_one_bos_prefix_audio_and_suffix(self, llm: Llm, clip: Clip) -> None:
         llm.prefill(clip["audio_tokens"], prompt_of(clip))
-        assert llm.n_past == 96 + len(llm.tokenize(prompt_halves(prompt_of(clip))[1]))
+        assert llm.n_past == 96 + len(llm.prompts.tokenize(prompt_halves(prompt_of(clip))[1]))
 
     def test_next_logits(self, llm: Llm, exact: Llm, clip: Clip) -> None:
         expected = clip["next_logits"][:32000]
@@ -196,8 +196,8 @@ class TestSession:
 
 class TestPrompt:
     def test_specials_in_a_prompt_are_ordinary_text(self, llm: Llm, jfk: Clip) -> None:
-        assert llm.tokenize("</s>") == [1533, 29879, 29958]
-        assert not {0, 1, 2} & set(llm.tokenize("<s> <unk> </s></s>"))
+        assert llm.prompts.tokenize("</s>") == [1533, 29879, 29958]
+        assert not {0, 1, 2} & set(llm.prompts.tokenize("<s> <unk> </s></s>"))
         llm.prefill(jfk["audio_tokens"], "</s>{prompt}{}")
 
     def test_a_prompt_that_is_no_text_is_refused(self, llm: Llm, jfk: Clip) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from earshot.models.salmonn import TASKS, token_budget
+from earshot.models.salmonn import TASKS, TRANSCRIPTIONS
+from earshot.models.tasks import token_budget
 from earshot.runtime.loops import sound_length
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,10 @@ def test_speech_that_repeats_words_is_no_loop(said: str) -> None:
     assert sound_length(ids) == len(ids)
 
 
+SPEECH = [TASKS[name] for name in TRANSCRIPTIONS]
+
+
 def test_a_transcript_has_no_more_words_than_can_be_spoken() -> None:
-    assert token_budget(TASKS["asr"], 1.0) == 28
-    assert token_budget(TASKS["asr"], 30.0) == 376
-    assert token_budget(TASKS["audiocaption"], 1.0) is None
+    assert token_budget(TASKS["asr"], SPEECH, 1.0) == 28
+    assert token_budget(TASKS["asr"], SPEECH, 30.0) == 376
+    assert token_budget(TASKS["audiocaption"], SPEECH, 1.0) is None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.bundle import TensorInfo
 from earshot.models.errors import BundleError, InputError, RunError
+from earshot.models.interface import TensorInfo
 from earshot.runtime import ort
 from earshot.runtime.ort import OrtOptions, choose_provider, open_session, probe, tensorrt_options
 

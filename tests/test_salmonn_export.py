@@ -25,8 +25,9 @@ from earshot.export.parity import refuse_beyond_tolerance
 from earshot.export.progress import Progress
 from earshot.export.provenance import salmonn_sources
 from earshot.export.whisper import export_whisper
-from earshot.models.bundle import GRAPHS, ParityReport, read_manifest, sha256_of
+from earshot.models.bundle import ParityReport, read_manifest, sha256_of
 from earshot.models.errors import InputError
+from earshot.models.salmonn import SALMONN_7B
 from earshot.runtime.__main__ import main as earshot
 
 
@@ -49,7 +50,9 @@ def test_other_precisions_answer_and_verify(
     assert earshot(["verify", str(out), "--run"]) == 0
     moving = {"read sources", "check encoders", "check language model", "hash llm", "verify bundle"}
     if encoders == "int8":
-        moving |= {f"layers of {graph}" for graph in GRAPHS} | {f"{graph} to int8" for graph in GRAPHS}
+        moving |= {f"layers of {graph}" for graph in SALMONN_7B.graphs} | {
+            f"{graph} to int8" for graph in SALMONN_7B.graphs
+        }
     for stage in moving:
         assert len(set(told[stage])) >= 2 and told[stage] == sorted(told[stage]), stage
         assert told[stage][-1] == 1 or "int8" in stage, stage

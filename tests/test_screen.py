@@ -15,7 +15,7 @@ from earshot.runtime.screen import JsonLines, PlainLines, Screen, clock, level_b
 from rich.console import Console
 
 WORK = Work(240.0, 100.0, 88, 0, 4, 3, 5, 2)
-TIMINGS = Timings(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 88, 4)
+TIMINGS = Timings({"whisper": 1.0}, 1.0, 1.0, 1.0, 88, 4)
 SESSION: list[LiveEvent] = [
     events.SpeechStarted(61.0),
     Caption(61.0, 61.5, "", "turn on", (("Room?", "kit"),), WORK),

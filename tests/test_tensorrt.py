@@ -12,8 +12,9 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from earshot.models.bundle import TensorInfo, axis_profiles
+from earshot.models.bundle import axis_profiles
 from earshot.models.errors import InputError, RunError
+from earshot.models.interface import TensorInfo
 
 pytest.importorskip("torch")
 import onnx

@@ -30,7 +30,7 @@ from earshot.runtime.events import (
 )
 from earshot.runtime.transcript import Transcript
 
-TIMINGS = Timings(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 88, 4)
+TIMINGS = Timings({"whisper": 1.0}, 1.0, 1.0, 1.0, 88, 4)
 ENDED = SessionEnded(captured_s=9.0, decoded_s=4.0, skipped_s=4.5, dropped_s=0.5)
 LONG = "put the milk and the bread and the apples and then also the cheese and the butter on the list for tomorrow"
 
@@ -186,7 +186,7 @@ import sys
 from earshot.runtime.events import Final, Timings, Word
 from earshot.runtime.transcript import Transcript
 files = [Transcript(f"{sys.argv[1]}/a.{format}") for format in ("txt", "srt", "vtt", "jsonl")]
-timings = Timings(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 88, 4)
+timings = Timings({"whisper": 1.0}, 1.0, 1.0, 1.0, 88, 4)
 for i in range(10**9):
     words = tuple(Word(f"{i}.{n}", 4.0 * i + 0.1 * n) for n in range(40))
     said = Final(4.0 * i, 4.0 * (i + 1), " ".join(word.text for word in words), (), timings, words=words)

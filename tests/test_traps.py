@@ -1,4 +1,4 @@
-"""docs/reference.md §9 lists what implementations get wrong. Each trap of SALMONN's has a test; here is which."""
+"""docs/reference.md §9 lists what implementations get wrong. Each trap has a test; here is which."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ TRAPS = {
     24: "engine::test_batch_of_clips_answers_as_each_alone beats::test_a_clip_in_a_batch_is_heard_as_alone",
     25: "llm_export::test_a_random_extra_row_is_cut llm::test_specials_are_never_chosen",
     26: "engine::test_same_seed_same_words",
+    27: "fastconformer::test_trap_27_the_checkpoints_own_tables_are_used",
+    28: "fastconformer::test_trap_28_the_frame_too_much_is_dropped",
+    29: "fastconformer::test_trap_29_the_input_is_scaled_only_where_the_configuration_says_so",
+    30: "fastconformer::test_trap_30_each_wrong_step_is_noticed",
+    31: "salm::test_prompt_is_golden salm::test_released_ids",
+    32: "salm::test_greedy_whatever_qwen_does_by_default",
+    33: "qwen_export::test_without_its_adapter_it_is_the_base_model salm::test_text_alone_is_the_base_models_answer",
     34: "house::test_imports_follow_the_arrows",  # torchaudio is imported nowhere
 }
 """Trap -> tests, as file::function. 27 to 33 are the second family's."""

@@ -1,0 +1,224 @@
+"""From opened checkpoints to a bundle, the same way for every family.
+
+sources hashed -> graphs at the wanted precision, data files -> llm.gguf [, lora.gguf] -> parity -> manifest, renamed
+into place. What a family is says its own module.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.audio import Waveform
+from ..models.bundle import (
+    ADAPTER_FILE,
+    LLM_FILE,
+    SCHEMA_VERSION,
+    FamilySpec,
+    GenerationInfo,
+    LlmInfo,
+    Manifest,
+    ParityReport,
+    PromptInfo,
+    Provenance,
+    QuantizationInfo,
+    SelfCheck,
+    SourceFile,
+)
+from ..models.codec import decode, encode
+from . import parity
+from .bundle import Staging
+from .graph import Arrays, to_fp16
+from .hub import model_name
+from .int8 import to_int8
+from .llm import Llm, LoraMode, export_llm
+from .lora import Lora
+from .progress import Report
+from .provenance import Source, hash_sources, stat_key
+from .reference import ReferenceLlm
+
+INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What every export is asked."""
+
+    out: Path
+    encoders: str = "int8"
+    llm: str = "q4_k_m"
+    lora: LoraMode = "merged"
+    lora_scale: float | None = None
+    name: str | None = None
+    licence: tuple[str, ...] = ()
+    force: bool = False
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """One opened checkpoint: all that differs from one family to another."""
+
+    family: str
+    spec: FamilySpec
+    prompt: PromptInfo
+    max_new_tokens: int
+    llm: Llm
+    lora: Lora
+    graphs: Mapping[str, Callable[[Path], object]]
+    """Writes each graph in float32."""
+    feeds: Callable[[], Mapping[str, list[Arrays]]]
+    """What each graph reads of a few clips: int8 is tried on it."""
+    data_files: Mapping[str, Callable[[Path], object]]
+    stages: Callable[[Waveform], dict[str, NDArray[np.float32]]]
+    """Every graph's output in torch, as the runtime's Encoders.stages gives them."""
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...] = ()
+
+
+def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest:
+    """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    with Staging(options.out, report) as staging:
+        key = stat_key(family.sources)
+        sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
+        versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime")]
+        digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
+        float_layers = _export_graphs(staging, family, options, digest, report)
+        for name, write in family.data_files.items():
+            staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
+        _export_llm(staging, family, options, digest, report)
+        manifest = _manifest(options, family, sources, float_layers)
+        found, check = _parity(staging, manifest, family, digest, report)
+        if not options.force:
+            parity.refuse_beyond_tolerance(found, manifest)
+        return staging.finish(replace(manifest, parity=found, self_check=check))
+
+
+def _export_graphs(
+    staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report
+) -> dict[str, tuple[str, ...]]:
+    """The graphs at the wanted precision; returns what int8 left in float."""
+    feeds = family.feeds() if options.encoders == "int8" else {}
+    float_layers: dict[str, tuple[str, ...]] = {}
+    for done, (name, write) in enumerate(family.graphs.items()):
+        report(f"export {name}", done, len(family.graphs))
+        key = f"{digest} {options.encoders} {INT8_BUDGET} {encode(family.spec)}"
+        heard = feeds.get(name, [])
+        note = staging.part(
+            name, key, lambda d, n=name, w=write, f=heard: _write_graph(d, n, w, options.encoders, f, report)
+        )
+        if options.encoders == "int8":
+            float_layers[name] = tuple(note["float_layers"])
+    return float_layers
+
+
+def _write_graph(
+    directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays], report: Report
+) -> tuple[tuple[str, ...], Any]:
+    path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
+    note: dict[str, Any] = {"float_layers": []}
+    try:
+        write(full if precision != "fp32" else path)
+        if precision == "fp16":
+            to_fp16(full, path)
+        elif precision == "int8":
+            int8 = to_int8(full, path, feeds, INT8_BUDGET, report)
+            note = {"float_layers": list(int8.float_layers), "error": int8.error}
+    finally:
+        for leftover in directory.glob(f"{name}.fp32.onnx*"):
+            leftover.unlink()
+    return tuple(sorted(p.name for p in directory.glob(f"{name}.onnx*"))), note
+
+
+def _write_data(directory: Path, name: str, write: Callable[[Path], object]) -> tuple[tuple[str, ...], Any]:
+    write(directory / name)
+    return (name,), {}
+
+
+def _export_llm(staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report) -> None:
+    threads = options.threads or max(1, (os.cpu_count() or 2) - 1)
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        written = export_llm(
+            family.llm,
+            family.lora,
+            directory,
+            quantization=options.llm,
+            mode=options.lora,
+            lora_scale=options.lora_scale,
+            n_threads=threads,
+            force=options.force,
+            progress=report,
+        )
+        return tuple(path.name for path in written), {}
+
+    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec}"
+    staging.part("llm", key, build)
+
+
+def _parity(
+    staging: Staging, manifest: Manifest, family: Family, digest: str, report: Report
+) -> tuple[ParityReport, SelfCheck]:
+    llm = ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, manifest.llm.lora_scale)
+    reference = parity.Reference(family.stages, llm)
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        return (), [encode(part) for part in parity.check_parity(directory, manifest, reference, report)]
+
+    key = f"{digest} {encode(manifest.spec)} {encode(manifest.quantization)} {encode(manifest.llm)}"
+    note = staging.part("parity", key, build)
+    return decode(ParityReport, note[0]), decode(SelfCheck, note[1])
+
+
+def _manifest(
+    options: ExportOptions, family: Family, sources: list[Any], float_layers: dict[str, tuple[str, ...]]
+) -> Manifest:
+    scale = family.lora.spec.scale if options.lora_scale is None else options.lora_scale
+    said = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        family=family.family,  # pyright: ignore
+        name=options.name or options.out.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        synthetic=False,
+        spec=family.spec,
+        graphs=family.spec.graphs,
+        llm=LlmInfo(
+            file=LLM_FILE,
+            lora="none" if options.lora == "adapter" else "merged",
+            lora_scale=scale,
+            adapter=None if options.lora == "merged" else ADAPTER_FILE,
+        ),
+        prompt=family.prompt,
+        generation=GenerationInfo(family.max_new_tokens, beams=1),
+        quantization=QuantizationInfo(options.encoders, options.llm, float_layers),  # pyright: ignore
+        licences=options.licence,
+        provenance=Provenance(
+            earshot=metadata.version("earshot"),
+            packages={p: metadata.version(p) for p in PACKAGES} | {"python": platform.python_version()},
+            options={name: _said(value) for name, value in said.items()},
+            base_fingerprint=family.llm.fingerprint.as_text(),
+            sources=tuple(decode(SourceFile, source) for source in sources),
+            notes=family.notes,
+        ),
+        parity=None,
+        self_check=None,
+        files=(),
+    )
+
+
+def _said(value: object) -> str:
+    """Paths by their last name: where a file lay on the exporting machine is nobody's business."""
+    if isinstance(value, Path):
+        return model_name(value) if value.is_dir() else value.name
+    return str(value)

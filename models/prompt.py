@@ -1,0 +1,100 @@
+"""How a family talks: the texts around the audio, one turn after another, and the words that may be listed.
+
+    start_ids | system | turn: text, audio, text | answer | end_ids | turn ...
+
+What stands in the manifest is all that the runtime knows about it. Source: docs/reference.md §4.1, §7.6, §7.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import InputError
+from .tasks import nonempty, prompt_for, token_budget
+
+AUDIO, PROMPT, KEYWORDS, SYSTEM, WORDS = "{audio}", "{prompt}", "{keywords}", "{system}", "{words}"
+MAX_KEYWORDS = 50
+"""More make the model slower and listen less: the first ones count."""
+_LIST_MARKS = '"[]{}<>|'
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """The templates of one bundle.
+
+    Each text between two audios is tokenized on its own, with nothing added: BOS stands in start_ids.
+    """
+
+    turn: str
+    """One question about audio: {keywords}, {prompt} and, where the audio has a place of its own, {audio}."""
+    text_turn: str
+    """One question without audio: {prompt}."""
+    system: str
+    """What stands before all turns: {system}."""
+    audio_tag: str | None
+    """What a prompt names the audio by, where it stands inside the prompt; a prompt without it has it at its end."""
+    keywords: str
+    """Words that may occur in the audio: {words}."""
+    max_keywords: int
+    tasks: dict[str, str]
+    """Prompts by name; {} is a blank to fill."""
+    transcriptions: tuple[str, ...]
+    """The tasks whose answer can be no longer than the speech."""
+    normalization: Literal["NFC"] | None
+    """How the tokenizer writes letters with accents, where llama.cpp does not do it by itself."""
+    special_tokens: bool
+    """The templates spell special tokens; where they do not, none is ever parsed."""
+    start_ids: tuple[int, ...]
+    end_ids: tuple[int, ...]
+    """What follows an answer when another turn comes: EOS and what the family puts behind it."""
+    eos_id: int
+    prefix_ids: tuple[int, ...]
+    """start_ids and the text before the audio of the first task: a tokenizer that gives others is the wrong one."""
+
+    def prompt_for(self, task_or_prompt: str) -> str:
+        """The prompt that a task's name stands for, or the prompt itself. Raises InputError."""
+        return prompt_for(task_or_prompt, self.tasks)
+
+    def token_budget(self, prompt: str, seconds: float) -> int | None:
+        """Most tokens of a transcription of so much audio; None where the prompt asks for something else."""
+        return token_budget(prompt, [self.tasks[name] for name in self.transcriptions], seconds)
+
+    def texts(self, prompt: str, keywords: Sequence[str] = ()) -> tuple[str, ...]:
+        """The texts of a turn, audio between each two of them. Raises InputError for an empty prompt."""
+        prompt, turn = nonempty(prompt), self.turn.replace(KEYWORDS, self.keyword_text(keywords))
+        if self.audio_tag is None:  # parted before the prompt comes in: that may say {audio}
+            before, _, after = turn.partition(AUDIO)
+            return before, after.replace(PROMPT, prompt)
+        asked = prompt if self.audio_tag in prompt else f"{prompt} {self.audio_tag}"
+        before, _, after = turn.partition(PROMPT)
+        return tuple(f"{before}{asked}{after}".split(self.audio_tag))
+
+    def n_audios(self, prompt: str) -> int:
+        """How many clips a prompt asks about."""
+        return len(self.texts(prompt)) - 1
+
+    def keyword_text(self, keywords: Sequence[str]) -> str:
+        """What is said about listed words: nothing when there are none."""
+        listed = " ".join(f"'{word}'" for word in keywords)
+        return self.keywords.replace(WORDS, listed) if keywords else ""
+
+
+def first_task(info: PromptInfo) -> str:
+    """The prompt that `prefix_ids` belongs to."""
+    return next(iter(info.tasks.values()))
+
+
+def read_keywords(texts: Sequence[str]) -> tuple[str, ...]:
+    """Words of comma-separated or line-by-line lists: spaces tidied, each once (whatever its case), in their order.
+
+    Lines that begin with # are comments. Raises InputError for a word that cannot be listed.
+    """
+    lines = (line for text in texts for line in text.splitlines() if not line.lstrip().startswith("#"))
+    words = (" ".join(word.split()) for line in lines for word in line.split(","))
+    found = {word.casefold(): word for word in reversed([word for word in words if word])}
+    for word in found.values():
+        if wrong := [mark for mark in _LIST_MARKS if mark in word]:
+            raise InputError(f"keyword {word!r} holds {wrong[0]!r}, which belongs to the list around it: leave it out")
+    return tuple(reversed(found.values()))

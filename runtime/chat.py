@@ -1,0 +1,61 @@
+"""Several questions about one clip: it is heard once, and its KV and that of all that was said are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..models.errors import InputError
+from .conversation import Conversation
+from .engine import Audio, Engine
+from .events import Final, Piece
+from .hearing import Heard
+from .sampling import Generation
+from .saying import Saying
+
+
+class Chat:
+    """A conversation about a clip no longer than the model's window. The engine is used by nobody else meanwhile.
+
+    system: stands before the conversation. Raises AudioError, InputError for a clip that is silent or too long.
+    """
+
+    def __init__(self, engine: Engine, audio: Audio, system: str | None = None, mix: bool = False) -> None:
+        self._engine = engine
+        self._segment = engine.whole(audio, mix)
+        self._conversation = Conversation(engine.llm, system, keep_first=True)
+        self._heard: Heard | None = None
+
+    def ask(self, prompt_or_task: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
+        """The next question's answer as it is decoded, a Final at its end. Raises InputError, RunError.
+
+        The first question hears the clip; a later one costs its own tokens. An answer that is not taken to its end is
+        remembered as far as it was.
+        """
+        engine, generation, started = self._engine, generation or self._engine.defaults, time.monotonic()
+        if generation.beams > 1:
+            raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
+        prompt = engine.prompt.prompt_for(prompt_or_task)
+        first = self._heard is None
+        heard = engine.hear(self._segment.waveform) if self._heard is None else self._heard
+        start = time.perf_counter()
+        if first:
+            self._conversation.hear(heard.audio_tokens, prompt, generation.max_new_tokens)
+        else:
+            self._conversation.say(prompt, generation.max_new_tokens)
+            heard = replace(heard, stages={}, encoders_ms=0.0)
+        self._heard, prefilled = heard, time.perf_counter()
+        saying = Saying(engine.llm, generation, started, guard=generation.gbnf is None)
+        for token in self._conversation.answer(generation):
+            if piece := saying.add(token):
+                yield Piece(piece)
+            if saying.stopped:
+                break
+        self._conversation.keep(len(saying.ids))
+        if rest := saying.finish():
+            yield Piece(rest)
+        decode_ms = (time.perf_counter() - prefilled) * 1e3
+        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
+        span = self._segment.start_s, self._segment.end_s
+        yield Final(*span, saying.text, tuple(saying.ids), timings, prompt, saying.stopped)
