@@ -35,6 +35,11 @@ LLM_TYPES = {
 """Every type the exporter writes, most precise first."""
 
 
+KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+"""Bytes of one value in a key-value cache, by its type."""
+KV_BLOCK = 32  # values that q8_0 and q4_0 keep together: a head must hold whole blocks
+
+
 @dataclass(frozen=True)
 class LlmSpec:
     """Sizes of one decoder. audio_tokens [n, hidden] and token ids -> logits [vocab].
@@ -79,9 +84,9 @@ class LlmSpec:
         """Width of one key or value row."""
         return self.d_head * self.n_kv_heads
 
-    def kv_bytes(self, n_ctx: int, bytes_per_value: int = 2) -> int:
-        """Key-value cache of n_ctx positions, float16 by default."""
-        return 2 * self.n_layers * self.d_kv * bytes_per_value * n_ctx
+    def kv_bytes(self, n_ctx: int, kv_type: str = "f16") -> int:
+        """Key-value cache of n_ctx positions, at one of KV_BYTES."""
+        return round(2 * self.n_layers * self.d_kv * KV_BYTES[kv_type] * n_ctx)
 
     def weight_bytes(self, quantization: str) -> int:
         """Approximate size of the GGUF file at one of LLM_TYPES. A tied embedding is kept as finely as a head."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from ..models.errors import EarshotError, RunError, missing_package
+from ..models.llm import KV_BYTES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -177,6 +178,9 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
     device = command.add_argument_group("device")
     device.add_argument("--provider", choices=("auto", "cpu", "cuda", "tensorrt", "coreml"), default="auto")
     device.add_argument("--threads", type=int, metavar="N", help="default: cores - 1 for llama.cpp, cores for encoders")
+    device.add_argument(
+        "--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the key-value cache; q8_0, q4_0: less memory"
+    )
     device.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="default: all, when the build can")
 
 

@@ -24,19 +24,27 @@ class Bundle:
         return self.directory / name
 
 
-def demo_bundle() -> Path:
-    """The small bundle that is installed with Earshot."""
-    return Path(str(resources.files("earshot.models") / "demo"))
+SHIPPED = ("demo", "demo-salm")
+"""Small bundles that are installed with Earshot: SALMONN's family, SALM's family."""
+
+
+def shipped_bundle(name: str = SHIPPED[0]) -> Path:
+    """Where one of them lies."""
+    return Path(str(resources.files("earshot.models") / name))
 
 
 def open_bundle(directory: Path | str | None = None) -> Bundle:
     """Checks schema, interface, presence and size of every file, and that nothing leads out of the directory.
 
-    None opens the demo bundle. Raises BundleError with one sentence.
+    None opens the demo bundle; so does `demo`, and `demo-salm` the other one, where no such directory lies here. Raises
+    BundleError with one sentence.
     """
-    path = Path(directory) if directory is not None else demo_bundle()
+    path = Path(directory) if directory is not None else shipped_bundle()
     with readable(path):
         found = path.is_dir()
+        if not found and str(directory) in SHIPPED:
+            path = shipped_bundle(str(directory))
+            found = path.is_dir()
     if not found:
         raise BundleError(f"{path} is no directory: give the bundle's directory, the one that holds manifest.json")
     manifest = read_manifest(path)

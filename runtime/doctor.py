@@ -210,9 +210,9 @@ def _microphone() -> Finding:
 
 def _demo_bundle() -> Finding:
     try:
-        from .bundle import demo_bundle, open_bundle
+        from .bundle import open_bundle, shipped_bundle
 
-        directory = demo_bundle()
+        directory = shipped_bundle()
         open_bundle(directory)
     except Exception as error:  # BundleError in words; anything else is a damaged installation
         return Finding("demo model", "warning", _one_line(error), "Install Earshot again, or give --bundle DIR.")

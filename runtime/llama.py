@@ -26,7 +26,12 @@ with patient_openmp():
 
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
 _SPECIAL = _c.LLAMA_TOKEN_ATTR_CONTROL | _c.LLAMA_TOKEN_ATTR_UNKNOWN
-_KV_TYPES = {"f16": _c.GGML_TYPE_F16, "f32": _c.GGML_TYPE_F32}
+_KV_TYPES = {
+    "f16": _c.GGML_TYPE_F16,
+    "f32": _c.GGML_TYPE_F32,
+    "q8_0": _c.GGML_TYPE_Q8_0,
+    "q4_0": _c.GGML_TYPE_Q4_0,
+}
 _BATCH = dict(_c.llama_batch._fields_)  # field -> pointer type
 _ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR
 
@@ -189,6 +194,8 @@ class Context:
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         if kv_type == "f32":  # flash attention rounds to f16 inside, whatever the cache holds
             params.flash_attn_type = _c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        elif kv_type != "f16":  # values in blocks are read by flash attention alone
+            params.flash_attn_type = _c.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._handle = _c.llama_init_from_model(model, params)
         if not self._handle:
             raise RunError(f"no memory for a KV cache of {n_ctx} positions{_reason()}: lower max_new_tokens or beams")

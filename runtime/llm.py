@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..models.bundle import Manifest
 from ..models.errors import InputError, RunError
+from ..models.llm import KV_BLOCK, KV_BYTES
 from .beam import BeamRule, beam_search
 from .cores import llm_threads
 from .detokenizer import Detokenizer, detokenize
@@ -40,7 +41,7 @@ class LlmOptions:
     n_ctx: int | None = None  # KV cells; None grows to what each question needs
     n_threads: int | None = None  # None: llm_threads()
     n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
-    kv_type: str = "f16"  # f32 doubles the cache and switches flash attention off: for comparing numbers
+    kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
     lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
 
     def __post_init__(self) -> None:
@@ -48,8 +49,8 @@ class LlmOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name}={value} is not possible: it must be at least 1")
-        if self.kv_type not in ("f16", "f32"):
-            raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be f16 or f32")
+        if self.kv_type not in KV_BYTES:
+            raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
 
 
 class Llm:
@@ -77,6 +78,9 @@ class Llm:
         self._logits: Floats | None = None
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
+        if options.kv_type.startswith("q") and self.spec.d_head % KV_BLOCK:
+            wide = f"this model's heads are {self.spec.d_head} wide"
+            raise InputError(f"kv_type={options.kv_type} keeps {KV_BLOCK} values together, but {wide}: give f16")
         self._model = Model(path, options.n_gpu_layers, repack=worth_repacking(manifest.quantization.llm))
         try:
             self._model.require_sizes(self.spec)

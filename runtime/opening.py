@@ -51,5 +51,6 @@ def engine_options(arguments: Namespace) -> EngineOptions:
         n_threads=arguments.threads,
         n_gpu_layers=arguments.n_gpu_layers,
         lora_scale=getattr(arguments, "lora_scale", None),
+        kv_type=arguments.kv_type,
     )
     return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)

@@ -12,11 +12,11 @@ import pytest
 from earshot.models.bundle import read_manifest
 from earshot.runtime.__main__ import main
 from earshot.runtime.audio import read_audio
-from earshot.runtime.bundle import demo_bundle
+from earshot.runtime.bundle import shipped_bundle
 from earshot.runtime.engine import Engine, load
 from earshot.runtime.sampling import Generation
 
-CLIPS = demo_bundle() / "clips"
+CLIPS = shipped_bundle() / "clips"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_several_commands_in_a_row_are_all_heard(engine: Engine) -> None:
 
 
 def test_bundle_is_small_and_checks_out_here(capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = demo_bundle()
+    bundle = shipped_bundle()
     assert sum(path.stat().st_size for path in bundle.rglob("*") if path.is_file()) <= 25_000_000
     assert read_manifest(bundle).quantization.encoders == "int8"
     assert main(["verify", "--run"]) == 0
@@ -73,6 +73,6 @@ def test_demo_command_shows_every_clip_with_its_prompt(capsys: pytest.CaptureFix
 
 
 def test_readme_states_what_was_measured() -> None:
-    text = (Path(str(demo_bundle())) / "README.md").read_text(encoding="utf-8")
+    text = (Path(str(shipped_bundle())) / "README.md").read_text(encoding="utf-8")
     assert "make demo-eval" in text
     assert "synthetic" in text

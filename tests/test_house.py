@@ -159,6 +159,18 @@ def test_documents_have_no_placeholders(path: Path) -> None:
     assert not found, f"{path.name} still lacks {found}"
 
 
+def test_the_page_on_adding_a_model_is_true() -> None:
+    """Every file that it names is there, and what it names in it, but for the files of the example."""
+    root = Path(__file__).parent.parent
+    text = (root / "docs/adding-a-model.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:models|export|runtime|bench|tests)/[\w.]+\.(?:py|json))`(?: `([A-Za-z_]+)`)?", text)
+    known = [(name, word) for name, word in named if "naturelm" not in name]
+    assert len(known) > 15
+    for name, word in known:
+        assert (root / name).is_file(), name
+        assert word in (root / name).read_text(encoding="utf-8"), f"{name} has no {word}"
+
+
 def test_folders_are_flat() -> None:
     for folder in FOLDERS:
         place = Path(str(resources.files(f"earshot.{folder}")))

@@ -21,7 +21,7 @@ import av
 import numpy as np
 import pytest
 from earshot.models.audio import SAMPLE_RATE
-from earshot.models.errors import RunError
+from earshot.models.errors import InputError, RunError
 from earshot.models.salmonn import TASKS
 from earshot.runtime import listening
 from earshot.runtime.__main__ import main
@@ -258,9 +258,17 @@ def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 class FakeLive:
     tasks = TASKS
 
+    trained_scale = 2.0
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         self.stopped = 0
+        self.lora_scale = 2.0
+
+    def set_lora_scale(self, scale: float) -> None:
+        if scale > 2.3:
+            raise InputError("no adapter")
+        self.lora_scale = scale
 
     def ask(self, prompt: str, also: tuple[str, ...] = ()) -> None:
         self.asked.append((prompt, also))
@@ -279,6 +287,17 @@ def test_keys_change_the_task_and_quit() -> None:
     assert live.asked == [("asr", ("asr",)), ("What is this?", ("asr",))] and live.stopped == 1
     assert len(notices) == 3 and notices[1].splitlines()[1] == "2  asr" and notices[1].endswith("q  quit")
     assert not set(menu.tasks) & set("qh?")
+
+
+def test_keys_change_the_loras_scale() -> None:
+    """A tenth of the trained scale a key; where it cannot be, that is said and nothing changes."""
+    live, notices = FakeLive(), list[str]()
+    menu = listening.Menu(live, SimpleNamespace(notice=notices.append), LiveOptions())  # pyright: ignore
+    for key, scale in (("-", 1.8), ("-", 1.6), ("+", 1.8), ("+", 2.0), ("+", 2.2), ("+", 2.2)):
+        menu.press(key)
+        assert live.lora_scale == pytest.approx(scale)
+    assert notices[0] == "from the next segment on: LoRA scale 1.8" and notices[-1] == "no adapter"
+    assert not set(menu.tasks) & set("+-")
 
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")

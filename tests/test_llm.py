@@ -354,7 +354,7 @@ class TestFaults:
                 llm.prefill(np.zeros(shape, np.float32), "What is it?")
 
     @pytest.mark.parametrize(
-        "wrong", [{"n_ctx": 0}, {"n_threads": 0}, {"kv_type": "q4_0"}], ids=lambda wrong: next(iter(wrong))
+        "wrong", [{"n_ctx": 0}, {"n_threads": 0}, {"kv_type": "q5_0"}], ids=lambda wrong: next(iter(wrong))
     )
     def test_impossible_options(self, wrong: dict[str, object]) -> None:
         (name,) = wrong
@@ -407,3 +407,20 @@ class TestFaults:
         (tmp_path / "cpu.max").write_text("max 100000")
         assert cpu_quota(tmp_path / "cpu.max") is None
         assert cpu_quota(tmp_path / "no file") is None
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_a_quantized_cache_is_smaller_and_says_nearly_the_same(
+    golden_bundle: Path, jfk: Clip, kv_type: str, manifest: Manifest
+) -> None:
+    """Flash attention reads it; the logits move by what so few bits lose."""
+    with open_llm(golden_bundle) as plain, open_llm(golden_bundle, kv_type=kv_type) as small:
+        logits = [llm.prefill(jfk["audio_tokens"], prompt_of(jfk)) for llm in (plain, small)]
+    error = np.sqrt(np.mean((logits[1] - logits[0]) ** 2) / np.mean(logits[0] ** 2))
+    assert 0 < error < {"q8_0": 0.02, "q4_0": 0.2}[kv_type]
+    assert manifest.spec.llm.kv_bytes(512, kv_type) < 0.54 * manifest.spec.llm.kv_bytes(512)
+
+
+def test_heads_too_narrow_for_a_quantized_cache_are_refused(salm_bundle: Path) -> None:
+    with pytest.raises(InputError, match="heads are 16 wide: give f16"):
+        Llm(salm_bundle / "llm.gguf", read_manifest(salm_bundle), None, LlmOptions(kv_type="q8_0"))
