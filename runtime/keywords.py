@@ -19,43 +19,47 @@ class Keywords:
 
     def __init__(self, texts: Sequence[str] = (), file: Path | None = None) -> None:
         self._texts, self._file = tuple(texts), file
-        self._seen: tuple[int, int] | None = None
-        self._words = read_keywords(self._texts)
-        if file is not None:
-            self._seen, self._words = self._stamp(file), self._read(file)
-        self._new = bool(self._words)
+        self._seen = None if file is None else self._stamp(file)
+        """The file as it was looked at last; None: it was not there."""
+        self._words = read_keywords(self._texts) if file is None else self._read(file)
+        self._new, self._used = bool(self._words), False
 
     def use(self, engine: Engine, at_s: float = 0.0) -> KeywordsRead | None:
         """Let the engine listen for them, if anything is new since the last call: from its next question on.
 
-        A file that can no longer be read changes nothing, and the event says so. InputError, the first time only.
+        A file that can no longer be read changes nothing, and the event says so, once. Raises InputError for words that
+        the model cannot be given at all, the first time.
         """
-        problem = self._reread()
-        if not self._new and problem is None:
-            return None
-        most, first = engine.prompt.max_keywords, self._new
-        self._new = False
-        if first:
+        problem = None if self._file is None else self._look_again(self._file)
+        most = engine.prompt.max_keywords
+        if self._new:
+            self._new = False
             try:
                 engine.keywords = self._words[:most]
             except InputError as error:
-                if at_s == 0.0:
+                if not self._used:
                     raise
                 problem = str(error)
+        elif problem is None:
+            return None
+        self._used = True
         return KeywordsRead(at_s, engine.keywords, tuple(self._words[most:]), problem)
 
-    def _reread(self) -> str | None:
-        if self._file is None:
-            return None
+    def _look_again(self, file: Path) -> str | None:
+        """Take in what has changed; returns why it could not be read."""
         try:
-            stamp = self._stamp(self._file)
-            if stamp == self._seen:
-                return None
-            self._seen = stamp
-            self._words, self._new = self._read(self._file), True
+            stamp, absent = self._stamp(file), None
         except InputError as error:
-            said, self._seen = None if self._seen is None else str(error), None
-            return said
+            stamp, absent = None, str(error)
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        if absent is not None:
+            return absent
+        try:
+            self._words, self._new = self._read(file), True
+        except InputError as error:
+            return str(error)
         return None
 
     def _read(self, file: Path) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.errors import BundleError, RunError
-from ..models.llm import LlmSpec
+from ..models.llm import KV_BYTES, LlmSpec
 from .cores import patient_openmp
 
 with patient_openmp():
@@ -26,12 +26,7 @@ with patient_openmp():
 
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
 _SPECIAL = _c.LLAMA_TOKEN_ATTR_CONTROL | _c.LLAMA_TOKEN_ATTR_UNKNOWN
-_KV_TYPES = {
-    "f16": _c.GGML_TYPE_F16,
-    "f32": _c.GGML_TYPE_F32,
-    "q8_0": _c.GGML_TYPE_Q8_0,
-    "q4_0": _c.GGML_TYPE_Q4_0,
-}
+_KV_TYPES = {name: getattr(_c, f"GGML_TYPE_{name.upper()}") for name in KV_BYTES}
 _BATCH = dict(_c.llama_batch._fields_)  # field -> pointer type
 _ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR
 

@@ -29,10 +29,10 @@ from earshot.bench.words import (
 from earshot.models.audio import SAMPLE_RATE, synthetic_clip
 from earshot.models.codec import encode
 from earshot.models.errors import InputError, RunError
-from earshot.runtime.bundle import demo_bundle, open_bundle
+from earshot.runtime.bundle import open_bundle, shipped_bundle
 from earshot.runtime.engine import Engine, load
 
-CLIPS = demo_bundle() / "clips"
+CLIPS = shipped_bundle() / "clips"
 
 
 def fewest_edits(said: list[str], heard: list[str]) -> int:
@@ -308,8 +308,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Record:
     lines = [f"{CLIPS / c['file']}\t{c['expected']}\t{c['task']}\n" for c in (*rows, rows[0])]
     path = folder / "set.tsv"
     path.write_text("".join(lines) + "silence.wav\tnobody said this\n")
-    options = quality.QualityOptions(reference=demo_bundle(), data=path)
-    return quality.measure([demo_bundle()], options)
+    options = quality.QualityOptions(reference=shipped_bundle(), data=path)
+    return quality.measure([shipped_bundle()], options)
 
 
 def value(record: Record, name: str) -> float:
@@ -385,20 +385,20 @@ def test_bundles_are_told_apart(tmp_path: Path) -> None:
 
 def test_the_reference_must_be_the_same_model(tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(demo_bundle(), other)
+    shutil.copytree(shipped_bundle(), other)
     text = (other / "manifest.json").read_text()
     (other / "manifest.json").write_text(text.replace('"USER: <Speech>"', '"HUMAN: <Speech>"'))
     with pytest.raises(InputError, match="bundles of one model"):
-        quality.measure([demo_bundle()], quality.QualityOptions(reference=other))
+        quality.measure([shipped_bundle()], quality.QualityOptions(reference=other))
 
 
 def test_the_reference_comes_first_and_every_bundle_once(tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(demo_bundle(), other)
-    given = [other, demo_bundle(), tmp_path / "x" / ".." / "other"]
+    shutil.copytree(shipped_bundle(), other)
+    given = [other, shipped_bundle(), tmp_path / "x" / ".." / "other"]
     (tmp_path / "x").mkdir()
-    assert [bundle.directory.resolve() for bundle in quality.open_all(given, demo_bundle())] == [
-        *(demo_bundle().resolve(), other.resolve())
+    assert [bundle.directory.resolve() for bundle in quality.open_all(given, shipped_bundle())] == [
+        *(shipped_bundle().resolve(), other.resolve())
     ]
 
 
@@ -425,4 +425,4 @@ def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
     with pytest.raises(RunError, match=r"status 3 \(out of everything\)"):
-        measure_apart(job(demo_bundle(), tmp_path), tmp_path, lambda *_: None)
+        measure_apart(job(shipped_bundle(), tmp_path), tmp_path, lambda *_: None)

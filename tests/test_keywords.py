@@ -137,6 +137,7 @@ class TestFile:
         rewrite(file, "[")
         read = keywords.use(engine, 5.0)
         assert read is not None and read.problem and "belongs to the list" in read.problem
+        assert keywords.use(engine, 5.5) is None
         rewrite(file, "Bert!")
         assert keywords.use(engine, 6.0) == KeywordsRead(6.0, ("Bert!",), (), None)
 
