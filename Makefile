@@ -1,7 +1,8 @@
 # make demo        hear the shipped model answer, offline, from WAV files shipped with it
 # make test        the whole test suite          make check   lint, types, tests
 # make demo-eval   word error, sounds, slots of the shipped model on sentences it never saw (SEED=7 draws others)
-# make demo-bundle models/demo from checkpoints/demo
+# make demo-bundle, demo-salm-bundle   models/demo from checkpoints/demo, models/demo-salm from checkpoints/demo-salm
+# make demo-salm-eval   names recalled with listed words and without, on sentences it never saw
 # make quality     word error, memory, speed and distance from f32 of every quantization of the demo model
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
@@ -11,12 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := build/wheel-venv
 DEMO := checkpoints/demo
+DEMO_SALM := checkpoints/demo-salm
 EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $(DEMO)/beats.pt \
 	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name earshot-demo \
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle quality bench-gpu test check lint typecheck soak wheel-test system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality bench-gpu test check lint typecheck soak wheel-test system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/earshot demo
@@ -26,9 +28,21 @@ demo-eval: $(VENV)/test.stamp system build/demo-f32/manifest.json
 
 demo-bundle: $(VENV)/test.stamp
 	rm -rf build/demo build/demo.partial
-	$(EXPORT_DEMO) --encoders int8 --llm q8_0 --out build/demo
+	$(EXPORT_DEMO) --encoders int8 --llm q8_0 --lora both --out build/demo
 	rm -f models/demo/*.onnx models/demo/*.gguf models/demo/manifest.json
 	cp build/demo/* models/demo/
+
+demo-salm-bundle: $(VENV)/test.stamp
+	rm -rf build/demo-salm build/demo-salm.partial
+	$(BIN)/earshot-export salm --checkpoint $(DEMO_SALM) --qwen $(DEMO_SALM)/qwen3 --name earshot-demo-salm --longest-seconds 10 \
+		--licence "Apache-2.0: trained by this project on synthetic speech" \
+		--encoders int8 --llm q8_0 --lora both --out build/demo-salm
+	mkdir -p models/demo-salm
+	rm -f models/demo-salm/*.onnx models/demo-salm/*.gguf models/demo-salm/*.npz models/demo-salm/manifest.json
+	cp build/demo-salm/* models/demo-salm/
+
+demo-salm-eval: $(VENV)/test.stamp system
+	$(BIN)/earshot-bench keywords --seed $(SEED) --report build/keywords-report
 
 build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth
 	rm -rf build/demo-f32 build/demo-f32.partial

@@ -46,6 +46,14 @@ def _add_salm(salm: argparse.ArgumentParser) -> None:
     files.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="config.json, model.safetensors")
     files.add_argument("--qwen", type=Path, required=True, metavar="DIR", help="Qwen3-1.7B: its config and tokenizer")
     _add_precision(salm, "alpha / rank, 2.0 as trained")
+    unsaid = salm.add_argument_group("what no file holds (default: the released model)")
+    unsaid.add_argument(
+        "--longest-seconds",
+        type=_positive,
+        default=40.0,
+        metavar="S",
+        help="of a clip in training; longer ones are cut",
+    )
     _add_common(salm)
 
 

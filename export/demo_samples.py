@@ -11,12 +11,14 @@ from typing import Literal
 
 import numpy as np
 
+from ..models import demo_keywords, salm
 from ..models.audio import SAMPLE_RATE, Waveform
 from ..models.demo_corpus import Clip, Example, expected_answer, held_out_clip, over_sound, sound_clip
 from ..models.demo_text import Utterance
 
 _LONGEST = 3.6  # seconds, so that ten clips stay under 1.2 MB
 _SEED = 2026
+_LISTED = 5  # words with each clip that says a name
 
 _SPOKEN: tuple[tuple[str, str, Literal["seen", "unseen"], Callable[[Utterance], bool]], ...] = (
     ("command", "asr", "seen", lambda said: said.text.startswith("turn ")),
@@ -41,6 +43,26 @@ def write_samples(folder: Path) -> list[Path]:
         row = {"file": path.name, "task": example.task, "prompt": example.prompt, "expected": example.expected}
         rows.append(row)
         paths.append(path)
+    (folder / "clips.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return paths
+
+
+def write_named_samples(folder: Path, n: int = 6) -> list[Path]:
+    """The second demo's: the first `n` short held-out clips that say a held-out name, each with a list of words.
+
+    Nothing is chosen by how well the model hears it. A row of clips.json has `keywords` beside the others' fields.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
+    paths: list[Path] = []
+    for number, case in enumerate(demo_keywords.cases(True, 4 * n, _SEED)):
+        if len(paths) == n or len(case.waveform) > _LONGEST * SAMPLE_RATE:
+            continue
+        paths.append(folder / f"name-{len(paths) + 1}.wav")
+        write_wave(paths[-1], case.waveform)
+        listed = demo_keywords.word_list(case, _LISTED, True, f"{_SEED} {number}")
+        row = {"file": paths[-1].name, "task": "asr", "prompt": salm.TASKS["asr"]}
+        rows.append({**row, "expected": case.expected, "keywords": listed})
     (folder / "clips.json").write_text(json.dumps(rows, indent=2) + "\n")
     return paths
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..models.audio import Waveform
 from ..models.bundle import Manifest
-from ..models.errors import CheckpointError
+from ..models.errors import CheckpointError, InputError
 from ..models.fastconformer import FEATURIZER, INPUT, OUTPUT
 from ..models.salm import AUDIO_TAG, FAMILY, MAX_NEW_TOKENS, SalmSpec, prompt_info
 from ..runtime.fastconformer import Featurizer, features
@@ -28,6 +28,7 @@ from .progress import Report
 from .provenance import salm_sources
 
 LICENCES = ("canary-qwen-2.5b: CC-BY-4.0 (NVIDIA)", "Qwen3: Apache-2.0")
+MOST_SECONDS = 300  # the encoder attends to all of a clip at once
 _RIGHT = "give the directory of nvidia/canary-qwen-2.5b, or of another NeMo SALM"
 
 
@@ -37,6 +38,7 @@ class SalmExport(ExportOptions):
 
     checkpoint: Path
     qwen: Path
+    longest_seconds: float = 40.0
 
 
 def export_salm(options: SalmExport, report: Report) -> Manifest:
@@ -47,6 +49,8 @@ def export_salm(options: SalmExport, report: Report) -> Manifest:
 
 def open_family(options: SalmExport) -> Family:
     """Reads the checkpoint and checks its parts against each other. Raises CheckpointError."""
+    if not 1 <= options.longest_seconds <= MOST_SECONDS:
+        raise InputError(f"--longest-seconds {options.longest_seconds:g} must be 1 to {MOST_SECONDS}")
     where = options.checkpoint / "config.json"
     config = read_json(where)
     _check_prompt(config, where)
@@ -55,7 +59,7 @@ def open_family(options: SalmExport) -> Family:
     llm = read_salm_llm(weights, options.qwen)
     lora = read_salm_lora(weights, salm_lora_spec(config, str(where)))
     require_fit(lora, llm.spec, options.checkpoint.name)
-    spec = SalmSpec(loaded.spec, llm.spec, lora.spec)
+    spec = SalmSpec(replace(loaded.spec, seconds=options.longest_seconds), llm.spec, lora.spec)
     if spec.fastconformer.d_llm != llm.spec.hidden:
         raise CheckpointError(
             f"{options.checkpoint} projects to {spec.fastconformer.d_llm} values, but {options.qwen} reads"

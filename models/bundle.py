@@ -5,6 +5,7 @@
     fastconformer.onnx  featurizer.npz              SALM's, and its front end's own tables
     llm.gguf                                        language model, LoRA merged or not
     lora.gguf                                       optional adapter, its scale chosen at run time
+    imatrix.gguf                                    what llm.gguf was quantized by, for another export: never opened
 
 `manifest.schema.json` beside this file says the same for other tools; a test keeps the two equal.
 """
@@ -32,7 +33,7 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 FamilySpec = SalmonnSpec | SalmSpec
 FAMILIES: dict[str, type[FamilySpec]] = {salmonn.FAMILY: SalmonnSpec, salm.FAMILY: SalmSpec}
-LLM_FILE, ADAPTER_FILE = "llm.gguf", "lora.gguf"
+LLM_FILE, ADAPTER_FILE, IMATRIX_FILE = "llm.gguf", "lora.gguf", "imatrix.gguf"
 SELF_CHECK_VALUES = 64  # values kept per stage, evenly spread over its output
 
 

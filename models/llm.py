@@ -31,6 +31,8 @@ LLM_TYPES = {
     "q5_k_m": LlmType(5.69, 17, 0.7),
     "q4_k_m": LlmType(4.85, 15, 0.6),
     "q4_0": LlmType(4.5, 2, 0.5),
+    "iq4_xs": LlmType(4.25, 30, 0.5),
+    "q3_k_m": LlmType(3.91, 12, 0.4),
 }
 """Every type the exporter writes, most precise first."""
 

@@ -63,7 +63,7 @@ class SalmSpec:
 
     def impossible(self) -> str | None:
         """A size that does not go with the others."""
-        return None
+        return None if self.seconds >= 1 else f"a window of {self.seconds} s"
 
 
 SALM = SalmSpec(CANARY_QWEN, QWEN3_1_7B, CANARY_QWEN_LORA)

@@ -82,14 +82,23 @@ def demo(arguments: Namespace) -> int:
         clips = _demo_clips(engine)
         print(f"{engine.bundle.manifest.name} ready in {time.perf_counter() - started:.2f} s\n")
         for clip in clips:
-            answer = engine.ask(engine.bundle.path("clips") / clip["file"], clip["prompt"])
-            print(
-                f"{clip['file']}\n  prompt   {clip['prompt']}\n  answer   {answer.text}\n  expected {clip['expected']}"
-            )
-            for final in answer.segments:
-                print(f"  {_timing_line(final)}")
-            print()
+            _show_clip(engine, clip)
     return 0
+
+
+def _show_clip(engine: Engine, clip: dict[str, Any]) -> None:
+    """Prompt, answer and what was expected; where words go with the clip, the answer without them too."""
+    path = engine.bundle.path("clips") / clip["file"]
+    print(f"{clip['file']}\n  prompt   {clip['prompt']}")
+    if keywords := clip.get("keywords", ()):
+        engine.keywords = ()
+        print(f"  unlisted {engine.ask(path, clip['prompt']).text}\n  keywords {', '.join(keywords)}")
+    engine.keywords = tuple(keywords)
+    answer = engine.ask(path, clip["prompt"])
+    print(f"  answer   {answer.text}\n  expected {clip['expected']}")
+    for final in answer.segments:
+        print(f"  {_timing_line(final)}")
+    print()
 
 
 def tasks(arguments: Namespace) -> int:

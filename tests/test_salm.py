@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import GOLDEN, salm_arguments
 from earshot.models.bundle import read_manifest
 from earshot.models.errors import BundleError, InputError
 from earshot.models.salm import AUDIO_TAG, TASKS
 from earshot.runtime.__main__ import main
 from earshot.runtime.engine import Engine, EngineOptions, load
-from earshot.runtime.events import Final, Piece
+from earshot.runtime.events import Caption, Final, Piece
+from earshot.runtime.live import LiveOptions, captions
 from earshot.runtime.llm import LlmOptions
 from earshot.runtime.sampling import Generation
+from earshot.runtime.sources import FilePlayback
 
 GREEDY = Generation(max_new_tokens=16)
 Clip = dict[str, np.ndarray]
@@ -116,6 +121,19 @@ def test_40_seconds_are_one_segment_and_more_are_cut(engine: Engine, golden: Pat
     assert all(320 <= len(part.waveform) <= len(tone) for part in parts)
 
 
+def test_live_captions_keep_what_has_settled(engine: Engine, golden: Path) -> None:
+    """12.5 audio tokens a second: with `settle_s` only the newest second of them is read in an update."""
+    options = LiveOptions(settle_s=1.0, vad=False, max_new_tokens=4)
+    works = [
+        event.work
+        for event in captions(FilePlayback(golden / "jfk.wav", pace="fast"), engine, options)
+        if isinstance(event, Caption)
+    ]
+    assert [work.n_audio_tokens for work in works[:4]] == [7, 13, 19, 25]
+    late = works[6:]
+    assert all(0 < work.n_audio_tokens - work.n_kept <= 12.5 * 2.1 for work in late) and late[-1].n_kept > 100
+
+
 class TestWithoutLora:
     def test_text_alone_is_the_base_models_answer(self, engine: Engine, jfk: Clip) -> None:
         """The LoRA is off for one answer and on again for the next."""
@@ -130,8 +148,6 @@ class TestWithoutLora:
         assert engine.ask(jfk["pcm_float32"], "asr", GREEDY).segments[0].token_ids == tuple(jfk["ids_greedy"])
 
     def test_a_merged_lora_cannot_be_taken_out(self, salm_bundle: Path, tmp_path: Path) -> None:
-        import shutil
-
         copy = tmp_path / "merged"
         shutil.copytree(salm_bundle, copy)
         manifest = json.loads((copy / "manifest.json").read_text())
@@ -177,6 +193,53 @@ class TestBundle:
     def test_verify_runs_on_this_machine(self, salm_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["verify", str(salm_bundle), "--run"]) == 0
         assert capsys.readouterr().out.count("  ok\n") == 2
+
+
+class TestExport:
+    def test_a_shorter_window_is_cut_at(self, tmp_path: Path, golden: Path) -> None:
+        """What no file holds is an option; int8, so that the graph's table of positions is as long."""
+        pytest.importorskip("torch")
+        from earshot.export.__main__ import main as export
+
+        arguments = {"longest-seconds": "8", "encoders": "int8", "llm": "q8_0", "lora": "merged"}
+        assert export(salm_arguments(tmp_path / "short", **arguments)) == 0
+        with load(tmp_path / "short") as short:
+            heard = [segment.end_s - segment.start_s for segment in short.segments(golden / "jfk.wav")]
+            assert len(heard) == 2 and max(heard) <= 8 and short.spec.n_audio_tokens == 100
+            assert short.ask(golden / "jfk.wav", "asr", GREEDY).text
+
+    @pytest.mark.parametrize(
+        ("changed", "words"),
+        [
+            ({"longest-seconds": "0.5"}, "must be 1 to 300"),
+            ({"qwen": str(GOLDEN / "salmonn-tiny" / "checkpoint" / "vicuna")}, "tokenizer.json|model_type"),
+            ({"checkpoint": str(GOLDEN / "salm-tiny")}, "config.json"),
+        ],
+    )
+    def test_what_is_refused(
+        self, tmp_path: Path, changed: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pytest.importorskip("torch")
+        from earshot.export.__main__ import main as export
+
+        assert export(salm_arguments(tmp_path / "none", **changed)) == 2
+        said = capsys.readouterr().err
+        assert re.search(words, said) and len(said.splitlines()) == 1
+        assert not (tmp_path / "none").exists()
+
+    @pytest.mark.parametrize(("key", "value"), [("prompt_format", "llama3"), ("audio_locator_tag", "<|audio|>")])
+    def test_another_prompt_is_refused_by_name(
+        self, tmp_path: Path, key: str, value: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        pytest.importorskip("torch")
+        from earshot.export.__main__ import main as export
+
+        checkpoint = tmp_path / "checkpoint"
+        shutil.copytree(GOLDEN / "salm-tiny" / "checkpoint", checkpoint)
+        config = json.loads((checkpoint / "config.json").read_text())
+        (checkpoint / "config.json").write_text(json.dumps(config | {key: value}))
+        assert export(salm_arguments(tmp_path / "none", checkpoint=str(checkpoint))) == 2
+        assert f"{key} {value!r}" in capsys.readouterr().err
 
 
 class TestCommands:
