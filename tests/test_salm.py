@@ -129,7 +129,7 @@ def test_live_captions_keep_what_has_settled(engine: Engine, golden: Path) -> No
         for event in captions(FilePlayback(golden / "jfk.wav", pace="fast"), engine, options)
         if isinstance(event, Caption)
     ]
-    assert [work.n_audio_tokens for work in works[:4]] == [7, 13, 19, 25]
+    assert [work.n_audio_tokens for work in works[:4]] == [7, 13, 20, 26]
     late = works[6:]
     assert all(0 < work.n_audio_tokens - work.n_kept <= 12.5 * 2.1 for work in late) and late[-1].n_kept > 100
 
