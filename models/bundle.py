@@ -170,7 +170,7 @@ def axis_profiles(longest_s: float = 30.0) -> dict[str, Profile]:
     positions = [int(s * whisper.FRAME_RATE) for s in (1.0, longest_s, longest_s)]
     features = [fastconformer.n_frames(int(s * SAMPLE_RATE)) for s in seconds]
     return {
-        fastconformer.FRAMES_AXIS: (features[0], features[1], features[2]),
+        fastconformer.FRAMES_AXIS: (2, features[1], features[2] + 1),  # of 20 ms, and with a tail that joined
         "mel_frames": (2 * positions[0], 2 * positions[1], 2 * positions[2]),
         "n_positions": (positions[0], positions[1], positions[2]),
         "n_frames": (frames[0], frames[1], frames[2]),

@@ -16,7 +16,7 @@ class LlmType:
     """A way to keep the weights in a GGUF file."""
 
     bits_per_weight: float
-    """Average; the _m mixtures as llama.cpp reports them for a 7B model."""
+    """Average; of mixtures (the _m types, iq4_xs) as llama.cpp reports it for a 7B model."""
     ftype: int
     """llama.cpp's llama_ftype."""
     agreement: float
@@ -31,7 +31,7 @@ LLM_TYPES = {
     "q5_k_m": LlmType(5.69, 17, 0.7),
     "q4_k_m": LlmType(4.85, 15, 0.6),
     "q4_0": LlmType(4.5, 2, 0.5),
-    "iq4_xs": LlmType(4.25, 30, 0.5),
+    "iq4_xs": LlmType(4.33, 30, 0.5),
     "q3_k_m": LlmType(3.91, 12, 0.4),
 }
 """Every type the exporter writes, most precise first."""

@@ -71,6 +71,10 @@ class PromptInfo:
         before, _, after = turn.partition(PROMPT)
         return tuple(f"{before}{asked}{after}".split(self.audio_tag))
 
+    def without_audio(self, prompt: str) -> str:
+        """The prompt for a turn in which nothing new is heard."""
+        return " ".join(prompt.replace(self.audio_tag, " ").split()) if self.audio_tag else prompt
+
     def n_audios(self, prompt: str) -> int:
         """How many clips a prompt asks about."""
         return len(self.texts(prompt)) - 1
@@ -93,8 +97,20 @@ def read_keywords(texts: Sequence[str]) -> tuple[str, ...]:
     """
     lines = (line for text in texts for line in text.splitlines() if not line.lstrip().startswith("#"))
     words = (" ".join(word.split()) for line in lines for word in line.split(","))
-    found = {word.casefold(): word for word in reversed([word for word in words if word])}
-    for word in found.values():
+    found: dict[str, str] = {}
+    for word in words:
+        if word:
+            found.setdefault(word.casefold(), word)
+    return require_keywords(tuple(found.values()))
+
+
+def require_keywords(words: Sequence[str]) -> tuple[str, ...]:
+    """The words. Raises InputError for one that cannot stand in a list, and for a text in the place of a list."""
+    if isinstance(words, str):
+        raise InputError(f"keywords are a list of words, but one text was given: write [{words!r}]")
+    for word in words:
         if wrong := [mark for mark in _LIST_MARKS if mark in word]:
             raise InputError(f"keyword {word!r} holds {wrong[0]!r}, which belongs to the list around it: leave it out")
-    return tuple(reversed(found.values()))
+        if not word.isprintable():
+            raise InputError(f"keyword {word!r} is not text: write it again, in UTF-8")
+    return tuple(words)

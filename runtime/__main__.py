@@ -20,16 +20,11 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = commands.add_parser("ask", help="answer one prompt about a clip", allow_abbrev=False)
     ask.add_argument(
-        "audio",
-        type=Path,
+        "words",
         nargs="*",
-        metavar="AUDIO",
-        help="an audio or video file; several, if the prompt names several",
-    )
-    ask.add_argument(
-        "prompt",
-        metavar="PROMPT_OR_TASK",
-        help="a question, or a task: asr, slot_filling:room, ... (`earshot tasks` lists them)",
+        metavar="AUDIO ... PROMPT_OR_TASK",
+        help="any audio or video file (several, if the prompt names several), then a question, or a task: asr, "
+        "slot_filling:room, ... (`earshot tasks` lists them)",
     )
     ask.add_argument(
         "--text-only", action="store_true", help="no clip: ask the language model as it was before its LoRA"
@@ -45,10 +40,10 @@ def parser() -> argparse.ArgumentParser:
     _add_model_options(caption)
     chat = commands.add_parser("chat", help="several questions about one clip", allow_abbrev=False)
     chat.add_argument(
-        "audio", type=Path, metavar="AUDIO", help="any audio or video file, no longer than the model hears at once"
-    )
-    chat.add_argument(
-        "prompt", nargs="*", metavar="PROMPT_OR_TASK", help="default: a question a line from standard input"
+        "words",
+        nargs="*",
+        metavar="AUDIO [QUESTION ...]",
+        help="a clip no longer than the model's window, then questions; without them lines of standard input",
     )
     chat.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
     chat.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
@@ -199,6 +194,17 @@ def run(arguments: argparse.Namespace) -> int:
     return commands.COMMANDS[arguments.command](arguments)
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Words that stand behind an option, which argparse leaves over, join those before it."""
+    commands = parser()
+    arguments, rest = commands.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "words") or any(word.startswith("-") for word in rest)):
+        commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.words += rest
+    return arguments
+
+
 def _print_what_can_be_shown(stream: object) -> None:
     """A terminal that cannot show a character gets its code, and the rest."""
     if isinstance(stream, io.TextIOWrapper):
@@ -211,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A session of `listen` or `assist` that is interrupted is finished and done; it is 130 while the model opens, and
     when the second Ctrl-C does not wait.
     """
-    arguments = parser().parse_args(argv)
+    arguments = _parse(argv)
     _print_what_can_be_shown(sys.stdout)
     try:
         return run(arguments)

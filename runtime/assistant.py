@@ -158,13 +158,14 @@ class _Session:
     def _prepare(self, stack: ExitStack) -> None:
         options = self._options
         if self._generation.gbnf is not None:
-            self._engine.llm.grammar(self._generation.gbnf)  # or say at once that it cannot be followed
+            self._engine.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
         if options.speak is not None:
             self._speaker = stack.enter_context(closing(Speaker(options.speak)))
         self._make_room()  # or say at once that there is none
 
     def _read_keywords(self, at_s: float) -> Iterator[KeywordsRead]:
-        if self._options.keywords is not None and (read := self._options.keywords.use(self._engine, at_s)):
+        keywords = self._options.keywords
+        if keywords and (read := keywords.use(self._engine, at_s, self._make_room)):
             yield read
 
     def _next(self) -> EarEvent | None:
@@ -214,7 +215,7 @@ class _Session:
         start = time.perf_counter()
         self._conversation.hear(heard.audio_tokens, self._prompt, self._generation.max_new_tokens)
         prefilled = time.perf_counter()
-        saying = Saying(self._engine.llm, self._generation, started, guard=self._generation.gbnf is None)
+        saying = Saying(self._engine.llm, self._generation, started, guard=True)
         stopped = yield from self._say(saying)
         decode_ms = (time.perf_counter() - prefilled) * 1e3
         timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))

@@ -25,7 +25,7 @@ from .listening import (
     stopped_by_signals,
 )
 from .opening import check_prompts, form_of, keywords_of, open_engine
-from .screen import clock, remark
+from .screen import clock, remark, was_cut
 from .transcript import event_line
 
 
@@ -54,22 +54,28 @@ def assist(arguments: Namespace) -> int:
     return 1 if answers.n_cut else 0
 
 
+REMEDIES = {
+    "length": "raise --max-new-tokens, or give the strings of the schema a maxLength",
+    "time": "raise --max-seconds",
+    "stop": "it held a --stop text: leave that out",
+}
+"""For JSON that was cut."""
+
+
 class Answers:
     """What is said, as it comes; with a schema only whole JSON, a line each; or every event as a line of JSON."""
 
     def __init__(self, with_schema: bool, every_event: bool) -> None:
         self._with_schema, self._every_event = with_schema, every_event
         self.n_cut = 0
-        """Answers whose JSON did not fit into max_new_tokens."""
+        """Answers whose JSON was cut."""
 
     def show(self, event: AssistantEvent) -> None:
         """The next event."""
-        if self._with_schema and isinstance(event, Answered) and event.intent is None and event.stopped == "length":
+        if self._with_schema and isinstance(event, Answered) and event.intent is None and event.stopped in REMEDIES:
             self.n_cut += 1
-            _notice(
-                f"[{clock(event.start_s)}] the JSON is not complete after {len(event.token_ids)} tokens: "
-                "raise --max-new-tokens, or give the strings of the schema a maxLength"
-            )
+            said = f"the JSON is not complete after {len(event.token_ids)} tokens: {REMEDIES[event.stopped]}"
+            _notice(f"[{clock(event.start_s)}] {said}")
         if self._every_event:
             print(event_line(event), flush=True)
         elif isinstance(event, Answered | Piece | SpeechEnded):
@@ -92,7 +98,7 @@ def _show_text(event: Answered | Piece | SpeechEnded) -> None:
     elif isinstance(event, SpeechEnded):
         print(f"[{clock(event.start_s)}-{clock(event.end_s)}] ", end="", flush=True)
     else:
-        print(" ..." if event.stopped else "", flush=True)
+        print(" ..." if was_cut(event.stopped) else "", flush=True)
 
 
 def _notice(text: str) -> None:

@@ -36,25 +36,21 @@ class Chat:
         engine, generation, started = self._engine, generation or self._engine.defaults, time.monotonic()
         if generation.beams > 1:
             raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
+        if generation.gbnf is not None:
+            engine.llm.check_grammar(generation.gbnf)
         prompt = engine.prompt.prompt_for(prompt_or_task)
-        first = self._heard is None
-        heard = engine.hear(self._segment.waveform) if self._heard is None else self._heard
+        heard = self._heard or engine.hear(self._segment.waveform)
         start = time.perf_counter()
-        if first:
+        if self._heard is None:
             self._conversation.hear(heard.audio_tokens, prompt, generation.max_new_tokens)
+            self._heard = replace(heard, stages={}, encoders_ms=0.0)  # what a later question costs
         else:
+            prompt = engine.prompt.without_audio(prompt)
             self._conversation.say(prompt, generation.max_new_tokens)
-            heard = replace(heard, stages={}, encoders_ms=0.0)
-        self._heard, prefilled = heard, time.perf_counter()
-        saying = Saying(engine.llm, generation, started, guard=generation.gbnf is None)
-        for token in self._conversation.answer(generation):
-            if piece := saying.add(token):
-                yield Piece(piece)
-            if saying.stopped:
-                break
+        prefilled = time.perf_counter()
+        saying = Saying(engine.llm, generation, started, guard=True)
+        yield from saying.take(self._conversation.answer(generation))
         self._conversation.keep(len(saying.ids))
-        if rest := saying.finish():
-            yield Piece(rest)
         decode_ms = (time.perf_counter() - prefilled) * 1e3
         timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
         span = self._segment.start_s, self._segment.end_s

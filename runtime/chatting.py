@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..models.codec import encode
 from ..models.errors import InputError
@@ -14,22 +16,25 @@ from .commands import generation_of, use_keywords
 from .cues import harmless
 from .events import Final, Piece
 from .opening import open_engine
+from .screen import was_cut
 
 HINT = "ask about the clip; an empty line or Ctrl-D ends"
 
 
 def chat(arguments: Namespace) -> int:
-    """Answers until the questions end. A question that cannot be answered is said so, and the next one asked."""
+    """Answers until the questions end. One that cannot be put is said so, and the next one asked; then status 2."""
+    if not arguments.words:
+        raise InputError("there is no clip to chat about: write earshot chat AUDIO")
+    audio, *given = arguments.words
     with open_engine(arguments) as engine:
         use_keywords(arguments, engine)
-        talk = Chat(engine, arguments.audio, arguments.system, arguments.mix)
+        talk = Chat(engine, Path(audio), arguments.system, arguments.mix)
         generation = generation_of(arguments, engine)
         status = 0
-        for question in _questions(arguments.prompt):
+        for question in _questions(given):
             try:
                 for event in talk.ask(question, generation):
                     _show(event, question, arguments.json)
-                status = 0
             except InputError as error:
                 print(f"earshot: {error}", file=sys.stderr)
                 status = error.exit_status
@@ -43,6 +48,8 @@ def _questions(given: list[str]) -> Iterator[str]:
         return
     if sys.stdin is None:
         raise InputError("there is nowhere to read questions from: write them behind the clip")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused, and the next line asked
     interactive = sys.stdin.isatty()
     if interactive:
         print(HINT, file=sys.stderr)
@@ -63,4 +70,4 @@ def _show(event: Piece | Final, question: str, as_json: bool) -> None:
     elif isinstance(event, Piece):
         print(harmless(event.text), end="", flush=True)
     else:
-        print(" ..." if event.stopped not in (None, "stop") else "", flush=True)
+        print(" ..." if was_cut(event.stopped) else "", flush=True)

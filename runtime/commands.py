@@ -30,24 +30,27 @@ if TYPE_CHECKING:
 
 def ask(arguments: Namespace) -> int:
     """One prompt, one clip or those that it names; the words appear as they are decoded."""
-    if arguments.text_only and arguments.audio:
-        raise InputError(f"--text-only asks without a clip: leave {arguments.audio[0]} out")
-    if not arguments.text_only and not arguments.audio:
-        raise InputError(f"there is no clip to ask {arguments.prompt!r} about: write earshot ask AUDIO PROMPT_OR_TASK")
-    check_prompts(arguments, arguments.prompt)
+    *clips, question = arguments.words or [""]
+    if arguments.text_only and clips:
+        raise InputError(f"--text-only asks without a clip: leave {clips[0]} out")
+    if not arguments.text_only and not clips:
+        raise InputError(f"there is no clip to ask {question!r} about: write earshot ask AUDIO PROMPT_OR_TASK")
+    if not arguments.text_only:
+        check_prompts(arguments, question)
     with open_engine(arguments) as engine:
         use_keywords(arguments, engine)
         generation = generation_of(arguments, engine)
         if arguments.text_only:
-            prompt = nonempty(arguments.prompt)
+            prompt = nonempty(question)
             events: Iterable[AnswerEvent] = engine.stream_text(prompt, generation)
         else:
-            prompt = engine.prompt.prompt_for(arguments.prompt)
-            events = engine.stream(list(arguments.audio), prompt, generation, arguments.mix)
+            prompt = engine.prompt.prompt_for(question)
+            events = engine.stream([Path(clip) for clip in clips], prompt, generation, arguments.mix)
         said = _print_json(events, prompt) if arguments.json else _print_text(events)
     if arguments.timings:
         for final in said.finals:
             print(_timing_line(final), file=sys.stderr)
+    _name_what_was_cut(said)
     if said.stopped is not None:
         raise said.stopped
     return 0
@@ -65,6 +68,7 @@ def caption(arguments: Namespace) -> int:
         for audio, target in zip(arguments.audio, targets, strict=True):
             with waiting(audio.name) as spinner:
                 said = _listen(engine.stream(audio, prompt, generation, arguments.mix), _seconds_heard(spinner, audio))
+            _name_what_was_cut(said)
             rows = [Caption(start, end, text, prompt, str(audio)) for start, end, text in said.rows() if text]
             _put_captions(rows, target, arguments.format, audio, whole=said.stopped is None)
             if isinstance(said.stopped, AudioError):
@@ -264,6 +268,14 @@ def _put_captions(rows: list[Caption], target: Path | None, format: str, audio: 
     elif rows:
         part = write_captions(target.with_stem(target.stem + ".partial"), rows, format, audio=audio)
         print(f"earshot: what was said of {audio} so far is in {part}", file=sys.stderr)
+
+
+def _name_what_was_cut(said: _Said) -> None:
+    """On standard error, what --max-seconds ended: the text itself looks like any other."""
+    for final in said.finals:
+        if final.stopped == "time":
+            span = f"{clock(final.start_s)}-{clock(final.end_s)}"
+            print(f"earshot: [{span}] cut after {len(final.token_ids)} tokens: its time was over", file=sys.stderr)
 
 
 def _timing_line(final: Final) -> str:

@@ -123,16 +123,16 @@ class Conversation:
                 " raise n_ctx, lower max_new_tokens, or shorten the prompt"
             )
         sizes = [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
-        free = self._room - needed
+        free, pinned = self._room - needed, sum(sizes[: self._n_pinned])
+        if pinned > free:
+            raise InputError(
+                f"the first turn takes {pinned} positions and this one {needed}, but {self._room} are there:"
+                " raise n_ctx, or lower max_new_tokens"
+            )
         if sum(sizes) > free:
             self._stale = True
             while sum(sizes) > free // 2 and len(sizes) > self._n_pinned:
                 del sizes[self._n_pinned], self._turns[self._n_pinned]
-            if sum(sizes) > free:
-                raise InputError(
-                    f"the first turn takes {sum(sizes)} positions and this one {needed}, but {self._room} are there:"
-                    " raise n_ctx, or lower max_new_tokens"
-                )
 
     def _read_again(self) -> None:
         """The head and every turn to its end; the head's KV is kept where it is ours."""

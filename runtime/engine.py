@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class Engine:
 
     @keywords.setter
     def keywords(self, words: Sequence[str]) -> None:
-        self.llm.prompts.keywords = tuple(words)
+        self.llm.prompts.keywords = words
 
     def hear(self, waveform: Waveform, short: bool = False) -> Heard:
         """Encodes one segment of at most `spec.seconds`.
@@ -125,7 +126,9 @@ class Engine:
                 f"the prompt asks about {_clips(n)}, but {_clips(len(clips))} were given: {self._how_many()}"
             )
         if n > 1:
-            yield from self._answer_all([self.whole(clip, mix) for clip in clips], prompt, generation)
+            segments = [self.whole(clip, mix) for clip in clips]
+            yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)
+            yield from self._answer(segments, prompt, generation)
             return
         audible = False
         for segment in self.segments(clips[0], mix):
@@ -149,13 +152,9 @@ class Engine:
         finals = tuple(event for event in events if isinstance(event, Final))
         return Answer("\n".join(f.text for f in finals if f.text), self.prompt.prompt_for(prompt_or_task), finals)
 
-    def _answer_all(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[AnswerEvent]:
-        yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)
-        yield from self._answer(segments, prompt, generation)
-
     def whole(self, audio: Audio, mix: bool = False) -> Segment:
         """A clip that cannot be cut. Raises InputError when it is too long, AudioError when it is silent."""
-        first, *more = self.segments(audio, mix)
+        first, *more = islice(self.segments(audio, mix), 2)
         if more:
             raise InputError(
                 f"{_name(audio)} is longer than the {self.spec.seconds:g} s that fit here: give a part of it"
@@ -172,7 +171,8 @@ class Engine:
         started = time.monotonic()
         heard = [self.hear(segment.waveform) for segment in segments]
         seconds = sum(segment.end_s - segment.start_s for segment in segments)
-        budget = self.prompt.token_budget(prompt, seconds) if generation.guard else None
+        guarded = generation.guard and generation.gbnf is None
+        budget = self.prompt.token_budget(prompt, seconds) if guarded else None
         if budget is not None:
             generation = replace(generation, max_new_tokens=min(budget, generation.max_new_tokens))
         tokens = [each.audio_tokens for each in heard]
@@ -186,12 +186,9 @@ class Engine:
         Raises InputError when the LoRA is merged and no adapter can take it out.
         """
         generation, started = generation or self.defaults, time.monotonic()
-        with self.llm.without_lora():
-            read = partial(self.llm.prefill_text, prompt, generation)
-            yield from self._say(read, generation, started, self._nothing_heard(), (0.0, 0.0), prompt)
-
-    def _nothing_heard(self) -> Heard:
-        return Heard(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
+        nothing = Heard(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
+        read = partial(self.llm.prefill_text, prompt, generation)
+        yield from self._say(read, generation, started, nothing, (0.0, 0.0), prompt)
 
     def _say(
         self,
@@ -206,13 +203,7 @@ class Engine:
         read()
         prefilled = time.perf_counter()
         saying = Saying(self.llm, generation, started)
-        for token in self.llm.generate(generation):
-            if piece := saying.add(token):
-                yield Piece(piece)
-            if saying.stopped:
-                break
-        if rest := saying.finish():
-            yield Piece(rest)
+        yield from saying.take(self.llm.generate(generation))
         decode_ms = (time.perf_counter() - prefilled) * 1e3
         timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
         yield Final(*span, saying.text, tuple(saying.ids), timings, prompt, saying.stopped)
@@ -251,7 +242,7 @@ def _together(heard: list[Heard]) -> Heard:
 
 
 def _clips(n: int) -> str:
-    return f"{n} clip" if n == 1 else f"{n} clips"
+    return "1 clip" if n == 1 else f"{n} clips"
 
 
 def _engine_cache(directory: Path) -> Path | None:

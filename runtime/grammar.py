@@ -48,7 +48,7 @@ class Grammar:
                 masked = np.full_like(logits, -np.inf)
                 masked[ids] = possible
                 return masked
-        raise RunError("no token of this model fits into the grammar here: simplify the schema")
+        raise RunError("no token of this model fits into the form that was asked for: simplify it")
 
     def _apply(self, ids: npt.NDArray[np.intp], logits: Floats) -> Floats:
         candidates = np.zeros(len(ids), _CANDIDATE)

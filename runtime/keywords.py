@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..models.errors import InputError
@@ -22,24 +22,26 @@ class Keywords:
         self._seen = None if file is None else self._stamp(file)
         """The file as it was looked at last; None: it was not there."""
         self._words = read_keywords(self._texts) if file is None else self._read(file)
-        self._new, self._used = bool(self._words), False
+        self._refused: tuple[str, ...] | None = None
+        self._used = False
 
-    def use(self, engine: Engine, at_s: float = 0.0) -> KeywordsRead | None:
-        """Let the engine listen for them, if anything is new since the last call: from its next question on.
+    def use(self, engine: Engine, at_s: float = 0.0, fits: Callable[[], object] = lambda: None) -> KeywordsRead | None:
+        """Let the engine listen for them, if it does not yet: from its next question on. None: nothing is new.
 
-        A file that can no longer be read changes nothing, and the event says so, once. Raises InputError for words that
-        the model cannot be given at all, the first time.
+        fits: raises InputError when a question with them has no room. A list that cannot be read or used changes
+        nothing, and the event says so, once; the first time InputError is raised.
         """
         problem = None if self._file is None else self._look_again(self._file)
-        most = engine.prompt.max_keywords
-        if self._new:
-            self._new = False
+        most, old = engine.prompt.max_keywords, engine.keywords
+        wanted = self._words[:most]
+        if wanted != old and wanted != self._refused:
             try:
-                engine.keywords = self._words[:most]
+                engine.keywords = wanted
+                fits()
             except InputError as error:
+                engine.keywords, self._refused, problem = old, wanted, str(error)
                 if not self._used:
                     raise
-                problem = str(error)
         elif problem is None:
             return None
         self._used = True
@@ -57,7 +59,7 @@ class Keywords:
         if absent is not None:
             return absent
         try:
-            self._words, self._new = self._read(file), True
+            self._words, self._refused = self._read(file), None
         except InputError as error:
             return str(error)
         return None

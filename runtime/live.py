@@ -92,15 +92,18 @@ class Live:
         self._lag_s = 0.0  # what Lagging said last
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._options.gbnf is not None:
-            engine.llm.grammar(self._options.gbnf)  # or say at once that it cannot be followed
+            engine.llm.check_grammar(self._options.gbnf)  # or say at once that it cannot be followed
 
     def ask(self, prompt: str, also: Sequence[str] = ()) -> None:
         """Other questions, from the next segment on. Raises InputError for what is no prompt, or one without room."""
         prompts = tuple(self._engine.prompt.prompt_for(each) for each in (prompt, *also))
+        self._require_room(prompts)
+        self._prompts = prompts
+
+    def _require_room(self, prompts: Sequence[str]) -> None:
         limit = self._options.rules(self._engine.defaults.max_new_tokens).max_new_tokens
         for each in prompts:
             self._engine.llm.require_room(each, self._engine.spec.n_audio_tokens, limit)
-        self._prompts = prompts
 
     def set_lora_scale(self, scale: float) -> None:
         """The LoRA's scale from the next segment on. Raises InputError when the bundle has no adapter."""
@@ -161,11 +164,13 @@ class Live:
 
     def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
         """What was changed meanwhile: keywords, the LoRA's scale."""
-        if self._options.keywords is not None and (read := self._options.keywords.use(self._engine, at_s)):
+        keywords = self._options.keywords
+        if keywords and (read := keywords.use(self._engine, at_s, lambda: self._require_room(self._prompts))):
             yield read
-        if self._scale is not None:
-            scale, self._scale = self._scale, None
+        if (scale := self._scale) is not None:
             self._engine.llm.set_lora_scale(scale)
+            if self._scale == scale:  # or a key was pressed meanwhile
+                self._scale = None
 
     def _update(self, heard: Heard) -> Iterator[LiveEvent]:
         """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""

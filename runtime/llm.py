@@ -8,8 +8,7 @@ Knows nothing about sound. Source: docs/reference.md §4.1 and §7.6 (order), §
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,7 +24,7 @@ from .cores import llm_threads
 from .detokenizer import Detokenizer, detokenize
 from .grammar import Grammar
 from .llama import Adapter, Context, Model, worth_repacking
-from .lora import lora_factor, no_adapter, open_adapter
+from .lora import NO_BASE, lora_factor, no_adapter, open_adapter
 from .prompts import Prompts
 from .room import cells, no_room, sequences, usual_room
 from .sampling import Generation, forbid, log_softmax, penalize, sample
@@ -73,6 +72,7 @@ class Llm:
         self.manifest = manifest
         self._context: Context | None = None
         self._adapter: Adapter | None = None
+        self._applied = 0.0  # scale of the adapter in the context
         self._grammars: dict[tuple[str, int], Grammar] = {}
         self.turn = 0
         self._logits: Floats | None = None
@@ -97,15 +97,15 @@ class Llm:
             raise
 
     def grammar(self, gbnf: str, sequence: int = 0) -> Grammar:
-        """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError.
+        """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError."""
+        self.check_grammar(gbnf, sequence)
+        (rules := self._grammars[gbnf, sequence]).reset()
+        return rules
 
-        Kept until this is closed, for the next answer there.
-        """
-        key = gbnf, sequence
-        if key not in self._grammars:
-            self._grammars[key] = Grammar(self._model, gbnf)
-        self._grammars[key].reset()
-        return self._grammars[key]
+    def check_grammar(self, gbnf: str, sequence: int = 0) -> None:
+        """Raises InputError for rules that are none; an answer that follows them goes on."""
+        if (gbnf, sequence) not in self._grammars:
+            self._grammars[gbnf, sequence] = Grammar(self._model, gbnf)
 
     def detokenizer(self) -> Detokenizer:
         """A fresh state that turns ids into text while they arrive."""
@@ -135,9 +135,15 @@ class Llm:
         return self.question(texts[-1])
 
     def prefill_text(self, prompt: str, generation: Generation = GREEDY) -> Floats:
-        """Read a question without audio: logits [vocab] of the answer's first token. Raises InputError."""
+        """Read a question without audio for the language model alone, its LoRA switched off: logits [vocab].
+
+        Raises InputError, also when the LoRA is merged and no adapter can take it out.
+        """
+        if self._adapter is None:
+            raise InputError(NO_BASE)
         ids = (*self.prompts.info.start_ids, *self.prompts.text_turn(prompt))
         self._make_room(len(ids), generation)
+        self._work_at(0.0)
         self._keep(ids[:-1])
         return self.question(ids[-1:])
 
@@ -150,6 +156,7 @@ class Llm:
     def restart(self, n_cells: int = 0) -> None:
         """Forget everything, the prefix too: the cache is the caller's, until `turn` moves on. It grows to n_cells."""
         self.grow(n_cells, 1)
+        self._work_at(self.lora_scale)
         self.turn += 1
         self._logits, self._kept, self._n_heard = None, (), 0
         self.context.clear()
@@ -162,7 +169,8 @@ class Llm:
         last call, behind the same ids. Ends any answer. Returns how many were kept.
         """
         self._checked(audio_tokens)
-        n_kept = min(n_kept, self._n_heard) if tuple(before) == self._kept else 0
+        self._work_at(self.lora_scale)
+        n_kept = min(n_kept, self._n_heard) if self._kept and tuple(before) == self._kept else 0
         self._keep(before, n_kept)
         self._n_heard = n_kept
         self.feed_audio(audio_tokens[n_kept:])
@@ -199,8 +207,8 @@ class Llm:
         logits, self._logits = self._logits, None  # one answer per question: it moves n_past
         if generation.beams == 1:
             grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
-            return self._decode(logits, generation, grammar)
-        return self._search(logits, generation)
+            return self._decode(logits, generation, grammar, self.turn)
+        return self._search(logits, generation, self.turn)
 
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
@@ -234,7 +242,8 @@ class Llm:
         Raises InputError when the bundle has no adapter.
         """
         self.require_adapter(scale)
-        self._use_scale(scale)
+        self.lora_scale = scale
+        self.turn += 1  # what is kept was computed at the old scale
 
     def require_adapter(self, scale: float) -> None:
         """Raises InputError when the LoRA cannot be used at this scale. Any thread may ask."""
@@ -242,23 +251,12 @@ class Llm:
             raise InputError(no_adapter(scale))
         lora_factor(self.manifest, scale)
 
-    def _use_scale(self, scale: float) -> None:
-        assert self._adapter is not None
-        self.lora_scale = scale
+    def _work_at(self, scale: float) -> None:
+        """The LoRA's scale for what is read next; at another one than before nothing that is kept is of use."""
+        if self._adapter is None or scale == self._applied:
+            return
         self.context.set_adapter(self._adapter, lora_factor(self.manifest, scale))
-        self.turn += 1
-        self._logits, self._kept, self._n_heard = None, (), 0  # computed at the old scale
-
-    @contextmanager
-    def without_lora(self) -> Generator[None]:
-        """The base model for a while. Raises InputError when the LoRA is merged and no adapter can take it out."""
-        scale = self.lora_scale
-        self.set_lora_scale(0.0)
-        try:
-            yield
-        finally:
-            if self._context is not None:
-                self._use_scale(scale)
+        self._applied, self._kept, self._n_heard = scale, (), 0
 
     @property
     def context(self) -> Context:
@@ -342,11 +340,13 @@ class Llm:
         self.n_past, self._n_heard, self._kept = 0, 0, ()
         if self._adapter is not None:
             self._context.set_adapter(self._adapter, lora_factor(self.manifest, self.lora_scale))
+            self._applied = self.lora_scale
 
-    def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None) -> Iterator[int]:
+    def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None, turn: int) -> Iterator[int]:
         rng = np.random.default_rng(generation.seed)
-        turn, ids = self.turn, list[int]()
+        ids: list[int] = []
         while True:
+            self._check_turn(turn)
             allowed = penalize(self.allowed(logits), ids, generation.repetition_penalty)
             token = sample(grammar.mask(allowed) if grammar else allowed, generation, rng)
             if token in self.eos:
@@ -360,11 +360,11 @@ class Llm:
             self._check_turn(turn)
             logits = self.feed([token])[0]
 
-    def _search(self, logits: Floats, generation: Generation) -> Iterator[int]:
+    def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
         """Beams are sequences that share the prompt's KV; two sets take turns as parents and children."""
         rule = BeamRule(generation.beams, generation.max_new_tokens, self.eos, generation.length_penalty)
         sets = range(1, 1 + rule.beams), range(1 + rule.beams, 1 + 2 * rule.beams)
-        turn, start, n_steps = self.turn, self.n_past, 0
+        start, n_steps = self.n_past, 0
 
         def step(tokens: Sequence[int], parents: Sequence[int]) -> npt.NDArray[np.float64]:
             nonlocal n_steps

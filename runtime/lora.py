@@ -35,3 +35,9 @@ def no_adapter(scale: float) -> str:
         f"lora_scale={scale:g} needs the LoRA adapter, which this bundle does not have: export it again with"
         " --lora adapter or --lora both"
     )
+
+
+NO_BASE = (
+    "to ask the language model without its LoRA the adapter is needed, which this bundle does not have: export it again"
+    " with --lora adapter or --lora both"
+)

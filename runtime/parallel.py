@@ -76,6 +76,10 @@ def reply_to_all(
         answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, _Rules(llm, rules or Generation(), started))
         prefilled = time.perf_counter()
         while unfinished := [answer for answer in answers if not answer.finished]:
+            if unfinished[0].rules.over():  # what a draft has said by then costs nothing more
+                for answer in unfinished:
+                    answer.finished, answer.stopped = True, "time"
+                break
             _step(llm, unfinished)
             n_steps += 1
         prefill_ms += (prefilled - start) * 1e3
@@ -97,12 +101,13 @@ class _Rules:
         return None if gbnf is None else self._llm.grammar(gbnf, sequence)
 
     def stopped(self, ids: list[int], limit: int) -> str | None:
-        if len(ids) == limit:
-            return "length"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return "time"
         stops = self._generation.stop
-        return "stop" if stops and cut_at(text := self._llm.text(ids), stops) != text else None
+        if stops and cut_at(text := self._llm.text(ids), stops) != text:
+            return "stop"
+        return "length" if len(ids) == limit else None
+
+    def over(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
 
 @dataclass

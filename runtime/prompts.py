@@ -7,7 +7,7 @@ from typing import NoReturn
 from unicodedata import normalize
 
 from ..models.errors import BundleError, InputError
-from ..models.prompt import PROMPT, SYSTEM, PromptInfo
+from ..models.prompt import PROMPT, SYSTEM, PromptInfo, require_keywords
 from .llama import Model
 
 Turn = tuple[tuple[int, ...], ...]
@@ -39,16 +39,16 @@ class Prompts:
 
     @keywords.setter
     def keywords(self, words: Sequence[str]) -> None:
-        if len(words) > self.info.max_keywords:
-            raise InputError(
-                f"{len(words)} keywords were given, at most {self.info.max_keywords} are read: leave some out"
-            )
-        self._spells_no_special(" ".join(words))
-        self._keywords = tuple(words)
+        listed, most = require_keywords(words), self.info.max_keywords
+        if len(listed) > most:
+            raise InputError(f"{len(listed)} keywords were given, at most {most} are read: leave some out")
+        self._spells_no_special(" ".join(listed))
+        self._keywords = listed
 
     def turn(self, prompt: str) -> Turn:
         """A question about audio, as the first of a conversation. Raises InputError."""
-        self._spells_no_special(prompt)
+        tag = self.info.audio_tag
+        self._spells_no_special(prompt.replace(tag, " ") if tag else prompt)
         first, *rest = (self.tokenize(text) for text in self.info.texts(prompt, self._keywords))
         return ((*self.info.start_ids, *first), *(tuple(ids) for ids in rest))
 
@@ -86,10 +86,10 @@ class Prompts:
         return ids
 
     def _spells_no_special(self, words: str) -> None:
-        """A user's words must not end a turn, or begin one."""
+        """A user's words must not end a turn, or begin one, or name audio where none is heard."""
         if self.info.special_tokens:
-            tag = self.info.audio_tag or ""
-            if any(text and text != tag and text in words for text in self._model.special_texts):
+            tags = {self.info.audio_tag} if self.info.audio_tag else set[str]()
+            if any(text and text in words for text in self._model.special_texts | tags):
                 _refuse(words)
 
 

@@ -77,9 +77,10 @@ class Reading:
         return Read(texts, found.replies, timings, found.n_kept, found.n_steps)
 
     def _limit(self, prompt: str, seconds: float) -> int:
-        budget = self._engine.prompt.token_budget(prompt, seconds)
         most = self._options.rules.max_new_tokens
-        return min(most, budget or most)
+        if self._options.rules.gbnf is not None:
+            return most
+        return min(most, self._engine.prompt.token_budget(prompt, seconds) or most)
 
     def _settle(self, tokens: Floats, heard_s: float) -> None:
         """Keep the tokens of what ended more than settle_s ago."""

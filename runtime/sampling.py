@@ -34,8 +34,8 @@ class Generation:
     repetition_penalty: float = 1.0  # > 1 discourages tokens that were generated before
     length_penalty: float = 1.0  # beams: > 0 favours long answers
     guard: bool = False  # end an answer that repeats itself, and a transcript with more words than can be spoken
-    stop: tuple[str, ...] = ()  # an answer ends before the first of these that it would say
-    max_seconds: float | None = None  # of wall time, hearing included; then what was said so far is the answer
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these; a conversation remembers it as said
+    max_seconds: float | None = None  # of wall time for a segment, hearing included; what was said so far is the answer
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
 
     def __post_init__(self) -> None:

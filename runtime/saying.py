@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from .events import Piece
 from .llm import Llm
 from .loops import sound_length
 from .sampling import Generation
@@ -23,7 +24,8 @@ class Saying:
 
     def __init__(self, llm: Llm, generation: Generation, started: float, guard: bool = False) -> None:
         self.ids, self.stopped = [], None
-        self._llm, self._generation, self._guard = llm, generation, guard or generation.guard
+        self._llm, self._generation = llm, generation
+        self._guard = (guard or generation.guard) and generation.gbnf is None  # a form may repeat itself
         self._deadline = None if generation.max_seconds is None else started + generation.max_seconds
         self._detokenizer = llm.detokenizer()
         self._held = ""
@@ -51,6 +53,16 @@ class Saying:
             return piece
         rest, self._held = piece + self._held, ""
         return rest
+
+    def take(self, tokens: Iterable[int]) -> Iterator[Piece]:
+        """The whole answer, as it can be shown."""
+        for token in tokens:
+            if piece := self.add(token):
+                yield Piece(piece)
+            if self.stopped is not None:
+                break
+        if rest := self.finish():
+            yield Piece(rest)
 
     @property
     def text(self) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 LEVELS = 10  # steps of the level meter,
 LOWEST_DBFS = -60.0  # the first of which is this loud
+NAMED = 20  # words that are named of a long list
 REFRESH_HZ = 8
 
 
@@ -169,12 +170,17 @@ class Screen:
         return Group(*lines, Text(status, style="cyan", no_wrap=True, overflow="ellipsis"))
 
 
+def was_cut(stopped: str | None) -> bool:
+    """Whether an answer goes on behind what was said: not at its own end, nor where it was told to stop."""
+    return stopped not in (None, "stop")
+
+
 def final_lines(final: Final) -> list[str]:
     """What was said, with its time, and the answers to further questions; "..." where the model was stopped."""
     text, also = plain(final.text), also_lines(final.also)
     if not text and not also:
         return []
-    cut = " ..." if final.stopped else ""
+    cut = " ..." if was_cut(final.stopped) else ""
     return [f"[{clock(final.start_s)}-{clock(final.end_s)}] {text}{cut}", *also]
 
 
@@ -183,7 +189,9 @@ def keywords_line(event: KeywordsRead) -> str:
     heard = ", ".join(map(plain, event.words)) or "no words"
     if event.problem is not None:
         return f"[{clock(event.start_s)}] {plain(event.problem)}; still listening for {heard}"
-    more = f"; {len(event.left_out)} more were left out: {len(event.words)} are read" if event.left_out else ""
+    named = ", ".join(map(plain, event.left_out[:NAMED])) + (" ..." if len(event.left_out) > NAMED else "")
+    n = len(event.left_out)
+    more = f"; {n} more were left out, for {len(event.words)} are read: {named}" if n else ""
     return f"[{clock(event.start_s)}] listening for {heard}{more}"
 
 

@@ -41,7 +41,7 @@ def no_words(engine: Engine) -> Iterator[None]:
     [
         (["Kubernetes, Zhang  Wei"], ("Kubernetes", "Zhang Wei")),
         (["b,a", "c\n# no word\n d ,,\n"], ("b", "a", "c", "d")),
-        (["Anna, anna, ANNA, Bert"], ("Anna", "Bert")),
+        (["Anna, Bert, anna, ANNA"], ("Anna", "Bert")),
         (["O'Brien, naïve, 章伟"], ("O'Brien", "naïve", "章伟")),
         (["", " , \n"], ()),
     ],
@@ -50,10 +50,19 @@ def test_lists_are_read_in_their_order_each_word_once(texts: list[str], words: t
     assert read_keywords(texts) == words
 
 
-@pytest.mark.parametrize("word", ["[x]", 'say "a"', "{prompt}", "<|im_end|>"])
-def test_a_word_that_would_end_the_list_is_refused(word: str) -> None:
+@pytest.mark.parametrize("word", ["[x]", 'say "a"', "{prompt}", "<|audioplaceholder|>"])
+def test_a_word_that_would_end_the_list_is_refused(engine: Engine, word: str) -> None:
     with pytest.raises(InputError, match="belongs to the list"):
         read_keywords([word])
+    with pytest.raises(InputError, match="belongs to the list"):
+        engine.keywords = (word,)
+
+
+def test_what_is_no_list_of_words_is_refused(engine: Engine) -> None:
+    with pytest.raises(InputError, match="a list of words"):
+        engine.keywords = "abc"
+    with pytest.raises(InputError, match="not text"):
+        read_keywords(["caf\udce9"])
 
 
 def test_words_stand_before_the_prompt(engine: Engine) -> None:
@@ -148,6 +157,29 @@ class TestFile:
         with pytest.raises(InputError, match="not UTF-8"):
             Keywords((), tmp_path / "bytes.txt")
 
+    def test_words_without_room_are_refused_at_the_start_and_said_later(self, golden: Path, tmp_path: Path) -> None:
+        """The demo's 512 positions do not hold fifty long words and a question."""
+        file, long = tmp_path / "words.txt", "\n".join(f"Constantinopolitanischer{n}" for n in range(50))
+        with load(None, EngineOptions(llm=LlmOptions(n_threads=1))) as demo:
+            clip = demo.bundle.path("clips") / "command.wav"
+            options = LiveOptions(keywords=Keywords([long]))
+            with pytest.raises(InputError, match="fit"):
+                next(captions(FilePlayback(clip, pace="fast"), demo, options))
+            assert demo.keywords == ()
+            file.write_text("Anna")
+            options = LiveOptions(keywords=Keywords((), file))
+            events = captions(FilePlayback(clip, pace="fast"), demo, options)
+            assert next(events) == KeywordsRead(0.0, ("Anna",), (), None)
+            rewrite(file, long)
+            read = [event for event in events if isinstance(event, KeywordsRead)]
+            assert len(read) == 1 and read[0].words == ("Anna",) and "fit" in (read[0].problem or "")
+
+    def test_one_list_serves_two_engines(self, engine: Engine, salm_bundle: Path) -> None:
+        words = Keywords(["Anna"])
+        words.use(engine)
+        with load(salm_bundle, EngineOptions(llm=LlmOptions(n_threads=1))) as other:
+            assert words.use(other) is not None and other.keywords == ("Anna",)
+
 
 def rewrite(file: Path, text: str) -> None:
     """Another content at another moment, however coarse the file system's clock is."""
@@ -176,7 +208,7 @@ def test_commands(salm_bundle: Path, golden: Path, tmp_path: Path, capsys: pytes
     many = tmp_path / "many.txt"
     many.write_text("\n".join(f"w{n}" for n in range(60)))
     assert main(["ask", clip, "asr", "--keywords-file", str(many), *bundle]) == 0
-    assert "10 more were left out: 50 are read" in capsys.readouterr().err
+    assert "10 more were left out, for 50 are read: w50, w51" in capsys.readouterr().err
     for command in (["ask", clip, "asr"], ["caption", clip], ["listen", clip, "--pace", "fast"]):
         assert main([*command, "--keywords", "Kubernetes", *bundle]) == 0
         assert main([*command, "--keywords", "[", *bundle]) == 2

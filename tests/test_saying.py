@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from earshot.models.audio import Waveform
-from earshot.models.errors import AudioError, InputError
+from earshot.models.errors import AudioError, InputError, RunError
 from earshot.runtime.__main__ import main
 from earshot.runtime.audio import read_audio
 from earshot.runtime.chat import Chat
@@ -92,6 +92,38 @@ def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
         Generation(**wrong)
 
 
+def test_a_form_may_repeat_itself(engine: Engine, command: Path) -> None:
+    """Forty equal numbers are no loop, and JSON is no transcript whose length the sound limits."""
+    gbnf = 'root ::= " "? "[" item{39} "1" "]"\nitem ::= "1, "'
+    final = stream(engine, command, gbnf=gbnf, guard=True)[1]
+    assert json.loads(final.text) == [1] * 40 and final.stopped is None
+
+
+def test_rules_are_checked_beside_an_answer_that_follows_them(engine: Engine, command: Path) -> None:
+    tokens, schema = engine.hear(read_audio(command)).audio_tokens, {"type": "array", "items": {"type": "boolean"}}
+    generation = Generation(30, gbnf=schema_grammar(schema))
+
+    def answer(check: bool) -> list[int]:
+        ids: list[int] = []
+        engine.llm.prefill(tokens, "asr", generation)
+        for token in engine.llm.generate(generation):
+            ids.append(token)
+            if check:
+                engine.llm.check_grammar(generation.gbnf or "")
+        return ids
+
+    assert answer(True) == answer(False)
+
+
+def test_an_answer_that_was_not_begun_ends_too(engine: Engine, command: Path) -> None:
+    tokens = engine.hear(read_audio(command)).audio_tokens
+    engine.llm.prefill(tokens, "asr")
+    old = engine.llm.generate()
+    engine.llm.prefill(tokens, "What is it?")
+    with pytest.raises(RunError, match="another question"):
+        next(old)
+
+
 def test_an_answer_has_the_form_it_was_given(engine: Engine, command: Path) -> None:
     assert stream(engine, command, gbnf=YES_OR_NO)[1].text in ("yes", "no")
     assert stream(engine, command, gbnf=YES_OR_NO)[1].text in ("yes", "no")  # and again: the rules begin anew
@@ -119,8 +151,11 @@ class TestLive:
         assert final.stopped == "stop" and final.text == said[: said.index(word)].strip()
 
     def test_an_update_ends_with_its_time(self, engine: Engine, command: Path) -> None:
-        finals = [e for e in self.run(engine, command, max_seconds=1e-6) if isinstance(e, Final)]
-        assert [final.stopped for final in finals] == ["time"] and len(finals[0].token_ids) == 1
+        """A token each, and what the one before had said stands: in the end they have caught up."""
+        events = self.run(engine, command, max_seconds=1e-6)
+        shown = [event.unstable or event.stable for event in events if isinstance(event, Caption)]
+        (final,) = (event for event in events if isinstance(event, Final))
+        assert final.stopped == "time" and 1 < len(final.token_ids) <= len(shown) + 1
 
 
 def test_lora_scale_changes_with_the_next_segment(salm_bundle: Path, golden: Path) -> None:
@@ -175,6 +210,28 @@ class TestChat:
             assert all(isinstance(final, Final) for final in finals) and chat._conversation.n_turns < 12
             assert len(chat._conversation._turns[0].audio_tokens) == small.spec.n_audio_tokens
 
+    def test_a_question_that_has_no_room_leaves_the_others_be(self, command: Path) -> None:
+        with load(None, EngineOptions(llm=LlmOptions(n_ctx=160, n_threads=1))) as small:
+            chat = Chat(small, command)
+            for _ in range(3):
+                list(chat.ask("What is the room?", Generation(8)))
+            before = chat._conversation.n_turns
+            with pytest.raises(InputError, match="positions"):
+                list(chat.ask("room " * 200, Generation(8)))
+            with pytest.raises(InputError, match="cannot read this grammar"):
+                list(chat.ask("What?", Generation(8, gbnf="root ::= nowhere")))
+            assert chat._conversation.n_turns == before > 1
+
+    def test_a_named_task_can_follow(self, salm_bundle: Path, golden: Path) -> None:
+        """A SALM's `asr` names the audio; behind the first question there is none to name."""
+        with load(salm_bundle, EngineOptions(llm=LlmOptions(n_threads=1))) as salm:
+            chat = Chat(salm, golden / "jfk.wav")
+            finals = [list(chat.ask("asr", Generation(4)))[-1] for _ in range(2)]
+            assert [final.prompt for final in finals if isinstance(final, Final)] == [
+                "Transcribe the following: <|audioplaceholder|>",
+                "Transcribe the following:",
+            ]
+
     def test_what_cannot_be_chatted_about(self, engine: Engine, command: Path) -> None:
         clip: Waveform = read_audio(command)
         with pytest.raises(AudioError, match="silent"):
@@ -205,9 +262,35 @@ class TestCommands:
     def test_chat_goes_on_after_a_question_it_cannot_put(
         self, command: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["chat", str(command), "slot_filling", "asr", "--json", "--threads", "1"]) == 0
+        assert main(["chat", str(command), "slot_filling", "asr", "--json", "--threads", "1"]) == 2
         shown = capsys.readouterr()
         assert "has a blank to fill" in shown.err and json.loads(shown.out)["question"] == "asr"
+
+    def test_words_may_stand_around_options(self, command: Path, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["ask", str(command), "--threads", "1", "asr"]) == 0
+        assert main(["chat", str(command), "--threads", "1", "asr"]) == 0
+        assert capsys.readouterr().out.splitlines() == [said, said]
+        with pytest.raises(SystemExit):
+            main(["ask", str(command), "asr", "--bogus"])
+        assert "unrecognized arguments: --bogus" in capsys.readouterr().err
+        assert main(["chat"]) == 2
+        assert "no clip to chat about" in capsys.readouterr().err
+
+    def test_a_line_that_is_no_text_is_refused_and_the_next_one_asked(
+        self, command: Path, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = io.TextIOWrapper(io.BytesIO(b"caf\xe9?\nasr\n"), "utf-8")
+        monkeypatch.setattr(sys, "stdin", lines)
+        assert main(["chat", str(command), "--threads", "1"]) == 2
+        shown = capsys.readouterr()
+        assert shown.out.strip() == said and "not text" in shown.err
+
+    def test_json_that_was_cut_is_said(self, command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "schema.json").write_text('{"type": "array", "items": {"type": "string"}, "minItems": 4}')
+        asked = ["assist", str(command), "--pace", "fast", "--json-schema", str(tmp_path / "schema.json")]
+        assert main([*asked, "--max-seconds", "0.000001"]) == 1
+        shown = capsys.readouterr()
+        assert not shown.out and "raise --max-seconds" in shown.err
 
     def test_answers_are_formed_and_stopped_everywhere(
         self, command: Path, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -232,6 +315,9 @@ class TestCommands:
         assert main(["ask", str(command), "asr", "--max-seconds", "0.000001", "--json"]) == 0
         (segment,) = json.loads(capsys.readouterr().out)["segments"]
         assert segment["stopped"] == "time" and len(segment["token_ids"]) == 1
+        for asked in (["ask", str(command), "asr"], ["caption", str(command)]):
+            assert main([*asked, "--max-seconds", "0.000001"]) == 0
+            assert "cut after 1 tokens: its time was over" in capsys.readouterr().err
 
     def test_rules_that_are_none_are_a_sentence(
         self, command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
