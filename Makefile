@@ -4,6 +4,7 @@
 # make demo-bundle, demo-salm-bundle   models/demo from checkpoints/demo, models/demo-salm from checkpoints/demo-salm
 # make demo-salm-eval   names recalled with listed words and without, on sentences it never saw
 # make quality     word error, memory, speed and distance from f32 of every quantization of the demo model
+# make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 PYTHON ?= python3
@@ -18,7 +19,7 @@ EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality bench-gpu test check lint typecheck soak wheel-test system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/earshot demo
@@ -44,7 +45,7 @@ demo-salm-bundle: $(VENV)/test.stamp
 demo-salm-eval: $(VENV)/test.stamp system
 	$(BIN)/earshot-bench keywords --seed $(SEED) --report build/keywords-report
 
-build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth
+build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth models/manifest.schema.json
 	rm -rf build/demo-f32 build/demo-f32.partial
 	$(EXPORT_DEMO) --encoders fp32 --llm f32 --out build/demo-f32
 
@@ -53,6 +54,13 @@ quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	for llm in $(QUANTIZATIONS); do [ -d build/quality/$$llm ] || \
 		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done
 	$(BIN)/earshot-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
+
+build/demo-adapter/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth
+	rm -rf build/demo-adapter build/demo-adapter.partial
+	$(EXPORT_DEMO) --encoders int8 --llm q8_0 --lora both --out build/demo-adapter
+
+lora-sweep: $(VENV)/test.stamp system build/demo-adapter/manifest.json
+	$(BIN)/earshot-bench lora-sweep build/demo-adapter --seed $(SEED) --report build/lora-sweep-report
 
 bench-gpu: $(VENV)/test.stamp
 	bash scripts/bench-gpu.sh

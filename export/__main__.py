@@ -10,9 +10,6 @@ from pathlib import Path
 from ..models.errors import EarshotError, missing_package
 from ..models.llm import LLM_TYPES
 
-FILES = {"salmonn": ("whisper", "beats", "vicuna", "salmonn"), "salm": ("checkpoint", "qwen")}
-"""By family, the options that are files, or ids of models."""
-
 
 def parser() -> argparse.ArgumentParser:
     """Every option of every family."""
@@ -74,6 +71,18 @@ def _add_precision(family: argparse.ArgumentParser, scale: str) -> None:
         default="merged",
         help="merged: inside llm.gguf; adapter: beside it, scale chosen at run time; both: merged, adapter on top",
     )
+    precision.add_argument(
+        "--imatrix",
+        type=_imatrix,
+        metavar="auto|FILE",
+        help="quantize by how strongly each input is driven: measured on prompts with audio, or an imatrix file",
+    )
+    precision.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help="recordings for --imatrix auto, NAME.txt beside NAME.wav; default: the demo's; or a file of text lines",
+    )
     precision.add_argument("--lora-scale", type=float, metavar="S", help=f"default: {scale}")
 
 
@@ -94,6 +103,10 @@ def _positive(text: str) -> float:
     return value
 
 
+def _imatrix(text: str) -> Path | str:
+    return text if text == "auto" else Path(text)
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -104,23 +117,20 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Exports what the arguments ask for. Raises EarshotError."""
     try:
-        from . import salm, salmonn
         from .bundle import refuse_existing
+        from .families import FAMILIES
         from .hub import local_path
         from .progress import Progress
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
+    family = FAMILIES[arguments.family]
     refuse_existing(arguments.out)
     options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
-    for role in FILES[arguments.family]:
+    for role in family.files:
         options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
-    licences = {"salmonn": salmonn.LICENCES, "salm": salm.LICENCES}
-    options["licence"] = tuple(arguments.licence or licences[arguments.family])
+    options["licence"] = tuple(arguments.licence or family.licences)
     with Progress(enabled=not arguments.quiet) as progress:
-        if arguments.family == "salm":
-            manifest = salm.export_salm(salm.SalmExport(**options), progress.report)
-        else:
-            manifest = salmonn.export_salmonn(salmonn.SalmonnExport(**options), progress.report)
+        manifest = family.export(family.options(**options), progress.report)
     megabytes = sum(entry.size for entry in manifest.files) / 1e6
     print(f"{arguments.out}: {megabytes:,.1f} MB, encoders {arguments.encoders}, llm {arguments.llm}")
     for note in manifest.provenance.notes:

@@ -1,19 +1,19 @@
 """From opened checkpoints to a bundle, the same way for every family.
 
-sources hashed -> graphs at the wanted precision, data files -> llm.gguf [, lora.gguf] -> parity -> manifest, renamed
-into place. What a family is says its own module.
+sources hashed [-> imatrix.gguf] -> graphs at the wanted precision, data files -> llm.gguf [, lora.gguf] -> parity
+-> manifest, renamed into place. What a family is says its own module.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..models.audio import Waveform
 from ..models.bundle import (
     ADAPTER_FILE,
+    IMATRIX_FILE,
     LLM_FILE,
     SCHEMA_VERSION,
     FamilySpec,
@@ -33,17 +34,24 @@ from ..models.bundle import (
     QuantizationInfo,
     SelfCheck,
     SourceFile,
+    sha256_of,
 )
 from ..models.codec import decode, encode
+from ..models.errors import InputError
+from ..models.qformer import OUTPUT as AUDIO_TOKENS
 from . import parity
 from .bundle import Staging
+from .calibration import Calibration, calibration
 from .graph import Arrays, to_fp16
 from .hub import model_name
+from .imatrix import Importance, read_imatrix, require_match, write_imatrix
+from .importance import gather, passages_of
 from .int8 import to_int8
 from .llm import Llm, LoraMode, export_llm
 from .lora import Lora
 from .progress import Report
 from .provenance import Source, hash_sources, stat_key
+from .quantize import require_weighted
 from .reference import ReferenceLlm
 
 INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
@@ -63,6 +71,16 @@ class ExportOptions:
     licence: tuple[str, ...] = ()
     force: bool = False
     threads: int | None = None
+    imatrix: Path | Literal["auto"] | None = None
+    """A file that says how strongly each input of the language model is driven, or measured here."""
+    calibrate: Path | None = None
+    """What "auto" measures on; None: the demo's clips."""
+
+    def __post_init__(self) -> None:
+        if self.imatrix is not None:
+            require_weighted(self.llm)
+        if self.calibrate is not None and self.imatrix != "auto":
+            raise InputError(f"--calibrate {self.calibrate} is what --imatrix auto listens to: give both, or neither")
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,8 @@ class Family:
     family: str
     spec: FamilySpec
     prompt: PromptInfo
+    tokenize: Callable[[str], Sequence[int]]
+    """A text between audios to ids, nothing added."""
     max_new_tokens: int
     llm: Llm
     lora: Lora
@@ -88,20 +108,69 @@ class Family:
 
 def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest:
     """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    weighing = _weighing(family, options)
     with Staging(options.out, report) as staging:
         key = stat_key(family.sources)
         sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
         versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime")]
         digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
+        weighed = _export_imatrix(staging, weighing, digest, report)
         float_layers = _export_graphs(staging, family, options, digest, report)
         for name, write in family.data_files.items():
             staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
-        _export_llm(staging, family, options, digest, report)
+        _export_llm(staging, family, options, f"{digest} {weighed}", report)
         manifest = _manifest(options, family, sources, float_layers)
         found, check = _parity(staging, manifest, family, digest, report)
         if not options.force:
             parity.refuse_beyond_tolerance(found, manifest)
         return staging.finish(replace(manifest, parity=found, self_check=check))
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """Where the importance matrix comes from."""
+
+    key: str
+    make: Callable[[Report], Importance]
+
+
+def _weighing(family: Family, options: ExportOptions) -> _Weighing | None:
+    """Nothing is measured yet, but what was given is read. Raises InputError."""
+    if options.imatrix is None:
+        return None
+    if isinstance(options.imatrix, Path):
+        given = read_imatrix(options.imatrix)
+        require_match(given, family.llm.spec, options.imatrix)
+        return _Weighing(sha256_of(options.imatrix), lambda _: given)
+    heard = calibration(options.calibrate, family.prompt)
+    key = f"{_lora_scale(family, options)} {heard.name} {heard.key}"
+    return _Weighing(key, lambda report: _gather(family, options, heard, report))
+
+
+def _export_imatrix(staging: Staging, weighing: _Weighing | None, digest: str, report: Report) -> str:
+    """A part of the bundle, when one is wanted; returns what it was made from."""
+    if weighing is None:
+        return ""
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        write_imatrix(directory / IMATRIX_FILE, weighing.make(report))
+        return (IMATRIX_FILE,), {}
+
+    staging.part("imatrix", f"{digest} {weighing.key}", build)
+    return weighing.key
+
+
+def _gather(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Importance:
+    llm = ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, _lora_scale(family, options))
+    passages = passages_of(
+        heard.examples,
+        llm,
+        family.prompt,
+        family.tokenize,
+        lambda example: family.stages(example.waveform(family.spec.n_samples))[AUDIO_TOKENS],
+        report,
+    )
+    return gather(llm, passages, (heard.name,), report)
 
 
 def _export_graphs(
@@ -159,6 +228,7 @@ def _export_llm(staging: Staging, family: Family, options: ExportOptions, digest
             n_threads=threads,
             force=options.force,
             progress=report,
+            imatrix=directory / IMATRIX_FILE if options.imatrix else None,
         )
         return tuple(path.name for path in written), {}
 
@@ -183,7 +253,6 @@ def _parity(
 def _manifest(
     options: ExportOptions, family: Family, sources: list[Any], float_layers: dict[str, tuple[str, ...]]
 ) -> Manifest:
-    scale = family.lora.spec.scale if options.lora_scale is None else options.lora_scale
     said = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -196,7 +265,7 @@ def _manifest(
         llm=LlmInfo(
             file=LLM_FILE,
             lora="none" if options.lora == "adapter" else "merged",
-            lora_scale=scale,
+            lora_scale=_lora_scale(family, options),
             adapter=None if options.lora == "merged" else ADAPTER_FILE,
         ),
         prompt=family.prompt,
@@ -215,6 +284,10 @@ def _manifest(
         self_check=None,
         files=(),
     )
+
+
+def _lora_scale(family: Family, options: ExportOptions) -> float:
+    return family.lora.spec.scale if options.lora_scale is None else options.lora_scale
 
 
 def _said(value: object) -> str:

@@ -42,6 +42,7 @@ class Staging:
         self.out, self._report = out, report
         self.directory = out.with_name(out.name + ".partial")
         self._parts: dict[str, dict[str, Any]] = {}
+        self._asked: set[str] = set()
         self._lock: int | None = None
 
     def __enter__(self) -> Staging:
@@ -76,6 +77,7 @@ class Staging:
 
         `build(directory)` writes files there and returns their names and a note.
         """
+        self._asked.add(name)
         with disk_errors(self.directory):
             kept = self._parts.get(name)
             if kept and kept["key"] == key and self._whole(name, kept["files"]):
@@ -88,8 +90,12 @@ class Staging:
             return json.loads(json.dumps(note))
 
     def finish(self, manifest: Manifest) -> Manifest:
-        """Writes the manifest, checks the whole, renames it into place; returns the manifest with its files."""
-        entries = [decode(FileEntry, entry) for part in self._parts.values() for entry in part["files"]]
+        """Writes the manifest, checks the whole, renames it into place; returns the manifest with its files.
+
+        Parts of an earlier run that this one did not ask for are left out.
+        """
+        asked = [part for name, part in self._parts.items() if name in self._asked]
+        entries = [decode(FileEntry, entry) for part in asked for entry in part["files"]]
         complete = replace(manifest, files=tuple(sorted(entries, key=lambda entry: entry.path)))
         with disk_errors(self.directory):
             write_manifest(self.directory, complete)

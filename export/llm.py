@@ -36,11 +36,12 @@ from .decoder import (
 )
 from .fingerprint import Fingerprint, check_base, fingerprint
 from .gguf_file import LORA_SCALE, RawTensor, Tensor, require_room, rotary_rows, write_tensors
+from .imatrix import read_imatrix, require_match
 from .llm_config import llama_spec, qwen3_spec
 from .lora import Lora, require_fit, write_adapter
 from .mixture import tensor_type
 from .progress import Report, no_report
-from .quantize import DIRECT, quantize, require_type
+from .quantize import DIRECT, quantize, require_type, require_weighted
 from .random_weights import weight_pool
 from .tokenizer import Vocabulary, read_vocabulary
 
@@ -121,15 +122,20 @@ def export_llm(
     force: bool = False,
     progress: Report = no_report,
     verbose: bool = False,
+    imatrix: Path | None = None,
 ) -> list[Path]:
     """Write llm.gguf and, for mode adapter or both, lora.gguf into the directory `out`; returns their paths.
 
     merged: the LoRA is in the weights at lora_scale (alpha / rank when None). adapter: llm.gguf is the base
     alone. both: merged weights, and an adapter that a runtime adds at (wanted scale - lora_scale). A
-    quantized type needs the f16 file beside it on disk until it is done. Raises CheckpointError for the wrong
-    base unless `force`, InputError for an unknown type or too little disk.
+    quantized type needs the f16 file beside it on disk until it is done, and is rounded by an imatrix file when
+    given one. Raises CheckpointError for the wrong base unless `force`, InputError for an unknown type, another
+    model's imatrix or too little disk.
     """
     require_type(quantization)
+    if imatrix:
+        require_weighted(quantization)
+        require_match(read_imatrix(imatrix), llm.spec, imatrix)
     require_fit(lora, llm.spec, llm.directory.name)
     if not force:
         check_base(llm.spec, llm.fingerprint)
@@ -142,7 +148,7 @@ def export_llm(
     if quantization in DIRECT:
         write_gguf(llm, written[0], quantization, merge, progress)
     else:
-        _quantized(llm, written[0], quantization, merge, n_threads, progress, verbose)
+        _quantized(llm, written[0], quantization, merge, n_threads, progress, verbose, imatrix)
     if mode != "merged":
         written.append(out / ADAPTER_FILE)
         write_adapter(written[-1], lora, llm.spec, progress)
@@ -216,11 +222,12 @@ def _quantized(
     n_threads: int,
     progress: Report,
     verbose: bool,
+    imatrix: Path | None,
 ) -> None:
     passing = path.with_name(path.stem + ".f16.gguf.part")
     try:
         write_gguf(llm, passing, "f16", merge, progress)
-        quantize(passing, path, quantization, n_threads, progress, verbose)
+        quantize(passing, path, quantization, n_threads, progress, verbose, imatrix)
     finally:
         passing.unlink(missing_ok=True)
 

@@ -13,13 +13,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..models.errors import InputError, RunError
 from ..models.llm import LLM_TYPES
 from .gguf_file import complete_or_absent, require_room
+from .imatrix import read_imatrix
 from .progress import Report, no_report
 
 DIRECT = ("f32", "f16")  # written as they are; everything else goes through the quantizer
+UNWEIGHTED = (*DIRECT, "q8_0")  # for these llama.cpp does not look at an importance matrix
 
 MAX_BUFFER = 512 << 20  # bytes of rows in memory at once; llama.cpp's own default is 8 GiB
 NO_ROOM = 64 << 20  # less free disk than this when the quantizer failed: the disk was the reason
@@ -33,8 +38,11 @@ def quantize(
     n_threads: int = 1,
     progress: Report = no_report,
     verbose: bool = False,
+    imatrix: Path | None = None,
 ) -> None:
     """Write `target` from an f16 or f32 `source`; llama.cpp's log goes to stderr when verbose.
+
+    imatrix: a file that fits this model (imatrix.require_match): columns that are driven harder are rounded less.
 
     Tensors whose rows are not whole blocks (256 values in the k types, 32 in the others) get the nearest type
     that fits: llama.cpp's rule. Raises InputError for an unknown type or a full disk, RunError when llama.cpp
@@ -45,7 +53,7 @@ def quantize(
         raise InputError(f"{source} is not a file: there is nothing to quantize")
     script = f"from {__name__} import main; raise SystemExit(main())"
     with complete_or_absent(target) as temporary:
-        arguments = [str(source), str(temporary), quantization, str(n_threads)]
+        arguments = [str(source), str(temporary), quantization, str(n_threads), str(imatrix or "")]
         try:
             _run(
                 [sys.executable, "-P", "-c", script, *arguments],
@@ -62,6 +70,13 @@ def require_type(quantization: str) -> None:
     """Raises InputError for a type that is not one of LLM_TYPES."""
     if quantization not in LLM_TYPES:
         raise InputError(f"{quantization!r} is not a type of GGUF weights: choose {', '.join(LLM_TYPES)}")
+
+
+def require_weighted(quantization: str) -> None:
+    """Raises InputError for a type that an importance matrix does not change."""
+    require_type(quantization)
+    if quantization in UNWEIGHTED:
+        raise InputError(f"--imatrix changes nothing at --llm {quantization}: leave it out, or choose fewer bits")
 
 
 def _run(command: list[str], stage: str, progress: Report, verbose: bool) -> None:
@@ -102,7 +117,7 @@ def main() -> int:
     import llama_cpp
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    source, target, quantization, n_threads = sys.argv[1:]
+    source, target, quantization, n_threads, imatrix = sys.argv[1:]
 
     @llama_cpp.llama_log_callback
     def log(_level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
@@ -116,9 +131,36 @@ def main() -> int:
     options = llama_cpp.llama_model_quantize_default_params()
     options.nthread, options.ftype = int(n_threads), LLM_TYPES[quantization].ftype
     options.max_buf_size = MAX_BUFFER
+    kept = _weigh(options, Path(imatrix)) if imatrix else None
     if llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.pointer(options)):
         return 1
+    del kept  # the quantizer has read it
     return 0 if is_whole(Path(target)) else 1  # the quantizer notices a full disk late or never
+
+
+def _weigh(options: Any, path: Path) -> list[Any]:
+    """Hands the importance matrix over; returns what must stay in memory meanwhile. Metadata as llama-quantize's."""
+    import llama_cpp
+
+    importance = read_imatrix(path)
+    means = {name.encode(): np.ascontiguousarray(values) for name, values in importance.means().items()}
+    pointer = ctypes.POINTER(ctypes.c_float)
+    rows = [(name, values.ctypes.data_as(pointer), values.size) for name, values in means.items()]
+    data = (llama_cpp.llama_model_imatrix_data * (len(rows) + 1))(*rows)  # the last one is empty: the end
+    said: dict[str, str | int] = {"file": path.name, "entries_count": len(rows), "chunks_count": importance.n_chunks}
+    if importance.datasets:
+        said["dataset"] = importance.datasets[0]
+    overrides = (llama_cpp.llama_model_kv_override * (len(said) + 1))()
+    for override, (key, value) in zip(overrides, said.items(), strict=False):
+        override.key = f"quantize.imatrix.{key}".encode()
+        if isinstance(value, int):
+            override.tag, override.value.val_i64 = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT, value
+        else:
+            override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
+            override.value.val_str = value.encode()[:127]
+    options.imatrix = ctypes.cast(data, ctypes.POINTER(llama_cpp.llama_model_imatrix_data))
+    options.kv_overrides = ctypes.cast(overrides, ctypes.POINTER(llama_cpp.llama_model_kv_override))
+    return [means, data, overrides]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import IQ4_NL
 from numpy.typing import NDArray
 
 SPREAD = 0.02  # standard deviation of every weight
@@ -89,6 +90,20 @@ def _scales_and_minima(blocks: NDArray[np.uint8], spread: NDArray[np.float64], n
     blocks[:, 12:16] = (scale & 15) | (scale & 15) << 4
 
 
+def _q3_k(blocks: NDArray[np.uint8], spread: NDArray[np.float64]) -> None:
+    """w = d (s - 32) (q - 4), q in 0..7; d at the block's end. Scales are 8 and -8 in turns: the mean becomes 0."""
+    blocks[:, 96:104] = 0x88  # the low 4 bits of s, 40 and 24 in fours
+    blocks[:, 104:108] = 0b01_10_01_10
+    blocks[:, -2:] = _half(spread / (8 * _UNIFORM * 8))
+
+
+def _iq4_xs(blocks: NDArray[np.uint8], spread: NDArray[np.float64]) -> None:
+    """w = d (s - 32) times one of 16 values; scales as in q3_k."""
+    blocks[:, :2] = _half(spread / (float(np.std(IQ4_NL.kvalues)) * 8))
+    blocks[:, 2:4] = 0b01_10_01_10
+    blocks[:, 4:8] = 0x88
+
+
 def _half(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     return values.astype("<f2").view(np.uint8).reshape(-1, 2)
 
@@ -96,6 +111,8 @@ def _half(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 _FILL = {
     GGMLQuantizationType.Q8_0: _q8_0,
     GGMLQuantizationType.Q4_0: _q4_0,
+    GGMLQuantizationType.IQ4_XS: _iq4_xs,
+    GGMLQuantizationType.Q3_K: _q3_k,
     GGMLQuantizationType.Q4_K: _q4_k,
     GGMLQuantizationType.Q5_K: _q5_k,
     GGMLQuantizationType.Q6_K: _q6_k,

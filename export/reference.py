@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,10 @@ _MODULES: dict[str, tuple[Any, Any, Any, Any]] = {
 }
 
 
+Watch = Callable[[str, int, Tensor], None]
+"""Told the Hugging Face name of a linear's weight, which sequence, and what it reads of that: float32 [n, n_in]."""
+
+
 @dataclass(frozen=True)
 class ReferenceLlm:
     """Where the weights are, and the LoRA to merge on the way."""
@@ -42,28 +47,46 @@ class ReferenceLlm:
         self, before: Sequence[int], audio_tokens: Tensor, after: Sequence[int], progress: Callable[[int, int], None]
     ) -> Tensor:
         """Logits [len(after), vocab]: row i follows after[i]. audio_tokens [n, hidden] float32."""
-        x = torch.cat([self._embed(before), audio_tokens, self._embed(after)]).unsqueeze(0)
+        x = torch.cat([self.embed(before), audio_tokens, self.embed(after)])
+        (x,) = self.run([x], progress)
+        with torch.no_grad():
+            head = self.weights.get(EMBEDDING if self.spec.tied else HEAD)[: self.spec.vocab]
+            last = x[-len(after) :]
+            return torch.cat([last @ rows.float().T for rows in head.split(HEAD_ROWS)], dim=-1)
+
+    def run(
+        self, sequences: Sequence[Tensor], progress: Callable[[int, int], None], watch: Watch | None = None
+    ) -> list[Tensor]:
+        """What the head reads of each sequence [n, hidden]; every layer is loaded once, for all of them.
+
+        watch is told what each linear reads of each sequence, the head last.
+        """
+        states = list(sequences)
         config_class, rotary_class, layer_class, norm_class = _MODULES[self.spec.architecture]
         config = config_class(**_config(self.spec))
-        positions = torch.arange(x.shape[1]).unsqueeze(0)
-        rotary = rotary_class(config)(x, positions)
-        mask = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)[None, None]
+        rotary = rotary_class(config)
         with torch.device("meta"):
             layer: torch.nn.Module = layer_class(config, layer_idx=0).eval()
+        reading = _Reading(watch)
+        reading.follow(layer)
         with torch.no_grad():
             for n in range(self.spec.n_layers):
                 layer.load_state_dict(self._layer(n, layer), assign=True)
-                out = layer(x, attention_mask=mask, position_ids=positions, position_embeddings=rotary)
-                x = out[0] if isinstance(out, tuple) else out
+                reading.layer = n
+                for reading.sequence, x in enumerate(states):
+                    states[reading.sequence] = _through(layer, rotary, x)
                 self.weights.close()  # pages of a mapped shard count as ours until then
                 progress(n + 1, self.spec.n_layers)
             norm = norm_class(self.spec.hidden, self.spec.rms_norm_eps)
             norm.weight = torch.nn.Parameter(self.weights.get(LAST_NORM).float())
-            head = self.weights.get(EMBEDDING if self.spec.tied else HEAD)[: self.spec.vocab]
-            last = norm(x[0, -len(after) :])
-            return torch.cat([last @ rows.float().T for rows in head.split(HEAD_ROWS)], dim=-1)
+            states = [norm(x) for x in states]
+        if watch:
+            for index, x in enumerate(states):
+                watch(EMBEDDING if self.spec.tied else HEAD, index, x)
+        return states
 
-    def _embed(self, ids: Sequence[int]) -> Tensor:
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """float32 [len(ids), hidden]."""
         table = self.weights.get(EMBEDDING)
         return table[torch.tensor(ids, dtype=torch.long)].float()
 
@@ -74,6 +97,36 @@ class ReferenceLlm:
             target = name.removesuffix(".weight").split(".")[-1]
             state[name] = self.lora.merged(weight, n, target, self.lora_scale)
         return state
+
+
+class _Reading:
+    """Hooks on the linears of the one layer that is in memory; `layer` says which it is, `sequence` what it reads."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+        self.layer = self.sequence = 0
+
+    def follow(self, layer: torch.nn.Module) -> None:
+        """Every linear of this module tells what it reads."""
+        if self._watch is None:
+            return
+        for name, module in layer.named_modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(partial(self._tell, name))
+
+    def _tell(self, name: str, _: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert self._watch is not None
+        (inputs,) = given
+        self._watch(f"model.layers.{self.layer}.{name}.weight", self.sequence, inputs.reshape(-1, inputs.shape[-1]))
+
+
+def _through(layer: torch.nn.Module, rotary: torch.nn.Module, x: Tensor) -> Tensor:
+    """One sequence [n, hidden] through the layer that is loaded."""
+    x = x.unsqueeze(0)
+    positions = torch.arange(x.shape[1]).unsqueeze(0)
+    mask = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)[None, None]
+    out = layer(x, attention_mask=mask, position_ids=positions, position_embeddings=rotary(x, positions))
+    return (out[0] if isinstance(out, tuple) else out)[0]
 
 
 def _config(spec: LlmSpec) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def open_family(options: SalmExport) -> Family:
         family=FAMILY,
         spec=spec,
         prompt=prompt_info(lambda text: encode_text(options.qwen, text), llm.vocabulary.eos),
+        tokenize=lambda text: encode_text(options.qwen, text),
         max_new_tokens=MAX_NEW_TOKENS,
         llm=llm,
         lora=lora,

@@ -110,7 +110,12 @@ def _refuse_foreign(state: Mapping[str, torch.Tensor], path: Path) -> None:
 def export_salmonn(options: SalmonnExport, report: Report) -> Manifest:
     """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
     refuse_existing(options.out)
-    return assemble(_family(open_parts(options), options), options, report)
+    return assemble(open_family(options), options, report)
+
+
+def open_family(options: SalmonnExport) -> Family:
+    """Reads every checkpoint and checks each against the others. Raises CheckpointError."""
+    return _family(open_parts(options), options)
 
 
 def _family(parts: Parts, options: SalmonnExport) -> Family:
@@ -120,6 +125,7 @@ def _family(parts: Parts, options: SalmonnExport) -> Family:
         family=FAMILY,
         spec=spec,
         prompt=prompt_info(lambda text: encode_text(tokenizer, text), vocabulary.bos, vocabulary.eos),
+        tokenize=lambda text: encode_text(tokenizer, text),
         max_new_tokens=MAX_NEW_TOKENS,
         llm=parts.llm,
         lora=parts.lora,

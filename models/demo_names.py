@@ -220,7 +220,7 @@ def _can_be_said(name: Name) -> bool:
     syllables = name.syllables
     for number, (onset, vowel, coda) in enumerate(syllables):
         after = syllables[number + 1][0] if number + 1 < len(syllables) else "-"
-        if (onset in ("g", "") and number == 0 and not onset) or (onset == "g" and vowel[0] in _SOFT):
+        if not (onset or number) or (onset == "g" and vowel[0] in _SOFT):
             return False
         if (vowel in _SHORT and not coda) or (vowel not in _SHORT and not coda and not after):
             return False
@@ -247,5 +247,6 @@ _FRAMES = (
     "turn on the light in the room of {}", "where does {} live", "share the photo with {}", "@item for {} please",
 )  # fmt: skip
 _FILLERS = {
-    "@day": words.DAYS, "@event": words.EVENTS, "@vehicle": words.VEHICLES, "@item": words.ITEMS, "@genre": words.GENRES,
+    "@day": words.DAYS, "@event": words.EVENTS, "@vehicle": words.VEHICLES, "@item": words.ITEMS,
+    "@genre": words.GENRES,
 }  # fmt: skip

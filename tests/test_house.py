@@ -16,7 +16,7 @@ from earshot.models import beats, qformer, whisper
 from earshot.models.llm import LLM_TYPES
 
 FOLDERS = ("models", "export", "runtime", "bench")
-PEERS = ("peer_graphs", "peer_whisper", "peer_encoders", "peer_answer", "peer_ggml")
+PEERS = ("peer_graphs", "peer_whisper", "peer_encoders", "peer_answer", "peer_ggml", "peer_salm", "peer_canary")
 """They run other people's runtimes, each in a process of its own."""
 MAY_IMPORT = {
     "models": set[str](),
@@ -25,8 +25,8 @@ MAY_IMPORT = {
     "bench": {"models", "runtime"},
 }
 EXCEPTIONS = {
-    *((f"export/{name}.py", "runtime") for name in ("parity", "graph", "salmonn", "salm")),
-    *((f"bench/{name}.py", "export") for name in ("synthetic", *PEERS)),
+    *((f"export/{name}.py", "runtime") for name in ("parity", "graph", "salmonn", "salm", "calibration")),
+    *((f"bench/{name}.py", "export") for name in ("synthetic", "recipes", *PEERS)),
 }
 THIRD_PARTY = {
     "models": {"numpy"},
@@ -40,7 +40,7 @@ THIRD_PARTY = {
 PARTS = {"audio", "whisper", "beats", "qformer", "fastconformer", "llm"}
 """Rows of the grid: parts of the network, one file in each folder."""
 HUBS = {
-    "export": {"__main__", "assemble", "salmonn", "salm", "parity"},
+    "export": {"__main__", "assemble", "families", "salmonn", "salm", "parity"},
     "runtime": {
         *("__main__", "engine", "commands", "selfcheck", "opening", "listening", "live", "reading", "sources"),
         *("assistant", "assisting", "conversation", "parallel", "salmonn", "salm"),
@@ -73,7 +73,7 @@ def test_imports_follow_the_arrows(folder: str, path: Path) -> None:
         if level == 0:
             allowed = THIRD_PARTY[folder] | sys.stdlib_module_names
             if path.stem in PEERS:
-                allowed |= {"torch", "transformers", "ctranslate2", "transcribe_cpp", "_pywhispercpp"}
+                allowed |= {"torch", "transformers", "ctranslate2", "transcribe_cpp", "_pywhispercpp", "gguf"}
             assert first in allowed, f"{folder}/{path.name} imports {module}"
         elif level == 2:
             name = f"{folder}/{path.name}"
@@ -133,9 +133,9 @@ def test_types_of_the_language_model_are_the_same_everywhere() -> None:
 
 def test_the_bench_offers_every_model_and_part() -> None:
     from earshot.bench import options
-    from earshot.models.salmonn import RELEASED
+    from earshot.models import salm, salmonn
 
-    assert (*RELEASED, "demo") == options.MODELS
+    assert (*salmonn.RELEASED, *salm.RELEASED, "demo") == options.MODELS
     peer = Path(str(resources.files("earshot.bench"))) / "peer.py"
     assert set(options.PARTS) == {node.value for node in _keys_of(peer, "PARTS")}
 

@@ -1,0 +1,171 @@
+"""The table of docs/quantization.md: importance matrices against none, recordings against text, on the demo model.
+
+    .venv/bin/python scripts/imatrix-table.py [--clips 80] [--draws 3] [--types q4_k_m,q4_0,...]
+
+Everything is measured as `earshot-bench quality` measures its `kl`: the f32 model hears held-out clips and answers,
+every quantization is made to say these answers hearing the same audio tokens. The clips are those of its --seed 1 to 3.
+What a matrix is gathered from is drawn --draws times from training's own clips or sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+from earshot.bench.divergence import divergence, forced_logits
+from earshot.export.calibration import Example, calibration
+from earshot.export.imatrix import Importance, write_imatrix
+from earshot.export.importance import gather, passages_of
+from earshot.export.llm import write_gguf
+from earshot.export.quantize import quantize
+from earshot.export.reference import ReferenceLlm
+from earshot.export.salmonn import SalmonnExport, open_family
+from earshot.models import demo_corpus as corpus
+from earshot.models.bundle import LLM_FILE
+from earshot.models.demo_text import sample_utterance
+from earshot.models.qformer import OUTPUT
+from earshot.runtime.bundle import Bundle, open_bundle
+from earshot.runtime.engine import Engine, EngineOptions
+from earshot.runtime.llm import LlmOptions
+from earshot.runtime.ort import OrtOptions
+
+DEMO, REFERENCE = Path("checkpoints/demo"), Path("build/demo-f32")
+SEEDS = (1, 2, 3)
+N_CALIBRATION = 60  # clips of one draw
+
+
+def quiet(*_: object) -> None:
+    """No progress."""
+
+
+class Table:
+    """The opened checkpoint and what the f32 model says."""
+
+    def __init__(self, folder: Path, n_clips: int) -> None:
+        paths = {"whisper": DEMO / "whisper", "beats": DEMO / "beats.pt", "vicuna": DEMO / "vicuna"}
+        self.folder = folder
+        self.family = open_family(
+            SalmonnExport(out=folder / "out", salmonn=DEMO / "salmonn.pth", qformer_heads=3, **paths)
+        )
+        lora = self.family.lora
+        self.llm = ReferenceLlm(self.family.llm.weights, self.family.llm.spec, lora, lora.spec.scale)
+        write_gguf(self.family.llm, folder / "f16.gguf", "f16", (lora, lora.spec.scale))
+        self.bundle = open_bundle(REFERENCE)
+        for name in [*(g.file for g in self.bundle.manifest.graphs.values()), "manifest.json"]:
+            (folder / name).symlink_to((REFERENCE / name).resolve())
+        with self._engine(REFERENCE) as engine:
+            self.said = {seed: [_say(engine, e) for e in _held_out(n_clips, seed)] for seed in SEEDS}
+
+    def matrix(self, examples: list[Example], waves: dict[Path, np.ndarray]) -> Importance:
+        """From examples whose recordings are files, or in memory."""
+        family = self.family
+
+        def hear(example: Example) -> np.ndarray:
+            assert example.audio is not None
+            wave = waves.get(example.audio)
+            wave = example.waveform(family.spec.n_samples) if wave is None else wave
+            return family.stages(wave)[OUTPUT]
+
+        passages = passages_of(examples, self.llm, family.prompt, family.tokenize, hear, quiet)
+        return gather(self.llm, passages, ("draw",), quiet)
+
+    def heard(self, seed: int) -> Importance:
+        """Clips as training draws them, with their questions and answers."""
+        rng, waves, examples = random.Random(seed), dict[Path, np.ndarray](), list[Example]()
+        for index in range(N_CALIBRATION):
+            clip = corpus.training_clip((1000 + seed) * 100_003 + index)
+            task = corpus.training_task(clip, rng)
+            answer = corpus.expected_answer(clip.utterance, clip.sound, task)
+            waves[Path(f"{index}")] = clip.waveform
+            examples.append(Example(Path(f"{index}"), corpus.task_prompt(task), answer or None))
+        return self.matrix(examples, waves)
+
+    def read(self, seed: int, n_positions: int) -> Importance:
+        """Training's sentences, eight to a line, as many positions."""
+        rng, lines, n = random.Random(seed), list[str](), 0
+        while n < n_positions:
+            lines.append(" ".join(sample_utterance(rng, "train").text for _ in range(8)))
+            n += len(self.family.tokenize(lines[-1]))
+        return self.matrix([Example(None, line, None) for line in lines], {})
+
+    def kl(self, quantization: str, importance: Importance | None) -> list[float]:
+        """Mean over the tokens of each seed's answers, nats."""
+        weighed = self.folder / "im.gguf" if importance else None
+        if importance and weighed:
+            write_imatrix(weighed, importance)
+        quantize(self.folder / "f16.gguf", self.folder / LLM_FILE, quantization, imatrix=weighed)
+        with self._engine(self.folder) as engine:
+            return [_distance(engine, self.said[seed]) for seed in SEEDS]
+
+    def _engine(self, folder: Path) -> Engine:
+        options = EngineOptions(OrtOptions(provider="cpu"), LlmOptions(n_gpu_layers=0))
+        return Engine(Bundle(folder, self.bundle.manifest), options)
+
+
+def _held_out(n: int, seed: int) -> list[corpus.Example]:
+    return [*corpus.held_out("seen", n, seed), *corpus.sound_examples(-(-n // 2), seed)]
+
+
+Said = tuple[np.ndarray, str, tuple[int, ...], bool, np.ndarray]
+
+
+def _say(engine: Engine, example: corpus.Example) -> Said:
+    heard = engine.encoders.stages(example.clip.waveform)[OUTPUT]
+    answer = engine.ask(example.clip.waveform, example.prompt)
+    (final,) = answer.segments
+    ended = final.stopped is None
+    return (
+        heard,
+        answer.prompt,
+        final.token_ids,
+        ended,
+        forced_logits(engine.llm, heard, answer.prompt, final.token_ids, ended),
+    )
+
+
+def _distance(engine: Engine, said: list[Said]) -> float:
+    rows = [divergence(logits, forced_logits(engine.llm, *question)) for *question, logits in said]
+    return float(np.concatenate(rows).mean())
+
+
+def main() -> None:
+    """Prints a line per type and matrix: KL by seed of the clips, their mean, and that by plain's."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--clips", type=int, default=80)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--types", default="q4_k_m,q4_0,iq4_xs,q3_k_m")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="earshot-imatrix-") as folder:
+        table = Table(Path(folder), arguments.clips)
+        print({seed: sum(len(said[-1]) for said in table.said[seed]) for seed in SEEDS}, "tokens by seed", flush=True)
+        draws = range(1, arguments.draws + 1)
+        heard = [table.heard(seed) for seed in draws]
+        read = [table.read(seed, max(each.counts.values())) for seed, each in zip(draws, heard, strict=True)]
+        demo = list(calibration(None, table.family.prompt).examples)
+        matrices: dict[str, list[Importance | None]] = {
+            "none": [None],
+            "auto": [table.matrix(demo, {})],
+            "recordings": [*heard],
+            "text": [*read],
+        }
+        for quantization in arguments.types.split(","):
+            plain = 0.0
+            for name, drawn in matrices.items():
+                found = [table.kl(quantization, each) for each in drawn]
+                means = [fmean(by_seed) for by_seed in found]
+                plain = plain or means[0]
+                spread = f" ± {1e3 * stdev(means):.2f}" if len(means) > 1 else ""
+                by_seed = " ".join(f"{1e3 * fmean(column):.2f}" for column in zip(*found, strict=True))
+                ratio = fmean(means) / plain
+                print(
+                    f"| {quantization} | {name} | {by_seed} | {1e3 * fmean(means):.2f}{spread} | {ratio:.2f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
