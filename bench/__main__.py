@@ -17,6 +17,8 @@ COMMANDS = {
     "stages": "stages",
     "live": "live",
     "quality": "quality",
+    "lora-sweep": "lora_sweep",
+    "keywords": "keywords",
     "fit": "fit",
     "peers": "peers",
     "compare": "compare",
@@ -24,7 +26,7 @@ COMMANDS = {
     "demo-eval": "demo_eval",
     "demo-live": "demo_live",
 }
-RECORDED = ("stages", "live", "quality", "fit", "peers")
+RECORDED = ("stages", "live", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live")
 """They print for themselves, and tell their progress."""

@@ -7,20 +7,30 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from .digits import number, quantity, spoken
 from .peer_task import OURS
 from .plots import BLUE, GREEN, GREY, INK, ORANGE, SKY, Bar, Chart, Point, bars, histogram, in_unit, scatter
 from .record import Measure, Record
 
-FRONT_ENDS = {"log_mel": "log-mel", "fbank": "filter bank"}
-ENCODERS = {"whisper": "Whisper encoder", "beats": "BEATs encoder"}
-AFTER = {"qformer": "Q-Former", "prefill": "reading (prefill)", "decode": "writing"}
-STAGES = {**FRONT_ENDS, "encoders": "both encoders", **AFTER, "llm": "language model"}
-"""One after the other, as a live session counts them."""
+TITLES = {
+    "log_mel": "log-mel",
+    "fbank": "filter bank",
+    "features": "log-mel",
+    "whisper": "Whisper encoder",
+    "beats": "BEATs encoder",
+    "fastconformer": "FastConformer",
+    "qformer": "Q-Former",
+    "prefill": "reading (prefill)",
+    "decode": "writing",
+}
+"""Of stages; another is called by its name."""
+IN_TURN = {"encoders": "encoders", "prefill": TITLES["prefill"], "decode": TITLES["decode"], "llm": "language model"}
+"""Parts of one piece of work, as a live session counts them."""
 SPEECH_END = {"waited": "waiting for its turn", "first_token": "hearing and reading", "final": "writing"}
 """Each as what has passed since the end of speech when it is done."""
+_SPEECH_COLORS = {SPEECH_END["waited"]: GREY, SPEECH_END["first_token"]: BLUE}
 ALONE = "Each encoder's own bar is what it takes alone; in use they work side by side."
 MANY = 30
 """Samples that make a histogram."""
@@ -31,6 +41,15 @@ QUALITY = (
     (("audio_kl", "kl"), "KL divergence from the reference"),
 )
 """Measures, the first that there is, and what they are."""
+SWEPT = {
+    "recall": "names recalled",
+    "precision": "listed words that were said",
+    "wer": "word error rate",
+    "tokens": "length of an answer",
+}
+"""What a sweep draws."""
+ALONG = {"scale": "LoRA's scale", "listed": "number of listed words"}
+"""Measures that say where in a sweep a group stands."""
 PEERS = {"wall": "wall time", "cpu": "processor time", "memory": "peak memory"}
 RATIO = "Left of the dashed line Earshot needs less. Thin lines reach from the lowest to the highest round."
 SIDE_BY_SIDE = "Orange is Earshot; shorter is better. Thin lines reach from the lowest to the highest round."
@@ -46,7 +65,8 @@ Row = tuple[str, str, float, float]
 def charts(record: Record) -> list[Chart]:
     """At most MAX_CHARTS, the telling ones first; a bar chart of what there is when nothing else fits."""
     record = replace(record, measures=tuple(_finite(record.measures)))
-    found = [*_ratios(record), *_waterfalls(record), *_shares(record), *_scatters(record), *_histograms(record)]
+    found = [*_ratios(record), *_sweeps(record), *_waterfalls(record), *_shares(record)]
+    found += [*_scatters(record), *_histograms(record)]
     return (found or _plain_bars(record))[:MAX_CHARTS]
 
 
@@ -58,29 +78,29 @@ def _finite(measures: Iterable[Measure]) -> Iterable[Measure]:
 
 
 def _waterfalls(record: Record) -> list[Chart]:
-    """One answer and one live update laid out in time, from stages measured one by one; or a group that has stages."""
+    """One answer and one live update laid out in time, from stages measured one by one; or a group that has parts."""
     walls = {_key(m.group): _seconds(m) for m in record.measures if m.name == "wall" and m.unit in SECONDS}
     found: list[Chart] = []
-    if min(walls.get(name, 0.0) for name in ENCODERS) > 0:
-        hearing, at = _hearing(walls, record.machine.gpu is not None)
-        alone = ALONE if record.machine.gpu else ""
+    hearing, at, said = _hearing(record, walls)
+    if hearing and "prefill" in walls:
         tokens = record.settings.get("new tokens", "")
         n_tokens = int(tokens) if tokens.isdecimal() else 1
-        writing = AFTER["decode"] + (f", {n_tokens} tokens" if n_tokens > 1 else "")
-        after = [(AFTER["prefill"], walls.get("prefill", 0.0)), (writing, walls.get("decode", 0.0) * n_tokens)]
-        found.append(_waterfall("One answer, from audio to the last word", [*hearing, *_in_turn(after, at)], alone))
+        writing = TITLES["decode"] + (f", {n_tokens} tokens" if n_tokens > 1 else "")
+        after = [(TITLES["prefill"], walls["prefill"]), (writing, walls.get("decode", 0.0) * n_tokens)]
+        found.append(_waterfall("One answer, from audio to the last word", [*hearing, *_in_turn(after, at)], said))
         updates = {m.name: _seconds(m) for m in record.measures if m.group == "live update" and m.unit in SECONDS}
         if {"draft", "no draft"} <= updates.keys():
             rows = [*hearing, ("without a draft", GREY, at, updates["no draft"])]
             rows.append(("reading and checking the draft", ORANGE, at, updates["draft"]))
-            said = f"{alone} The grey bar is what the language model would take without its last words as a draft."
-            found.append(_waterfall("One live update", rows, said.strip()))
+            more = "The grey bar is what the language model would take without its last words as a draft."
+            found.append(_waterfall("One live update", rows, f"{said} {more}".strip()))
     for group in record.groups:
         times = {_key(m.name): _seconds(m) for m in record.measures if m.group == group and m.unit in SECONDS}
-        stages = [(label, times[name]) for name, label in STAGES.items() if times.get(name, 0) > 0]
-        if len(stages) > 1:
+        parts = [(label, times[name]) for name, label in IN_TURN.items() if times.get(name, 0) > 0]
+        if len(parts) > 1:
             hop = _hop(record) if group == "update" else None
-            found.append(_waterfall(f"Where the time of one {group} goes", _in_turn(stages, 0.0), "", hop))
+            rows = [(r[0], BLUE if r[0] == IN_TURN["encoders"] else r[1], *r[2:]) for r in _in_turn(parts, 0.0)]
+            found.append(_waterfall(f"Where the time of one {group} goes", rows, "", hop))
         if times.keys() >= SPEECH_END.keys():
             steps = [0.0, *(times[name] for name in SPEECH_END)]
             lengths = [max(b - a, 0.0) for a, b in pairwise(steps)]
@@ -89,39 +109,45 @@ def _waterfalls(record: Record) -> list[Chart]:
     return found
 
 
-def _hearing(walls: Mapping[str, float], beside: bool) -> tuple[list[Row], float]:
-    """Front ends, encoders and Q-Former, and when that is done. beside: the encoders run at once, as on a GPU."""
+def _hearing(record: Record, walls: Mapping[str, float]) -> tuple[list[Row], float, str]:
+    """Every stage before the language model, when they are done, and what must be said: on a GPU encoders run at once.
+
+    A front end reads no weights; each has an encoder, in the same order; what comes behind them waits for all.
+    """
+    names = [name for name in dict.fromkeys(map(_key, record.groups)) if name in walls]
+    stages = names[: next((at for at, name in enumerate(names) if name in ("hear", "prefill")), 0)]
+    weights = {_key(m.group): m.value for m in record.measures if m.name == "bytes"}
+    fronts = [name for name in stages if weights.get(name) == 0]
+    rest = [name for name in stages if name not in fronts]
+    encoders, behind = rest[: max(1, len(fronts))], rest[max(1, len(fronts)) :]
+    beside = record.machine.gpu is not None and len(encoders) > 1
     rows: list[Row] = []
     ends = [0.0]
-    for front, encoder in zip(FRONT_ENDS, ENCODERS, strict=True):
-        chain = [({**FRONT_ENDS, **ENCODERS}[name], walls[name]) for name in (front, encoder) if name in walls]
-        start = 0.0 if beside else ends[-1]
-        rows += _in_turn(chain, start)
-        ends.append(start + sum(length for _, length in chain))
-    qformer = walls.get("qformer", 0.0)
-    done = max(ends) + qformer
+    for front, encoder in zip_longest(fronts, encoders):
+        at = 0.0 if beside else ends[-1]
+        for name, color in ((front, SKY), (encoder, BLUE)):
+            if name and walls[name] > 0:
+                rows.append((TITLES.get(name, spoken(name)), color, at, walls[name]))
+                at += walls[name]
+        ends.append(at)
+    last = sum(walls[name] for name in behind)
+    at = max(ends)
     if beside and "hear" in walls:
-        done = walls["hear"]
-        rows.append(("both encoders side by side", GREY, 0.0, max(done - qformer, 0.0)))
-    rows += [(AFTER["qformer"], GREEN, max(done - qformer, 0.0), qformer)] if qformer else []
-    return rows, done
+        at = max(walls["hear"] - last, 0.0)
+        rows.append(("encoders side by side", GREY, 0.0, at))
+    for name in behind:
+        rows.append((TITLES.get(name, spoken(name)), GREEN, at, walls[name]))
+        at += walls[name]
+    return rows, at, ALONE if beside else ""
 
 
 def _in_turn(stages: Iterable[tuple[str, float]], at: float) -> list[Row]:
     rows: list[Row] = []
     for label, length in stages:
         if length > 0:
-            rows.append((label, _color(label), at, length))
+            rows.append((label, _SPEECH_COLORS.get(label, ORANGE), at, length))
             at += length
     return rows
-
-
-def _color(label: str) -> str:
-    if label in FRONT_ENDS.values():
-        return SKY
-    if label in ENCODERS.values() or label in (STAGES["encoders"], SPEECH_END["first_token"]):
-        return BLUE
-    return {AFTER["qformer"]: GREEN, SPEECH_END["waited"]: GREY}.get(label, ORANGE)
 
 
 def _portion(length: float, whole: float) -> str:
@@ -199,6 +225,32 @@ def _scatters(record: Record) -> list[Chart]:
             if any(point.spread for point in drawn):
                 caption += " Upright lines are 95 % intervals."
             found.append(scatter(title, caption, drawn, _axis(x, points[0][1]), _axis(said, points[0][2])))
+    return found
+
+
+def _sweeps(record: Record) -> list[Chart]:
+    """What was measured along one quantity, such as the LoRA's scale or how many words are listed, against it."""
+    return [chart for along, axis in ALONG.items() for chart in _sweep(record, along, axis)]
+
+
+def _sweep(record: Record, along: str, axis: str) -> list[Chart]:
+    found: list[Chart] = []
+    places = {group: place.value for group in record.groups if (place := record.find(group, along))}
+    trained = record.settings.get("trained scale")
+    for name, said in SWEPT.items() if len(places) > 1 else ():
+        measures = {group: record.find(group, name) for group in sorted(places, key=places.__getitem__)}
+        drawn = [
+            Point(f"{places[g]:g}, as trained" if f"{places[g]:g}" == trained else "", places[g], m.value, spread)
+            for g, m in measures.items()
+            if m
+            for spread in [_interval(record, m)]
+        ]
+        if not drawn:
+            continue
+        unit = next(m.unit for m in measures.values() if m)
+        caption = "A point for each." + (" Upright lines are 95 % intervals." if any(p.spread for p in drawn) else "")
+        title = f"{said[:1].upper() + said[1:]} against the {axis}"
+        found.append(scatter(title, caption, drawn, axis, f"{said}, {unit}", joined=True))
     return found
 
 

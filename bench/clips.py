@@ -17,8 +17,7 @@ import numpy as np
 from ..models import demo_corpus as corpus
 from ..models.audio import Waveform
 from ..models.errors import InputError
-from ..models.salmonn import TASKS
-from ..models.tasks import prompt_for
+from ..models.prompt import PromptInfo
 from ..runtime.audio import open_audio, read_audio
 
 Progress = Callable[[str, int, int], None]
@@ -30,16 +29,14 @@ COLUMNS = {
 }
 """What a header may call each column."""
 _SHOWN = 5  # missing files that are named
-_KINDS = {
-    "words": ("asr", "asr_zh", "asr_de", "lyrics_recognition"),
-    "caption": (
-        "audiocaption",
-        "audiocaption_v2",
-        "audio_speech_description",
-        "fluent_speech_audio",
-        "music_description",
-    ),
-}
+_CAPTIONS = (
+    "audiocaption",
+    "audiocaption_v2",
+    "audio_speech_description",
+    "fluent_speech_audio",
+    "music_description",
+)
+"""Tasks whose answers describe; of a family that has them."""
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -61,28 +58,29 @@ class Item:
     """What a message calls it."""
 
 
-def demo_items(n: int | None, seed: int, folder: Path, progress: Progress) -> list[Item]:
+def demo_items(asked: PromptInfo, n: int | None, seed: int, folder: Path, progress: Progress) -> list[Item]:
     """n held-out sentences by voices of training and half as many sounds, drawn from the seed, written into a folder.
 
-    Raises InputError where the synthesizers are missing.
+    No sounds for a model that has no task for them. Raises InputError where the synthesizers are missing.
     """
     n_words = N_DEMO if n is None else n
-    n_sounds = -(-n_words // 2)
-    drawn = [*corpus.held_out("seen", n_words, seed), *corpus.sound_examples(n_sounds, seed)]
+    drawn = list(corpus.held_out("seen", n_words, seed))
+    drawn += [e for e in corpus.sound_examples(-(-n_words // 2), seed) if e.task in asked.tasks]
     items: list[Item] = []
     for index, example in enumerate(drawn):
         path = folder / f"demo-{index}.npy"
         np.save(path, example.clip.waveform)
         kind = "words" if example.task == "asr" else "sound"
         reference = example.expected if kind == "words" else example.clip.sound or ""
-        items.append(Item(str(path), reference, example.prompt, kind, f"demo clip {index}"))
+        items.append(Item(str(path), reference, asked.prompt_for(example.task), kind, f"demo clip {index}"))
         progress("clips", index + 1, len(drawn))
     return items
 
 
-def table_items(table: Path, task: str, n: int | None, seed: int) -> list[Item]:
+def table_items(table: Path, asked: PromptInfo, task: str, n: int | None, seed: int) -> list[Item]:
     """The lines of a table, or n of them drawn from the seed, in their order. `task` where a line has none.
 
+    asked: how the model is asked, with its tasks by name.
     Raises InputError for a line that cannot be read, naming it, and for recordings that are not there, all at once.
     """
     lines = _lines(table)
@@ -91,7 +89,7 @@ def table_items(table: Path, task: str, n: int | None, seed: int) -> list[Item]:
         lines = lines[1:]
     if not lines:
         raise InputError(f"{table} holds no clips: give lines of an audio file, a tab and what it says")
-    items = [_item(table, number, line.split("\t"), columns, task) for number, line in lines]
+    items = [_item(table, asked, number, line.split("\t"), columns, task) for number, line in lines]
     if n is not None and n < len(items):
         chosen = set(random.Random(seed).sample(range(len(items)), n))
         items = [item for index, item in enumerate(items) if index in chosen]
@@ -104,10 +102,11 @@ def load_clip(item: Item) -> Waveform:
     return np.load(item.audio) if item.audio.endswith(".npy") else read_audio(item.audio)
 
 
-def named_kind(task: str) -> str:
+def named_kind(task: str, asked: PromptInfo) -> str:
     """How answers to a task, or to its prompt, are scored."""
-    prompt = prompt_for(task, TASKS)
-    return next((kind for kind, names in _KINDS.items() if prompt in [TASKS[name] for name in names]), "exact")
+    prompt = asked.prompt_for(task)
+    kinds = {"words": asked.transcriptions, "caption": _CAPTIONS}
+    return next((kind for kind, names in kinds.items() if prompt in map(asked.tasks.get, names)), "exact")
 
 
 def _lines(table: Path) -> list[tuple[int, str]]:
@@ -133,7 +132,9 @@ def _header(line: str) -> dict[str, int] | None:
     return found if {"audio", "reference"} <= found.keys() else None
 
 
-def _item(table: Path, number: int, cells: list[str], columns: dict[str, int] | None, task: str) -> Item:
+def _item(
+    table: Path, asked: PromptInfo, number: int, cells: list[str], columns: dict[str, int] | None, task: str
+) -> Item:
     where = f"{table}:{number}"
     if columns is None and len(cells) not in (2, 3):
         raise InputError(
@@ -146,8 +147,8 @@ def _item(table: Path, number: int, cells: list[str], columns: dict[str, int] | 
     if not cell["audio"]:
         raise InputError(f"{where} names no audio file: write one before the tab")
     try:
-        prompt = prompt_for(chosen := cell.get("task") or task, TASKS)
-        return Item(str(table.parent / cell["audio"]), cell["reference"], prompt, named_kind(chosen), where)
+        prompt = asked.prompt_for(chosen := cell.get("task") or task)
+        return Item(str(table.parent / cell["audio"]), cell["reference"], prompt, named_kind(chosen, asked), where)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -56,6 +56,8 @@ class Family:
     """spec, seconds of audio -> bytes that the graphs compute in."""
     question: tuple[int, int]
     """Positions before and after the audio of the transcription prompt, with the tokenizer of the released models."""
+    max_new_tokens: int
+    """That an answer has when nothing is said."""
 
 
 def is_front_end(work: Work) -> bool:

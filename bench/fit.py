@@ -13,20 +13,22 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..models.bundle import FamilySpec
 from ..models.errors import InputError
 from ..models.llm import LLM_TYPES
-from ..models.salmonn import RELEASED, SalmonnSpec
 from ..runtime.bundle import open_bundle
 from ..runtime.engine import EngineOptions
 from ..runtime.live import LiveOptions
-from ..runtime.llm import MIN_CTX, LlmOptions
+from ..runtime.llm import LlmOptions
 from ..runtime.ort import OrtOptions
-from . import limits, physics
+from ..runtime.room import LEAST, STEP, SUFFIX
+from . import limits
+from .families import RELEASED, family_of
 from .limits import Limits
-from .outlook import N_PREFIX, SHARES, Outlook, Times, by_probe, by_shares, forecast, measured, same_shape, shares_of
+from .outlook import SHARES, Outlook, Times, by_probe, by_shares, forecast, measured, same_shape, shares_of
 from .outlook import times as expected_times
 from .physics import ENCODER_BYTES
 from .record import Measure, Record, make_record, read_record
@@ -53,7 +55,8 @@ class Options:
     gpu_bytes: float = 0.0
     seconds: float = 30.0
     n_new_tokens: int = 20
-    n_ctx: int = MIN_CTX
+    n_ctx: int | None = None
+    """None: what the runtime opens with."""
     threads: int | None = None
     stages: Path | None = None
     probe: bool = True
@@ -62,11 +65,19 @@ class Options:
         if self.model not in MODELS:
             raise InputError(f"{self.model!r} is not a model whose shapes are known: choose {', '.join(MODELS)}")
         for name, least in (("seconds", 1), ("n_new_tokens", 1), ("n_ctx", 1)):
-            if not getattr(self, name) >= least:
-                raise InputError(f"{name}={getattr(self, name)} is not possible: it must be at least {least}")
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise InputError(f"{name}={value} is not possible: it must be at least {least}")
 
     @property
-    def spec(self) -> SalmonnSpec:
+    def cells(self) -> int:
+        """Of the key-value cache."""
+        family = family_of(self.spec)
+        needed = family.question[0] + self.spec.n_audio_tokens + SUFFIX + family.max_new_tokens
+        return self.n_ctx or max(LEAST, -(-needed // STEP) * STEP)
+
+    @property
+    def spec(self) -> FamilySpec:
         """The model's sizes."""
         return RELEASED.get(self.model) or open_bundle().manifest.spec
 
@@ -101,7 +112,7 @@ def run(arguments: argparse.Namespace, progress: Progress | None = None) -> Reco
         parse_size("gpu", arguments.gpu) if arguments.gpu else 0.0,
         arguments.seconds,
         arguments.new_tokens,
-        arguments.n_ctx or MIN_CTX,
+        arguments.n_ctx,
         arguments.threads,
         arguments.stages,
         arguments.probe,
@@ -128,6 +139,9 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
     if stored and stored.command != "stages":
         raise InputError(f"{options.stages} is a record of {stored.command}: give one of earshot-bench stages")
     spec = options.spec
+    known = stored is not None and same_shape(stored, spec)
+    if stored and known:
+        options = replace(options, seconds=float(stored.settings.get("seconds", options.seconds)))
     n_steps = 4 + 4 + 2 * len(LLM_TYPES)
     done = iter(range(1, n_steps))
 
@@ -144,7 +158,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
     rows = make_rows(options, spec, outlook)
     measures = [m for row in rows for m in _row_measures(row)]
     notes = _notes(options, rows, outlook)
-    if stored and same_shape(stored, spec):
+    if stored and known:
         compared, off = compare(outlook, spec, stored)
         measures += compared
         notes.append(off)
@@ -154,7 +168,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
         "gpu": f"{options.gpu_bytes / 1e9:g} GB",
         "seconds": f"{options.seconds:g}",
         "new tokens": str(options.n_new_tokens),
-        "n_ctx": str(options.n_ctx),
+        "n_ctx": str(options.cells),
         "source": outlook.source,
         "threads": str(place.threads),
         "llm threads": str(place.llm_threads),
@@ -163,7 +177,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
 
 
 def look_ahead(
-    options: Options, spec: SalmonnSpec, machine: Limits, place: Place, stored: Record | None, tick: Callable[[], None]
+    options: Options, spec: FamilySpec, machine: Limits, place: Place, stored: Record | None, tick: Callable[[], None]
 ) -> Outlook:
     """From a probe; from another model's record where one is given; from the usual shares without a probe."""
     seconds = min(options.seconds, spec.seconds)
@@ -181,7 +195,7 @@ def look_ahead(
     return by_probe(spec, seconds, precisions, types, place, tick)
 
 
-def make_rows(options: Options, spec: SalmonnSpec, outlook: Outlook) -> list[Row]:
+def make_rows(options: Options, spec: FamilySpec, outlook: Outlook) -> list[Row]:
     """Every quantization with every precision of the encoders, most precise first."""
     rows: list[Row] = []
     for llm in LLM_TYPES:
@@ -194,18 +208,16 @@ def make_rows(options: Options, spec: SalmonnSpec, outlook: Outlook) -> list[Row
     return rows
 
 
-def memory(spec: SalmonnSpec, llm: str, encoders: str, n_ctx: int, seconds: float) -> dict[str, float]:
-    """Bytes by what they hold. `work`: attention's scores of both encoders, kept for the next clip, and buffers."""
-    w, b = spec.whisper, spec.beats
-    n_audio = physics.beats_tokens(b, min(seconds, w.seconds))
-    params = physics.whisper_params(w) + physics.beats_params(b) + physics.qformer_params(spec.qformer)
-    scores = 4.0 * (2 * w.n_heads * w.n_positions**2 + 3 * b.n_heads * n_audio**2)
-    rows = 4.0 * w.n_positions * (w.d_ffn + 4 * w.d_model)
+def memory(spec: FamilySpec, llm: str, encoders: str, n_ctx: int, seconds: float) -> dict[str, float]:
+    """Bytes by what they hold. `work`: what the graphs compute in, kept for the next clip, and buffers."""
+    family = family_of(spec)
     return {
         "weights": float(spec.llm.weight_bytes(llm)),
         "kv": float(spec.llm.kv_bytes(min(n_ctx, spec.llm.max_positions))),
-        "encoders": float(params * ENCODER_BYTES[encoders]),
-        "work": BASE_BYTES + min(LLM_WORK_BYTES, spec.llm.hidden * 40_000.0) + scores + rows,
+        "encoders": float(family.params(spec) * ENCODER_BYTES[encoders]),
+        "work": BASE_BYTES
+        + min(LLM_WORK_BYTES, spec.llm.hidden * 40_000.0)
+        + family.scratch(spec, min(seconds, spec.seconds)),
     }
 
 
@@ -215,18 +227,19 @@ def best(rows: Sequence[Row], seconds: float) -> Row | None:
     return live or next((row for row in rows if row.in_time(seconds)), None)
 
 
-def compare(outlook: Outlook, spec: SalmonnSpec, stored: Record) -> tuple[list[Measure], str]:
+def compare(outlook: Outlook, spec: FamilySpec, stored: Record) -> tuple[list[Measure], str]:
     """Expected and measured seconds of every stage, and how far off they are, as measures and in a sentence."""
     subject = stored.subjects[0]
-    audio = spec.n_audio_tokens
     asked = stored.find("prefill", "tokens")
-    question = N_PREFIX, int(asked.value) - audio if asked else 1
+    prefix, suffix = family_of(spec).question
+    question = prefix, int(asked.value) - outlook.n_audio if asked else suffix
     drafted = stored.find("live update", "drafted")
     n_new = int(drafted.value) + 1 if drafted else 1
     expected = expected_times(outlook, spec, subject.encoders, subject.llm, n_new, question=question)
     if expected is None:
         raise InputError(f"{subject.name} (encoders {subject.encoders}, llm {subject.llm}) was not looked at: probe it")
-    found, real = forecast(expected), measured(stored)
+    found = forecast(expected)
+    real = measured(stored, list(found))
     measures: list[Measure] = []
     errors: dict[str, float] = {}
     for stage in found.keys() & real.keys():
@@ -243,9 +256,9 @@ def compare(outlook: Outlook, spec: SalmonnSpec, stored: Record) -> tuple[list[M
     )
 
 
-def _memory(options: Options, spec: SalmonnSpec, llm: str, encoders: str) -> tuple[float, int, bool]:
+def _memory(options: Options, spec: FamilySpec, llm: str, encoders: str) -> tuple[float, int, bool]:
     """Bytes of the machine's own memory, layers on the GPU, and whether it fits; the encoders are not moved."""
-    parts = memory(spec, llm, encoders, options.n_ctx, options.seconds)
+    parts = memory(spec, llm, encoders, options.cells, options.seconds)
     layer = (parts["weights"] + parts["kv"]) / (spec.llm.n_layers + 1)  # the head counts as one
     free = max(0.0, options.gpu_bytes - GPU_WORK_BYTES)
     n_layers = min(spec.llm.n_layers, int(free / layer)) if free else 0

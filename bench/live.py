@@ -217,7 +217,10 @@ def update_measures(seen: Seen, options: LiveOptions, pace: Pace) -> list[Measur
         one("late", "%", "lower", 100 * fmean(float(work.latency_ms > options.hop_ms) for work in works)),
         one("passes", "", "lower", *(float(work.n_steps) for work in works)),
         one("tokens", "", "neither", *(float(work.n_new_tokens) for work in works)),
+        one("audio_tokens", "", "neither", *(float(work.n_audio_tokens) for work in works)),
     ]
+    if options.settle_s is not None:
+        measures.append(one("kept", "", "higher", *(float(work.n_kept) for work in works)))
     if n_drafted:
         measures.append(one("acceptance", "%", "higher", 100 * n_accepted / n_drafted))
     if pace == "realtime":

@@ -7,7 +7,9 @@ from .record import Measure, Record
 _ROWS = (
     ("update: newest sample to text", "update", "latency"),
     ("  encoders", "update", "encoders"),
-    ("  Q-Former and language model", "update", "llm"),
+    ("  language model", "update", "llm"),
+    ("  audio tokens", "update", "audio_tokens"),
+    ("  of them kept (--settle)", "update", "kept"),
     ("  passes after the prefill", "update", "passes"),
     ("  passes without the draft (tokens)", "update", "tokens"),
     ("  draft tokens accepted", "update", "acceptance"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..models.llm import LLM_TYPES
+from ..models.llm import KV_BYTES, LLM_TYPES
 
-MODELS = ("salmonn-13b", "salmonn-7b", "demo")
-PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer")
+MODELS = ("salmonn-13b", "salmonn-7b", "canary-qwen-2.5b", "demo")
+PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer", "fastconformer", "transcribe")
 
 
 def count(text: str) -> int:
@@ -39,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
     _stages(add("stages", "time every stage of a bundle against what this machine can do"))
     _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
     _quality(add("quality", "word error, agreement with f32, memory and speed of one or more bundles"))
+    _lora_sweep(add("lora-sweep", "word error and answer length against the scale of the LoRA"))
+    _keywords(add("keywords", "names recalled with listed words and without, on speech it never heard"))
     _fit(add("fit", "which quantizations fit this memory, and how fast they will be"))
     _peers(add("peers", "Earshot beside other runtimes of the same model, in turn"))
     compare = add("compare", "what changed between two runs; exit status 1 on a regression beyond their noise")
@@ -103,13 +105,32 @@ def _quality(quality: argparse.ArgumentParser) -> None:
     _add_report(quality)
 
 
+def _lora_sweep(sweep: argparse.ArgumentParser) -> None:
+    _add_bundle(sweep, "exported with --lora adapter or both")
+    sweep.add_argument("--scales", metavar="S,S,...", help="default: 0 to 1.25 times the one it was trained at")
+    sweep.add_argument("--clips", type=count, metavar="N", help="default: 50 of the demo's, or all of --data")
+    sweep.add_argument("--data", type=Path, metavar="TSV", help="audio path, reference text [, task]")
+    sweep.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK", help="for clips of --data without one")
+    sweep.add_argument("--seed", type=seed, default=1, metavar="N", help="which clips are drawn")
+    _add_device(sweep)
+    _add_report(sweep)
+
+
+def _keywords(keywords: argparse.ArgumentParser) -> None:
+    keywords.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: demo-salm")
+    keywords.add_argument("--clips", type=count, default=200, metavar="N", help="with a name, and as many without one")
+    keywords.add_argument("--seed", type=seed, default=1, metavar="N", help="which clips and lists are drawn")
+    _add_device(keywords)
+    _add_report(keywords)
+
+
 def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--model", choices=MODELS, required=True)
     fit.add_argument("--memory", required=True, metavar="SIZE", help="of the device, such as 8GB")
     fit.add_argument("--gpu", metavar="SIZE", help="of its GPU, such as 6GB")
     fit.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
     fit.add_argument("--new-tokens", type=count, default=20, metavar="N", help="of an answer (default %(default)s)")
-    fit.add_argument("--n-ctx", type=count, metavar="N", help="KV cells (default 512)")
+    fit.add_argument("--n-ctx", type=count, metavar="N", help="KV cells (default: as opened)")
     fit.add_argument("--threads", type=count, metavar="N")
     fit.add_argument(
         "--stages", type=Path, metavar="FILE", help="what `stages` printed: predict from that, or check it"
@@ -124,7 +145,7 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--graph", type=Path, metavar="FILE", help="a whisper.onnx of ours instead of one made here")
     peers.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from, for answer")
     peers.add_argument(
-        "--layers", type=count, default=32, metavar="N", help="of the Whisper encoder (default %(default)s)"
+        "--layers", type=count, default=32, metavar="N", help="of Whisper or the FastConformer (default %(default)s)"
     )
     peers.add_argument("--tokens", type=count, default=32, metavar="N", help="decoded (default %(default)s)")
     peers.add_argument("--rounds", type=count, default=3, metavar="N", help="turns of each (default %(default)s)")
@@ -135,8 +156,9 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     _add_report(peers)
 
 
-def _add_bundle(command: argparse.ArgumentParser) -> None:
-    command.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: the demo bundle")
+def _add_bundle(command: argparse.ArgumentParser, which: str = "") -> None:
+    said = f"{which}; default: the demo bundle" if which else "default: the demo bundle"
+    command.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help=said)
 
 
 def _add_device(command: argparse.ArgumentParser) -> None:
@@ -144,6 +166,7 @@ def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=count, metavar="N", help="default: one per core")
     command.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="-1: all that fit")
     command.add_argument("--n-ctx", type=count, metavar="N", help="KV cells")
+    command.add_argument("--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the KV cache")
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:

@@ -11,16 +11,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from ..models.audio import synthetic_clip
-from ..models.beats import INPUT as FBANK
-from ..models.salmonn import SalmonnSpec
-from ..models.whisper import INPUT as LOG_MEL
-from ..runtime.beats import fbank
-from ..runtime.whisper import log_mel
-from . import physics, probe_encoders, probe_llm
-from .clock import repeat
+from ..models.bundle import FamilySpec
+from . import physics, probe_llm
+from .families import FAMILIES, family_of
+from .family import is_front_end
 from .limits import Limits
 from .physics import ENCODER_BYTES, Work
 from .probe_llm import LlmRates
@@ -28,16 +23,8 @@ from .record import Record
 from .stage_runs import HYPOTHESIS, LIVE
 from .stages import Place
 
-N_PREFIX, N_SUFFIX = 8, 21
-"""Positions before and after the audio, BOS included, of the transcription prompt with Vicuna's tokenizer."""
-SHARES = {
-    LOG_MEL: 0.02,
-    FBANK: 0.02,
-    "whisper": 0.55,
-    "whisper fp32": 0.9,
-    "beats": 0.35,
-    "beats fp32": 0.7,
-    "qformer": 0.3,
+SHARES: dict[str, float] = {
+    **{stage: share for family in FAMILIES.values() for stage, share in family.shares.items()},
     "prefill": 0.35,
     "draft": 0.35,
     "decode": 0.75,
@@ -45,22 +32,8 @@ SHARES = {
 """Of this machine's limit, where nothing was measured: two Zen 4 cores, onnxruntime 1.31, llama-cpp-python 0.3.36."""
 PROBE_SECONDS = 60.0  # after which the remaining types are taken to be like the last that was probed
 Tick = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class EncoderSeconds:
-    """Of one segment."""
-
-    log_mel: float
-    fbank: float
-    whisper: float
-    beats: float
-    qformer: float
-
-    @property
-    def hear(self) -> float:
-        """All of it: on a CPU one encoder runs after the other."""
-        return self.log_mel + self.fbank + self.whisper + self.beats + self.qformer
+Hearing = dict[str, float]
+"""Seconds of one segment, by stage: on a CPU one runs after the other."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +41,9 @@ class Outlook:
     """What this machine reaches with one model's shapes; a precision or type that was not looked at is missing."""
 
     source: str
-    encoders: dict[str, EncoderSeconds]
+    n_audio: int
+    """Audio tokens of the segment that is looked at."""
+    encoders: dict[str, Hearing]
     """By precision of the graphs."""
     llm: dict[str, LlmRates]
     """By type of the weights, on the CPU."""
@@ -80,7 +55,7 @@ class Outlook:
 class Times:
     """Seconds of one answer's parts."""
 
-    encoders: EncoderSeconds
+    encoders: Hearing
     prefill: float
     decode: float
     """Of one token."""
@@ -89,35 +64,40 @@ class Times:
     no_draft: float
 
     @property
+    def hear(self) -> float:
+        """All between a segment and its audio tokens."""
+        return sum(self.encoders.values())
+
+    @property
     def first_token(self) -> float:
         """From the end of the segment."""
-        return self.encoders.hear + self.prefill
+        return self.hear + self.prefill
 
     @property
     def update(self) -> float:
         """One live update."""
-        return self.encoders.hear + self.draft
+        return self.hear + self.draft
 
 
 def times(
     outlook: Outlook,
-    spec: SalmonnSpec,
+    spec: FamilySpec,
     encoders: str,
     llm: str,
     n_new: int = HYPOTHESIS,
     gpu_share: float = 0.0,
-    question: tuple[int, int] = (N_PREFIX, N_SUFFIX),
+    question: tuple[int, int] | None = None,
 ) -> Times | None:
     """Expected times; None where something was not looked at.
 
     gpu_share: of the language model's layers; without a GPU here their time is left out. question: positions before and
-    after the audio.
+    after the audio; those of a transcription when None.
     """
     heard, rates = outlook.encoders.get(encoders), outlook.llm.get(llm)
     if heard is None or (rates is None and gpu_share < 1):
         return None
-    prefix, suffix = question
-    n_audio = spec.n_audio_tokens
+    prefix, suffix = question or family_of(spec).question
+    n_audio = outlook.n_audio
     asked = physics.prefill(spec.llm, llm, prefix, n_audio, suffix)
     drafted = physics.prefill(spec.llm, llm, prefix, n_audio, suffix, n_new - 1)
     token = physics.decode(spec.llm, llm, prefix + n_audio + suffix + n_new // 2)
@@ -129,35 +109,27 @@ def times(
 
 
 def by_shares(
-    spec: SalmonnSpec, seconds: float, machine: Limits, shares: Mapping[str, float], place: Place, source: str
+    spec: FamilySpec, seconds: float, machine: Limits, shares: Mapping[str, float], place: Place, source: str
 ) -> Outlook:
     """Work over a share of the limits. shares: stage, or "stage precision", -> share; see SHARES."""
+    family = family_of(spec)
+
+    def stage(name: str, work: Work, precision: str) -> float:
+        limit = "fp32" if is_front_end(work) else place.bound(precision, "f32").encoders
+        share = shares.get(f"{name} {limit}", shares[name])
+        return work.flop / 1e9 / (share * machine.product(limit))
+
     encoders = {
-        precision: _shared_encoders(spec, seconds, machine, shares, place, precision) for precision in ENCODER_BYTES
+        precision: {name: stage(name, work, precision) for name, work in family.works(spec, precision, seconds).items()}
+        for precision in ENCODER_BYTES
     }
     llm: dict[str, LlmRates] = {}
     for quantization in physics.LLM_TYPES:
         product = machine.product(place.bound("fp32", quantization).prefill)
         rates = shares["decode"] * machine.read, shares["prefill"] * product, shares["draft"] * product
         llm[quantization] = LlmRates(*rates)
-    return Outlook(source, encoders, llm, dict(llm) if place.offloaded else {})
-
-
-def _shared_encoders(
-    spec: SalmonnSpec, seconds: float, machine: Limits, shares: Mapping[str, float], place: Place, precision: str
-) -> EncoderSeconds:
-    def of(stage: str, work: Work, limit: str) -> float:
-        share = shares.get(f"{stage} {limit}", shares[stage])
-        return work.flop / 1e9 / (share * machine.product(limit))
-
-    limit = place.bound(precision, "f32").encoders
-    return EncoderSeconds(
-        of(LOG_MEL, physics.log_mel(spec.whisper, seconds), "fp32"),
-        of(FBANK, physics.fbank(seconds), "fp32"),
-        of("whisper", physics.whisper(spec.whisper, precision), limit),
-        of("beats", physics.beats(spec.beats, precision, seconds), limit),
-        of("qformer", physics.qformer(spec.qformer, spec.whisper.n_positions, precision), limit),
-    )
+    n_audio = family.n_audio_tokens(spec, seconds)
+    return Outlook(source, n_audio, encoders, llm, dict(llm) if place.offloaded else {})
 
 
 def shares_of(record: Record) -> dict[str, float]:
@@ -166,15 +138,15 @@ def shares_of(record: Record) -> dict[str, float]:
     for stage in SHARES:
         if found := record.find(stage, "share"):
             shares[stage] = found.value / 100
-    for stage in ("whisper", "beats"):
-        if record.settings.get("encoders' limit") == "fp32":
+    if record.settings.get("encoders' limit") == "fp32":
+        for stage in [stage for stage in SHARES if f"{stage} fp32" in SHARES]:
             shares[f"{stage} fp32"], shares[stage] = shares[stage], SHARES[stage]
     shares["draft"] = shares["prefill"]
     return shares
 
 
 def by_probe(
-    spec: SalmonnSpec,
+    spec: FamilySpec,
     seconds: float,
     precisions: Sequence[str],
     quantizations: Sequence[str],
@@ -184,7 +156,9 @@ def by_probe(
     """Time a few layers of each; a minute at most on a machine that could run such a model. Raises RunError."""
     deadline = time.perf_counter() + PROBE_SECONDS
     encoders = _probed_encoders(spec, seconds, precisions, place, tick)
-    question = N_PREFIX, spec.n_audio_tokens, N_SUFFIX
+    family = family_of(spec)
+    prefix, suffix = family.question
+    question = prefix, family.n_audio_tokens(spec, seconds), suffix
     found: list[dict[str, LlmRates]] = []
     for n_gpu_layers in (0, -1)[: 1 + place.offloaded]:
         rates: dict[str, LlmRates] = {}
@@ -197,37 +171,26 @@ def by_probe(
                 spec.llm, quantization, threads, n_gpu_layers, question, HYPOTHESIS - 1, tick
             )
         found.append(rates)
-    return Outlook("probe", encoders, found[0], found[1] if place.offloaded else {})
+    return Outlook("probe", question[1], encoders, found[0], found[1] if place.offloaded else {})
 
 
 def _probed_encoders(
-    spec: SalmonnSpec, seconds: float, precisions: Sequence[str], place: Place, tick: Tick
-) -> dict[str, EncoderSeconds]:
+    spec: FamilySpec, seconds: float, precisions: Sequence[str], place: Place, tick: Tick
+) -> dict[str, Hearing]:
     """A CPU computes float16 as float32: one probe serves both."""
-    clip = synthetic_clip(1, seconds)
-    mel = median(repeat(lambda: log_mel(clip, spec.whisper), 3).wall_s)
-    bank = median(repeat(lambda: fbank(clip), 3).wall_s)
-    found: dict[str, EncoderSeconds] = {}
+    family = family_of(spec)
+    found: dict[str, Hearing] = {}
     for precision in precisions:
         if precision == "fp16" and place.provider == "cpu" and "fp32" in found:
             found[precision] = found["fp32"]
-            continue
-        threads, provider = place.threads, place.provider
-        whisper = probe_encoders.whisper(spec.whisper, precision, threads, provider, tick)
-        beats = probe_encoders.beats(spec.beats, seconds, precision, threads, provider, tick)
-        n = spec.whisper.n_positions
-        per_flop = whisper.seconds(spec.whisper.n_layers) / physics.whisper(spec.whisper).flop
-        qformer = physics.qformer(spec.qformer, n).flop * per_flop * 2  # its products have few rows: half as fast
-        found[precision] = EncoderSeconds(
-            mel, bank, whisper.seconds(spec.whisper.n_layers), beats.seconds(spec.beats.n_layers), qformer
-        )
+        else:
+            found[precision] = family.probe(spec, seconds, precision, place.threads, place.provider, tick)
     return found
 
 
-def measured(record: Record) -> dict[str, float]:
-    """Median seconds of the stages that a forecast is compared with."""
-    stages = (LOG_MEL, FBANK, "whisper", "beats", "qformer", "hear", "prefill", "decode")
-    found = {stage: wall.value for stage in stages if (wall := record.find(stage, "wall"))}
+def measured(record: Record, names: Sequence[str]) -> dict[str, float]:
+    """Median seconds of the stages that a forecast is compared with, as far as the record has them."""
+    found = {stage: wall.value for stage in names if (wall := record.find(stage, "wall"))}
     for name in ("draft", "no draft"):
         if wall := record.find(LIVE, name):
             found[f"update, {name}"] = wall.value
@@ -236,14 +199,9 @@ def measured(record: Record) -> dict[str, float]:
 
 def forecast(expected: Times) -> dict[str, float]:
     """The same stages, expected."""
-    heard = expected.encoders
     return {
-        LOG_MEL: heard.log_mel,
-        FBANK: heard.fbank,
-        "whisper": heard.whisper,
-        "beats": heard.beats,
-        "qformer": heard.qformer,
-        "hear": heard.hear,
+        **expected.encoders,
+        "hear": expected.hear,
         "prefill": expected.prefill,
         "decode": expected.decode,
         "update, draft": expected.draft,
@@ -251,11 +209,15 @@ def forecast(expected: Times) -> dict[str, float]:
     }
 
 
-def same_shape(record: Record, spec: SalmonnSpec) -> bool:
+def same_shape(record: Record, spec: FamilySpec) -> bool:
     """Whether a record of `stages` is about a model of these sizes, by the operations it counted."""
-    flop, read = record.find("whisper", "flop"), record.find("decode", "bytes")
-    if flop is None or read is None or not record.subjects or record.subjects[0].llm not in physics.LLM_TYPES:
+    read, seconds = record.find("decode", "bytes"), float(record.settings.get("seconds", spec.seconds))
+    if read is None or not record.subjects or record.subjects[0].llm not in physics.LLM_TYPES:
+        return False
+    works = family_of(spec).works(spec, "fp32", min(seconds, spec.seconds))
+    pairs = [(flop, work) for name, work in works.items() if (flop := record.find(name, "flop"))]
+    if not [work for _, work in pairs if not is_front_end(work)]:
         return False
     expected = physics.decode(spec.llm, record.subjects[0].llm, 0).weight_bytes
-    same = abs(flop.value / physics.whisper(spec.whisper).flop - 1) < 1e-4  # a record keeps six digits
+    same = all(abs(flop.value / work.flop - 1) < 1e-4 for flop, work in pairs)  # a record keeps six digits
     return same and 0.99 * expected <= read.value <= 1.2 * expected

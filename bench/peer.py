@@ -28,6 +28,8 @@ PARTS = {
     "decode": "peer_llm",
     "prefill": "peer_llm",
     "answer": "peer_answer",
+    "fastconformer": "peer_salm",
+    "transcribe": "peer_salm",
 }
 """Which module knows the contestants of a part."""
 _PACKAGES = {

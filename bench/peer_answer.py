@@ -16,7 +16,7 @@ from ..models.audio import Waveform
 from ..models.bundle import Manifest, read_manifest
 from ..models.errors import InputError
 from ..models.salmonn import TASKS
-from .peer_graphs import torch_with
+from .peer_graphs import salmonn_of, torch_with
 from .peer_task import OURS, Contestant, Outcome, Task, Work
 
 FEW_LAYERS = (4, 8)
@@ -35,7 +35,7 @@ def clip(task: Task, manifest: Manifest) -> Waveform:
     else:
         with resources.as_file(resources.files("earshot.export") / "jfk.wav") as path:
             waveform = read_audio(path)
-    return waveform[: manifest.spec.whisper.n_samples]
+    return waveform[: manifest.spec.n_samples]
 
 
 def open_ours(task: Task) -> Work:
@@ -79,7 +79,7 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
 
         torch = torch_with(task.threads)
         manifest = read_manifest(_bundle(task))
-        waveform = clip(task, manifest)
+        spec, waveform = salmonn_of(manifest), clip(task, manifest)
         before, after = _ids(task, manifest)
         parts = _read(task, manifest) if task.checkpoint else _random(manifest, n_layers, task.threads)
         embed = parts.llm.get_input_embeddings()
@@ -89,7 +89,7 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
 
         def run() -> Outcome:
             with torch.inference_mode():
-                speech = parts.whisper(torch.from_numpy(log_mel(waveform, manifest.spec.whisper)))
+                speech = parts.whisper(torch.from_numpy(log_mel(waveform, spec.whisper)))
                 audio = parts.beats(torch.from_numpy(fbank(waveform)))
                 heard = parts.qformer(speech, audio)
                 prompt = torch.cat([embed(torch.tensor([before])), heard, embed(torch.tensor([after]))], dim=1)
@@ -108,10 +108,13 @@ def _read(task: Task, manifest: Manifest) -> _Torch:
 
     root = task.checkpoint
     assert root is not None
-    spec = manifest.spec
+    spec = salmonn_of(manifest)
     q = spec.qformer
     options = SalmonnExport(
-        *(root / name for name in ("whisper", "beats.pt", "vicuna", "salmonn.pth")),
+        whisper=root / "whisper",
+        beats=root / "beats.pt",
+        vicuna=root / "vicuna",
+        salmonn=root / "salmonn.pth",
         out=task.work / "none",
         qformer_heads=q.n_heads,
         second_per_window=q.second_per_window,
@@ -139,7 +142,7 @@ def _random(manifest: Manifest, n_layers: int | None, threads: int) -> _Torch:
     from ..export.whisper import SpeechEncoder
     from .peer_whisper import encoder
 
-    spec = manifest.spec
+    spec = salmonn_of(manifest)
     norm = torch_with(threads).nn.LayerNorm
     whisper = SpeechEncoder(encoder(spec.whisper, "sdpa", threads), norm(spec.whisper.d_model)).eval()
     beats = AudioEncoder(Beats(spec.beats), norm(spec.beats.d_model)).eval()

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.bundle import read_manifest
+from ..models.bundle import Manifest, read_manifest
+from ..models.errors import InputError
 from ..models.interface import GraphInfo
 from ..models.salmonn import SALMONN_7B, SalmonnSpec
 from .peer_task import SEED, Outcome, Task, Work, whole_or_absent
@@ -25,8 +26,15 @@ Feeds = Mapping[str, NDArray[np.float32]]
 def spec_of(task: Task) -> SalmonnSpec:
     """The bundle's, or the released one, whose Whisper has task.layers layers."""
     if task.bundle is not None:
-        return read_manifest(task.bundle).spec
+        return salmonn_of(read_manifest(task.bundle))
     return replace(SALMONN_7B, whisper=replace(SALMONN_7B.whisper, n_layers=task.layers))
+
+
+def salmonn_of(manifest: Manifest) -> SalmonnSpec:
+    """The sizes of a SALMONN. Raises InputError for another family, which takes part in other contests."""
+    if not isinstance(manifest.spec, SalmonnSpec):
+        raise InputError(f"{manifest.name} is no SALMONN: take --part fastconformer, transcribe, prefill or decode")
+    return manifest.spec
 
 
 def our_graph(task: Task, part: str, written: Path) -> Path:
@@ -68,8 +76,8 @@ def write_once(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_int8(source: Path, target: Path, feeds: Feeds) -> None:
     """By the exporter's own rule."""
+    from ..export.assemble import INT8_BUDGET
     from ..export.int8 import to_int8
-    from ..export.salmonn import INT8_BUDGET
 
     def write(path: Path) -> None:
         to_int8(source, path, [feeds], INT8_BUDGET)

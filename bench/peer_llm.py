@@ -16,7 +16,7 @@ import numpy as np
 
 from ..models.bundle import Manifest, read_manifest
 from ..models.errors import InputError, RunError
-from ..models.salmonn import TASKS
+from ..models.prompt import first_task
 from .peer_task import OURS, SEED, Contestant, Outcome, Task, Work
 
 if TYPE_CHECKING:
@@ -27,9 +27,10 @@ _AUDIO_RMS = 0.02  # about that of an embedding
 
 
 def prompt_ids(manifest: Manifest, n: int) -> list[int]:
-    """BOS and ids drawn at random, the same for everyone."""
-    drawn = np.random.default_rng(SEED).integers(1000 % manifest.spec.llm.vocab, manifest.spec.llm.vocab, n - 1)
-    return [manifest.prompt.bos_id, *drawn.tolist()]
+    """What begins a conversation, and ids drawn at random, the same for everyone."""
+    start, vocab = manifest.prompt.start_ids, manifest.spec.llm.vocab
+    drawn = np.random.default_rng(SEED).integers(1000 % vocab, vocab, n - len(start))
+    return [*start, *drawn.tolist()]
 
 
 def open_our_decode(task: Task) -> Work:
@@ -60,7 +61,7 @@ def open_our_prefill(keep_prefix: bool) -> Callable[[Task], Work]:
 
     def opened(task: Task) -> Work:
         llm, manifest = _our_llm(task)
-        prompt = TASKS["asr"]
+        prompt = first_task(manifest.prompt)
         n_audio = task.positions - sum(map(len, llm.prompts.around(prompt)))
         if n_audio < 1:
             raise InputError(f"{task.positions} positions do not hold the prompt's own {task.positions - n_audio}")

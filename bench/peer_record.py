@@ -152,7 +152,7 @@ def _token_notes(task: Task, found: Race) -> list[str]:
 
 
 def _settings(task: Task) -> dict[str, str]:
-    if task.part == "whisper":
+    if task.part in ("whisper", "fastconformer"):
         return {"layers": str(task.layers)}
     return {"tokens": str(task.tokens)} if task.part in ("decode", "answer") else {}
 

@@ -90,9 +90,9 @@ def _bundle(part: str, given: Path | None) -> Path | None:
     if given is None:
         if part not in ("decode", "prefill", "answer"):
             return None
-        from ..runtime.bundle import demo_bundle
+        from ..runtime.bundle import shipped_bundle
 
-        return demo_bundle()
+        return shipped_bundle()
     read_manifest(given)
     return given.resolve()
 

@@ -44,7 +44,6 @@ ENCODER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 """Precision of the graphs -> bytes of a weight."""
 MICRO_BATCH = 512
 """Positions that llama.cpp computes at a time: its default n_ubatch."""
-KV_BYTES = 2  # float16
 HALVINGS = 3  # of frames and bands, before the FastConformer's layers
 
 
@@ -166,7 +165,7 @@ def features(spec: FastConformerSpec, seconds: float) -> Work:
 
 def feature_frames(seconds: float) -> int:
     """Of a SALM's clip."""
-    return n_feature_frames(max(int(seconds * SAMPLE_RATE), LEAST_SAMPLES))
+    return n_feature_frames(max(round(seconds * SAMPLE_RATE), LEAST_SAMPLES))
 
 
 def fastconformer_tokens(seconds: float) -> int:
@@ -232,7 +231,7 @@ def forward(spec: LlmSpec, quantization: str, n_tokens: int, n_past: int, n_outp
         linear=2.0 * rows,
         attention=4.0 * spec.d_q * spec.n_layers * n_seen,
         weight_bytes=passes * read / 8,
-        kv_bytes=float(spec.kv_bytes(passes * n_past + 2 * n_tokens, KV_BYTES)),
+        kv_bytes=float(spec.kv_bytes(passes * n_past + 2 * n_tokens)),
     )
 
 

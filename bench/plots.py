@@ -183,13 +183,16 @@ def histogram(
     return Chart(title, caption, 3.5, paint)
 
 
-def scatter(title: str, caption: str, points: Sequence[Point], x_axis: str, y_axis: str) -> Chart:
-    """Labelled points; the y axis is logarithmic when the values above 0 span more than a factor of 30."""
+def scatter(title: str, caption: str, points: Sequence[Point], x_axis: str, y_axis: str, joined: bool = False) -> Chart:
+    """Labelled points, a line through them where they are joined; the y axis is logarithmic when the values above 0
+    span more than a factor of 30."""
 
     def paint(axes: Axes) -> None:
         for point in points:
             if point.spread:
                 axes.plot([point.x, point.x], point.spread, color=GREY, linewidth=1.2)
+        if joined:
+            axes.plot([p.x for p in points], [p.y for p in points], color=SKY, linewidth=1.6)
         axes.scatter([p.x for p in points], [p.y for p in points], s=46, color=BLUE, edgecolor=PAPER, zorder=3)
         axes.margins(x=0.16, y=0.16)
         _scale_x(axes, points)
@@ -252,7 +255,7 @@ def _label_points(axes: Axes, points: Sequence[Point]) -> None:
         if point.spread:
             (x, low), (_, high) = (axes.transData.transform((point.x, y)) for y in point.spread)
             taken.append((x - 2, low, x + 2, high))
-    for point in points:
+    for point in (point for point in points if point.label):
         label = axes.annotate(short(point.label, 24), (point.x, point.y), fontsize=9)
         best: tuple[float, Any, Any] | None = None
         for x, y, side in _PLACES:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ..models.beats import N_MELS, BeatsSpec
+from ..models.fastconformer import FastConformerSpec
 from ..models.whisper import WhisperSpec
 from ..runtime.ort import PROVIDERS, session_settings
 from . import physics
@@ -61,6 +62,15 @@ def beats(spec: BeatsSpec, seconds: float, precision: str, threads: int, provide
     return _layered(lambda k: beats_graph(spec, n_frames, k, precision), feeds, threads, provider, tick)
 
 
+def fastconformer(
+    spec: FastConformerSpec, seconds: float, precision: str, threads: int, provider: str, tick: Tick
+) -> Layered:
+    """The FastConformer on a clip; an adapter's layers are counted as the encoder's, and the projection as nothing."""
+    n_frames = physics.feature_frames(seconds)
+    feeds = {"features": _noise(1, 1, n_frames, spec.n_mels)}
+    return _layered(lambda n: fastconformer_graph(spec, n_frames, n, precision), feeds, threads, provider, tick)
+
+
 def whisper_graph(spec: WhisperSpec, n_layers: int, precision: str = "fp32") -> onnx.ModelProto:
     """mel [1, n_mels, n_frames] -> one row of speech, with so many layers; the second convolution is a linear layer."""
     g, d, n = _Graph(precision), spec.d_model, spec.n_positions
@@ -96,6 +106,28 @@ def beats_graph(spec: BeatsSpec, n_frames: int, n_layers: int, precision: str = 
     for _ in range(n_layers):
         x = g.norm(g.op("Add", g.scaled(x, 2.2), g.attention(x, d, heads, bias)), d)
         x = g.norm(g.op("Add", g.scaled(x, 2.2), g.feed_forward(x, d, spec.d_ffn)), d)
+    return g.model(x)
+
+
+def fastconformer_graph(
+    spec: FastConformerSpec, n_frames: int, n_layers: int, precision: str = "fp32"
+) -> onnx.ModelProto:
+    """features [1, 1, n_frames, n_mels] -> one row of speech, with so many layers."""
+    g, d, c = _Graph(precision), spec.d_model, spec.subsampling_channels
+    halves = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    x = g.op("Relu", g.op("Conv", g.input("features", (1, 1, n_frames, spec.n_mels)), g.weight(c, 1, 3, 3), **halves))
+    for _ in range(physics.HALVINGS - 1):
+        x = g.op("Conv", x, g.weight(c, 1, 3, 3), **halves, group=c)
+        x = g.op("Relu", g.linear(g.op("Transpose", x, perm=[0, 2, 3, 1]), c, c))
+        x = g.op("Transpose", x, perm=[0, 3, 1, 2])
+    n, bands = -(-n_frames // 2**physics.HALVINGS), -(-spec.n_mels // 2**physics.HALVINGS)
+    x = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.integers(1, n, c * bands))
+    x = g.linear(x, c * bands, d)
+    for _ in range(n_layers):
+        x = g.op("Add", x, g.feed_forward(g.norm(x, d), d, spec.d_ffn, swish=True))
+        x = g.op("Add", x, g.relative_attention(g.norm(x, d), d, (n, spec.n_heads, d // spec.n_heads)))
+        x = g.op("Add", x, g.convolution(g.norm(x, d), d, spec.conv_kernel))
+        x = g.norm(g.op("Add", x, g.feed_forward(g.norm(x, d), d, spec.d_ffn, swish=True)), d)
     return g.model(x)
 
 
@@ -166,8 +198,41 @@ class _Graph:
         inputs = (values, weight, scale, scales, zero, "", self.weight(outer))
         return self.op("MatMulIntegerToFloat", *inputs, domain=_DOMAIN)
 
-    def feed_forward(self, x: str, d: int, d_ffn: int) -> str:
-        return self.linear(self.op("Gelu", self.linear(x, d, d_ffn)), d_ffn, d)
+    def feed_forward(self, x: str, d: int, d_ffn: int, swish: bool = False) -> str:
+        x = self.linear(x, d, d_ffn)
+        return self.linear(self.swish(x) if swish else self.op("Gelu", x), d_ffn, d)
+
+    def swish(self, x: str) -> str:
+        return self.op("Mul", x, self.op("Sigmoid", x))
+
+    def convolution(self, x: str, d: int, kernel: int) -> str:
+        """Gate, a convolution in depth, Swish."""
+        gate = self.op("Mul", self.linear(x, d, d), self.op("Sigmoid", self.linear(x, d, d)))
+        across = self.op("Unsqueeze", self.op("Transpose", gate, perm=[0, 2, 1]), self.integers(2))
+        wide = {"kernel_shape": [1, kernel], "pads": [0, kernel // 2, 0, kernel // 2], "group": d}
+        y = self.op("Squeeze", self.op("Conv", across, self.weight(d, 1, 1, kernel), **wide), self.integers(2))
+        return self.linear(self.swish(self.op("Transpose", y, perm=[0, 2, 1])), d, d)
+
+    def relative_attention(self, x: str, d: int, heads: tuple[int, int, int]) -> str:
+        """Every query also meets 2 n distances, of which n are cut out."""
+        if self._int8:
+            rows = [self.linear(x, d, d) for _ in range(3)]
+            return self.linear(self._integer_attention(rows, heads, relative=True), d, d)
+        q, k, v = (self._heads(self.linear(x, d, d), heads) for _ in range(3))
+        n, n_heads, width = heads
+        near = self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2]))
+        far = self._upright(self.op("MatMul", q, self.weight(1, n_heads, width, 2 * n)), (1, n_heads), n)
+        mixed = self.op("MatMul", self.op("Softmax", self.op("Add", near, far), axis=-1), v)
+        rows = self.op("Reshape", self.op("Transpose", mixed, perm=[0, 2, 1, 3]), self.integers(1, n, d))
+        return self.linear(rows, d, d)
+
+    def _upright(self, x: str, leading: tuple[int, ...], n: int) -> str:
+        """[*leading, n, 2 n] -> [*leading, n, n], as export/relative.py cuts it."""
+        last = self.integers(len(leading))
+        flat = self.op("Reshape", x, self.integers(*leading, 2 * n * n))
+        cut = self.op("Slice", flat, self.integers(n - 1), self.integers(n - 1 + n * (2 * n - 1)), last)
+        rows = self.op("Reshape", cut, self.integers(*leading, n, 2 * n - 1))
+        return self.op("Slice", rows, self.integers(0), self.integers(n), self.integers(len(leading) + 1))
 
     def attention(self, x: str, d: int, heads: tuple[int, int, int], bias: str | None = None) -> str:
         """heads: positions, heads, width of one. bias [1, heads, n, n] is gated by each query."""
@@ -182,7 +247,7 @@ class _Graph:
         rows = self.op("Reshape", self.op("Transpose", mixed, perm=[0, 2, 1, 3]), self.integers(1, heads[0], d))
         return self.linear(rows, d, d)
 
-    def _integer_attention(self, rows: list[str], heads: tuple[int, int, int]) -> str:
+    def _integer_attention(self, rows: list[str], heads: tuple[int, int, int], relative: bool = False) -> str:
         """Head by head in integers, as export/attention.py writes it; the scales are any."""
         n, n_heads, width = heads
         scale, zero, middle = (self.constant(x) for x in (np.float32(0.02), np.int8(0), np.uint8(128)))
@@ -193,6 +258,11 @@ class _Graph:
         outputs: list[str] = []
         for head in zip(*(self._split(x, n_heads, axis) for x, axis in ((q, 1), (k, 0), (v, 1))), strict=True):
             scores = self.op("MatMulIntegerToFloat", *head[:2], scale, scale, middle, zero, domain=_DOMAIN)
+            if relative:
+                table = self.constant(self._rng.integers(-63, 64, (width, 2 * n), np.int8))
+                far = (head[0], table, scale, scale, middle, zero)
+                far = self.op("MatMulIntegerToFloat", *far, domain=_DOMAIN)
+                scores = self.op("Add", scores, self._upright(far, (), n))
             p = self.op("Softmax", scores, axis=-1)
             step = self.op("Mul", self.op("ReduceMax", p, self.integers(-1), keepdims=1), levels)
             p = self.op("QuantizeLinear", p, step, axis=1, block_size=1 << 16)

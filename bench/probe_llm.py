@@ -25,18 +25,21 @@ from .clock import repeat
 PROBE_BYTES = 300_000_000  # of layers: many times the caches
 N_TOKENS = 12  # that are decoded
 
-_F32, _Q6_K = (0, 1, 4), (14, 256, 210)
+_F32, _Q5_K, _Q6_K = (0, 1, 4), (13, 256, 176), (14, 256, 210)
 _KINDS = {
     0: _F32,
     1: (1, 1, 2),
     2: (2, 32, 18),
     7: (8, 32, 34),
+    12: (11, 256, 110),
     15: (12, 256, 144),
-    17: (13, 256, 176),
+    17: _Q5_K,
     18: _Q6_K,
+    30: (23, 256, 136),
 }
 """llama_ftype -> ggml's type of most matrices, its weights per block, bytes per block."""
-_MIXED = (15, 17)  # every second layer's attn_v and ffn_down are q6_K, which is about the share of the real ones
+_FINER = {12: _Q5_K, 15: _Q6_K, 17: _Q6_K}
+"""Every second layer's attn_v and ffn_down, which is about the share of the real mixtures."""
 _ALIGNMENT = 32
 _U32, _I32, _F32_VALUE, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9  # types of GGUF's metadata
 
@@ -143,15 +146,16 @@ Kind = tuple[int, int, int]
 
 def _tensors(spec: LlmSpec, ftype: int) -> Iterator[tuple[str, tuple[int, ...], Kind]]:
     """Names, shapes (innermost first) and types."""
-    h, kv, ffn, base = spec.hidden, spec.d_kv, spec.d_ffn, _KINDS[ftype]
-    yield "token_embd.weight", (h, spec.vocab), base
+    h, q, kv, ffn, base = spec.hidden, spec.d_q, spec.d_kv, spec.d_ffn, _KINDS[ftype]
+    head = base if ftype in (0, 1, 7) else _Q6_K
+    yield "token_embd.weight", (h, spec.vocab), head if spec.tied else base
     for layer in range(spec.n_layers):
-        fine = _Q6_K if ftype in _MIXED and layer % 2 == 0 else base
+        fine = _FINER.get(ftype, base) if layer % 2 == 0 else base
         matrices = {
-            "attn_q": ((h, h), base),
+            "attn_q": ((h, q), base),
             "attn_k": ((h, kv), base),
             "attn_v": ((h, kv), fine),
-            "attn_output": ((h, h), base),
+            "attn_output": ((q, h), base),
             "ffn_gate": ((h, ffn), base),
             "ffn_up": ((h, ffn), base),
             "ffn_down": ((ffn, h), fine),
@@ -160,26 +164,33 @@ def _tensors(spec: LlmSpec, ftype: int) -> Iterator[tuple[str, tuple[int, ...], 
             yield f"blk.{layer}.{name}.weight", shape, kind
         yield f"blk.{layer}.attn_norm.weight", (h,), _F32
         yield f"blk.{layer}.ffn_norm.weight", (h,), _F32
+        if spec.architecture == "qwen3":
+            yield f"blk.{layer}.attn_q_norm.weight", (spec.d_head,), _F32
+            yield f"blk.{layer}.attn_k_norm.weight", (spec.d_head,), _F32
     yield "output_norm.weight", (h,), _F32
-    yield "output.weight", (h, spec.vocab), base if ftype in (0, 1, 7) else _Q6_K
+    if not spec.tied:
+        yield "output.weight", (h, spec.vocab), head
 
 
 def _metadata(spec: LlmSpec, ftype: int) -> Iterator[bytes]:
     def integer(name: str, value: int) -> bytes:
         return _text(name) + struct.pack("<II", _U32, value)
 
-    yield _text("general.architecture") + struct.pack("<I", _STRING) + _text("llama")
+    name = spec.architecture
+    yield _text("general.architecture") + struct.pack("<I", _STRING) + _text(name)
     yield integer("general.file_type", ftype)
-    yield integer("llama.vocab_size", spec.vocab)
-    yield integer("llama.context_length", spec.max_positions)
-    yield integer("llama.embedding_length", spec.hidden)
-    yield integer("llama.block_count", spec.n_layers)
-    yield integer("llama.feed_forward_length", spec.d_ffn)
-    yield integer("llama.attention.head_count", spec.n_heads)
-    yield integer("llama.attention.head_count_kv", spec.n_kv_heads)
-    yield integer("llama.rope.dimension_count", spec.hidden // spec.n_heads)
+    yield integer(f"{name}.vocab_size", spec.vocab)
+    yield integer(f"{name}.context_length", spec.max_positions)
+    yield integer(f"{name}.embedding_length", spec.hidden)
+    yield integer(f"{name}.block_count", spec.n_layers)
+    yield integer(f"{name}.feed_forward_length", spec.d_ffn)
+    yield integer(f"{name}.attention.head_count", spec.n_heads)
+    yield integer(f"{name}.attention.head_count_kv", spec.n_kv_heads)
+    yield integer(f"{name}.attention.key_length", spec.d_head)
+    yield integer(f"{name}.attention.value_length", spec.d_head)
+    yield integer(f"{name}.rope.dimension_count", spec.d_head)
     epsilon = struct.pack("<If", _F32_VALUE, spec.rms_norm_eps)
-    yield _text("llama.attention.layer_norm_rms_epsilon") + epsilon
+    yield _text(f"{name}.attention.layer_norm_rms_epsilon") + epsilon
     yield _text("tokenizer.ggml.model") + struct.pack("<I", _STRING) + _text("llama")
     pieces = b"".join(_text(piece) for piece in ("<unk>", "<s>", "</s>", *(f"t{n}" for n in range(3, spec.vocab))))
     yield _text("tokenizer.ggml.tokens") + struct.pack("<IIQ", _ARRAY, _STRING, spec.vocab) + pieces

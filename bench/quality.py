@@ -17,22 +17,22 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from ..models import beats, qformer, whisper
 from ..models import demo_corpus as corpus
 from ..models.bundle import Manifest
 from ..models.errors import InputError
+from ..models.prompt import PromptInfo
 from ..models.tasks import nonempty
-from ..runtime.bundle import Bundle, demo_bundle, open_bundle
+from ..runtime.bundle import Bundle, open_bundle, shipped_bundle
 from .clips import Item, Progress, demo_items, quiet, table_items
 from .divergence import Distance
 from .gpu import gpu_name
+from .quality_tables import ERROR
 from .quality_tables import lines as lines
 from .quality_worker import Findings, Job, Reply, measure_apart
 from .record import Measure, Record, make_record, subject
 from .words import WordErrors, bootstrap_interval, normalized, token_f1, total, word_errors
 
 Better = Literal["lower", "higher", "neither"]
-_STAGE_MEASURES = {whisper.OUTPUT: "error_whisper", beats.OUTPUT: "error_beats", qformer.OUTPUT: "error_audio_tokens"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class QualityOptions:
 def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
     """The command."""
     options = QualityOptions(arguments.reference, arguments.data, arguments.task, arguments.clips, arguments.seed)
-    return measure(arguments.bundles or [demo_bundle()], options, progress)
+    return measure(arguments.bundles or [shipped_bundle()], options, progress)
 
 
 def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress = quiet) -> Record:
@@ -71,12 +71,14 @@ def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress
     names = labels(opened)
     with tempfile.TemporaryDirectory(prefix="earshot-quality-") as place:
         folder = Path(place)
-        items = _items(options, folder, progress)
+        items = _items(options, opened[0].manifest.prompt, folder, progress)
         measures: list[Measure] = []
         notes = _notes(items, options)
         on_gpu = False
         for index, (name, bundle) in enumerate(zip(names, opened, strict=True)):
             compared = str(folder) if options.reference else None
+            if index and bundle.manifest.prompt != opened[index - 1].manifest.prompt:  # another family asks otherwise
+                items = _items(options, bundle.manifest.prompt, folder, progress)
             job = Job(str(bundle.directory), tuple(items), compared, bool(compared) and index == 0, options.seed)
             found = measure_apart(job, folder, _named(name, progress))
             measures += _measures(name, bundle.manifest, items, found, options.seed)
@@ -127,10 +129,10 @@ def open_all(bundles: Sequence[Path], reference: Path | None) -> list[Bundle]:
     return opened
 
 
-def _items(options: QualityOptions, folder: Path, progress: Progress) -> list[Item]:
+def _items(options: QualityOptions, asked: PromptInfo, folder: Path, progress: Progress) -> list[Item]:
     if options.data is None:
-        return demo_items(options.clips, options.seed, folder, progress)
-    return table_items(options.data, options.task or "asr", options.clips, options.seed)
+        return demo_items(asked, options.clips, options.seed, folder, progress)
+    return table_items(options.data, asked, options.task or "asr", options.clips, options.seed)
 
 
 def _named(name: str, progress: Progress) -> Progress:
@@ -218,7 +220,7 @@ def _differences(found: Findings) -> list[_Difference]:
         rows.append((f"{prefix}kl_p95", "nats", "lower", (distance.kl_p95,)))
         rows.append((f"{prefix}agreement", "%", "higher", (100 * distance.agreement,)))
     for stage, errors in found.comparison.errors.items():
-        rows.append((_STAGE_MEASURES[stage], "%", "lower", tuple(100 * error for error in errors)))
+        rows.append((f"{ERROR}{stage}", "%", "lower", tuple(100 * error for error in errors)))
     return rows
 
 

@@ -17,10 +17,9 @@ _COLUMNS = (
     ("caption %", "caption", "{:.1f}"),
     ("exact %", "exact", "{:.1f}"),
 )
+ERROR = "error_"
+"""Before a stage's name: how far its output is from the reference's."""
 _DIFFERENCES = (
-    ("Whisper %", "error_whisper", "{:.2f}"),
-    ("BEATs %", "error_beats", "{:.2f}"),
-    ("audio tokens %", "error_audio_tokens", "{:.2f}"),
     ("LLM: KL", "kl", "{:.3f}"),
     ("p95", "kl_p95", "{:.3f}"),
     ("same %", "agreement", "{:.2f}"),
@@ -45,8 +44,11 @@ def lines(record: Record) -> list[str]:
             f"against {settings['reference']}: error of each stage's output; then of the next token, by the language",
             "model alone and by all: KL divergence in thousandths of a nat, and how many tokens stay the same",
         ]
-        rows = [(name, _cells(record, name, _DIFFERENCES)) for name in record.groups]
-        out += _table([title for title, _, _ in _DIFFERENCES], rows)
+        stages = dict.fromkeys(m.name for m in record.measures if m.name.startswith(ERROR))
+        errors = [(f"{name.removeprefix(ERROR).replace('_', ' ')} %", name, "{:.2f}") for name in stages]
+        columns = [*errors, *_DIFFERENCES]
+        rows = [(name, _cells(record, name, columns)) for name in record.groups]
+        out += _table([title for title, _, _ in columns], rows)
     out += ["", *(f"- {note}" for note in record.notes), ""]
     return out + [summary(record, name) for name in record.groups]
 

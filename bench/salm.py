@@ -11,7 +11,7 @@ import numpy as np
 from ..models import fastconformer
 from ..models.audio import Waveform, synthetic_clip
 from ..models.fastconformer import N_BINS, WIN_LENGTH
-from ..models.salm import SalmSpec
+from ..models.salm import MAX_NEW_TOKENS, SalmSpec
 from ..runtime.engine import Engine
 from ..runtime.fastconformer import Featurizer, features
 from ..runtime.salm import SalmEncoders
@@ -78,8 +78,9 @@ DESCRIPTION = Family(
     n_audio_tokens=lambda _spec, seconds: physics.fastconformer_tokens(seconds),
     parts=parts,
     probe=probe,
-    shares={fastconformer.INPUT: 0.02, _GRAPH: 0.4, f"{_GRAPH} fp32": 0.7},
+    shares={fastconformer.INPUT: 0.1, _GRAPH: 0.7, f"{_GRAPH} fp32": 0.8},
     params=params,
     scratch=scratch,
     question=(9, 5),
+    max_new_tokens=MAX_NEW_TOKENS,
 )

@@ -11,7 +11,7 @@ from onnxruntime import OrtValue
 
 from ..models import beats, qformer, whisper
 from ..models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE, Waveform, synthetic_clip
-from ..models.salmonn import SalmonnSpec
+from ..models.salmonn import MAX_NEW_TOKENS, SalmonnSpec
 from ..runtime.beats import fbank
 from ..runtime.engine import Engine
 from ..runtime.salmonn import SalmonnEncoders
@@ -112,4 +112,5 @@ DESCRIPTION = Family(
     params=params,
     scratch=scratch,
     question=(8, 21),
+    max_new_tokens=MAX_NEW_TOKENS,
 )

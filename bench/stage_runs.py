@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from ..models.audio import MIN_CLIP_SECONDS, synthetic_clip
+from ..models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, synthetic_clip
 from ..models.errors import InputError, RunError
 from ..runtime import parallel
 from ..runtime.engine import Engine, EngineOptions
@@ -32,6 +32,8 @@ from .record import Measure
 
 HYPOTHESIS = 20
 """Tokens of the draft that a live update is measured with."""
+SETTLE_S = 1.0
+"""Age from which audio tokens are kept, in a live update that settles."""
 LIVE = "live update"
 Tell = Callable[[str], None]
 
@@ -115,29 +117,37 @@ class StageRuns:
         return [*self._hearing(), self._prefill(), self._decode()]
 
     def live_update(self) -> list[Measure]:
-        """The language model's part of a live update: its last hypothesis as the draft, and without, in turn."""
-        llm, plain, drafted = self.engine.llm, list[float](), list[float]()
+        """The language model's part of a live update, in turn: with its last hypothesis as the draft, without, and with
+        the draft and all audio tokens kept that are older than SETTLE_S."""
+        llm, took = self.engine.llm, {"draft": list[float](), "no draft": list[float](), "settled": list[float]()}
+        n_kept = self.spec.n_settled(len(self.waveform) - round(SETTLE_S * SAMPLE_RATE))
 
-        def ask(draft: Sequence[int]) -> parallel.Reply:
+        def ask(draft: Sequence[int], kept: int = 0) -> parallel.Replies:
             with patch.object(llm, "allowed", _Script(hypothesis)):
-                return parallel.reply_to_all(llm, self.audio_tokens, [self.prompt], [draft], [HYPOTHESIS]).replies[0]
+                found = parallel.reply_to_all(llm, self.audio_tokens, [self.prompt], [draft], [HYPOTHESIS], kept)
+            require_count("tokens of an answer", len(found.replies[0].ids), HYPOTHESIS)
+            require_count("audio tokens kept", found.n_kept, kept)
+            return found
 
         hypothesis = tuple(range(100, 100 + HYPOTHESIS))
+        ways = {
+            "no draft": lambda: ask(()),
+            "draft": lambda: ask(hypothesis),
+            "settled": lambda: ask(hypothesis, n_kept),
+        }
         with _endless(llm):
-            reply = ask(hypothesis)
-            require_count("tokens of an answer", len(ask(()).ids), HYPOTHESIS)
-            require_count("tokens of a drafted answer", len(reply.ids), HYPOTHESIS)
+            reply = [way() for way in ways.values()][1].replies[0]
             for _ in range(self.options.runs):
-                plain += repeat(lambda: ask(()), 1, 0).wall_s
-                drafted += repeat(lambda: ask(hypothesis), 1, 0).wall_s
+                for name, way in ways.items():
+                    took[name] += repeat(way, 1, 0).wall_s
                 self.tell(LIVE)
-        ratio = tuple(with_draft / without for with_draft, without in zip(drafted, plain, strict=True))
+        ratio = tuple(a / b for a, b in zip(took["draft"], took["no draft"], strict=True))
         return [
-            Measure(LIVE, "draft", "s", tuple(drafted), "lower"),
-            Measure(LIVE, "no draft", "s", tuple(plain), "lower"),
+            *(Measure(LIVE, name, "s", tuple(samples), "lower") for name, samples in took.items()),
             Measure(LIVE, "ratio", "", ratio, "lower"),
             Measure(LIVE, "accepted", "", (float(reply.n_accepted),), "higher"),
             Measure(LIVE, "drafted", "", (float(reply.n_drafted),)),
+            Measure(LIVE, "kept", "", (float(n_kept),)),
         ]
 
     def _repeat(self, name: str, work: Callable[[], object]) -> Times:

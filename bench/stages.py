@@ -24,7 +24,7 @@ from .families import family_of
 from .kernels import Kernels
 from .limits import Limits
 from .record import Measure, Record, make_record, subject
-from .stage_runs import LIVE, Bound, Options, StageRuns
+from .stage_runs import LIVE, SETTLE_S, Bound, Options, StageRuns
 
 Progress = Callable[[str, int, int], None]
 CACHES = 1 << 28  # weights smaller than this may never leave a large machine's caches
@@ -153,7 +153,7 @@ class Place:
 def _memory(bundle: Bundle, engine: Engine) -> list[Measure]:
     """The peak since the engine was opened, and what it consists of; `rest` is all that is neither file nor cache."""
     files = sum(entry.size for entry in bundle.manifest.files)
-    kv = engine.spec.llm.kv_bytes(engine.llm.context.n_ctx, 4 if engine.llm.options.kv_type == "f32" else 2)
+    kv = engine.spec.llm.kv_bytes(engine.llm.context.n_ctx, engine.llm.options.kv_type)
     found = [Measure("memory", "files", "GB", (files / 1e9,)), Measure("memory", "kv", "GB", (kv / 1e9,))]
     if peak := resident_bytes():
         found.insert(0, Measure("memory", "peak", "GB", (peak / 1e9,), "lower"))
@@ -231,6 +231,11 @@ def _summary(record: Record) -> list[str]:
         found.append(
             f"live update, language model alone: {draft:.1f} ms with a draft of {of:.0f} tokens ({kept:.0f} accepted), "
             f"{plain:.1f} ms without: {ratio.value:.2f}"
+        )
+    if (settled := record.find(LIVE, "settled")) and (kept := record.find(LIVE, "kept")):
+        found.append(
+            f"  with the draft and {kept.value:.0f} audio tokens kept, all that are older than {SETTLE_S:g} s: "
+            f"{settled.value * 1e3:.1f} ms"
         )
     if memory := [m for m in record.measures if m.group == "memory"]:
         found.append("memory: " + ", ".join(f"{m.name} {m.value:.3f} {m.unit}" for m in memory))

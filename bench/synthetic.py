@@ -17,21 +17,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ..export.beats import export_beats, hollow_beats
 from ..export.bundle import Staging, refuse_existing
 from ..export.gguf_file import require_room
 from ..export.int8 import write_int8
-from ..export.invented import gguf_vocabulary, padded, piece_ids
 from ..export.llm import VOCABULARY_BYTES, random_tensors, write_random_llm
 from ..export.progress import Progress, Report, no_report
-from ..export.qformer import export_qformer, hollow_qformer
 from ..export.quantize import require_type
-from ..export.skeleton import RandomWeights, SaveGraph, module_bytes
-from ..export.tokenizer import Vocabulary
-from ..export.whisper import export_whisper, hollow_whisper
+from ..export.skeleton import RandomWeights, module_bytes
 from ..models.bundle import (
+    FAMILIES,
     LLM_FILE,
     SCHEMA_VERSION,
+    FamilySpec,
     GenerationInfo,
     LlmInfo,
     Manifest,
@@ -40,10 +37,14 @@ from ..models.bundle import (
     read_manifest,
 )
 from ..models.errors import InputError
-from ..models.salmonn import FAMILY, MAX_NEW_TOKENS, RELEASED, SalmonnSpec, prompt_info
-from ..runtime.bundle import demo_bundle
+from ..models.prompt import PromptInfo
+from ..models.salm import RELEASED as SALMS
+from ..models.salmonn import RELEASED as SALMONNS
+from ..runtime.bundle import shipped_bundle
+from .recipes import Recipe, WriteGraph, recipe
 from .record import memory_bytes
 
+RELEASED: dict[str, FamilySpec] = {**SALMONNS, **SALMS}
 MODELS = (*RELEASED, "demo")
 MEMORY_BYTES = 1_500_000_000  # that making any bundle may take, the libraries' own included
 LICENCE = "none needed: random weights of this project, they know nothing"
@@ -60,7 +61,8 @@ class _Plan:
     encoders: Precision
     out: Path
     seed: int
-    spec: SalmonnSpec
+    spec: FamilySpec
+    recipe: Recipe
 
     @property
     def key(self) -> str:
@@ -87,19 +89,22 @@ def synthesize(model: str, llm: str, encoders: str, out: Path, seed: int = 0, re
     before anything is written when disk or memory will not do.
     """
     plan = _plan(model, llm, encoders, out, seed)
-    vocabulary = _vocabulary(plan.spec)
+    vocabulary = plan.recipe.vocabulary()
+    prompt = plan.recipe.prompt(vocabulary)
     with Staging(out, report) as staging:
-        writers = _writers(plan.spec)
+        writers = plan.recipe.graphs
         for done, (name, write) in enumerate(writers.items()):
             report(f"export {name}", done, len(writers))
             staging.part(name, plan.key, _graph_builder(plan, name, write))
+        for name, write_data in plan.recipe.data_files.items():
+            staging.part(name, plan.key, _data_builder(name, write_data))
 
         def write_llm(directory: Path) -> tuple[tuple[str, ...], Any]:
             write_random_llm(plan.spec.llm, vocabulary, directory / LLM_FILE, llm, seed, report)
             return (LLM_FILE,), {}
 
         staging.part("llm", plan.key, write_llm)
-        return staging.finish(_manifest(plan, vocabulary))
+        return staging.finish(_manifest(plan, prompt))
 
 
 def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
@@ -109,8 +114,8 @@ def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
         raise InputError(f"{encoders!r} is no precision of the encoders: choose {', '.join(PRECISIONS)}")
     if model not in MODELS:
         raise InputError(f"{model!r} is not a model whose shapes are known: choose {', '.join(MODELS)}")
-    spec = RELEASED.get(model) or read_manifest(demo_bundle()).spec
-    plan = _Plan(model, llm, PRECISIONS[encoders], out, seed, spec)
+    spec = RELEASED.get(model) or read_manifest(shipped_bundle()).spec
+    plan = _Plan(model, llm, PRECISIONS[encoders], out, seed, spec, recipe(spec))
     what = f"{model} {llm} with {encoders} encoders"
     require_room(_nearest(out), disk_bytes(spec, llm, encoders) - _written(out), what)
     available = _available_memory()
@@ -122,10 +127,11 @@ def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
     return plan
 
 
-def disk_bytes(spec: SalmonnSpec, llm: str, encoders: str) -> int:
+def disk_bytes(spec: FamilySpec, llm: str, encoders: str) -> int:
     """Room that making the bundle takes at its fullest: an int8 graph lies beside the fp32 one it is made from."""
     done = highest = 0
-    for module in (hollow_whisper(spec.whisper), hollow_beats(spec.beats), hollow_qformer(spec.qformer)):
+    for make in recipe(spec).hollow.values():
+        module = make()
         passing = module_bytes(module, "fp32") if encoders == "int8" else 0
         done += module_bytes(module, encoders)
         highest = max(highest, done + passing)
@@ -133,31 +139,10 @@ def disk_bytes(spec: SalmonnSpec, llm: str, encoders: str) -> int:
     return max(highest, done)
 
 
-def _vocabulary(spec: SalmonnSpec) -> Vocabulary:
-    own = gguf_vocabulary(demo_bundle() / LLM_FILE)
-    return own if len(own) == spec.llm.vocab else padded(own, spec.llm.vocab)
+Builder = Callable[[Path], tuple[tuple[str, ...], Any]]
 
 
-def _writers(spec: SalmonnSpec) -> dict[str, Callable[[Path, SaveGraph], None]]:
-    """Name of each graph -> what exports it to a path, with a way of saving."""
-
-    def write_whisper(path: Path, save: SaveGraph) -> None:
-        module = hollow_whisper(spec.whisper)
-        export_whisper(module.encoder, module.ln_speech, spec.whisper, path, save)
-
-    def write_beats(path: Path, save: SaveGraph) -> None:
-        module = hollow_beats(spec.beats)
-        export_beats(module.beats, module.ln_audio, path, save)
-
-    def write_qformer(path: Path, save: SaveGraph) -> None:
-        export_qformer(hollow_qformer(spec.qformer), path, save)
-
-    return {"whisper": write_whisper, "beats": write_beats, "qformer": write_qformer}
-
-
-def _graph_builder(
-    plan: _Plan, name: str, write: Callable[[Path, SaveGraph], None]
-) -> Callable[[Path], tuple[tuple[str, ...], Any]]:
+def _graph_builder(plan: _Plan, name: str, write: WriteGraph) -> Builder:
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
         try:
@@ -172,19 +157,27 @@ def _graph_builder(
     return build
 
 
-def _manifest(plan: _Plan, vocabulary: Vocabulary) -> Manifest:
+def _data_builder(name: str, write: Callable[[Path], object]) -> Builder:
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        write(directory / name)
+        return (name,), {}
+
+    return build
+
+
+def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
     spec = plan.spec
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        family=FAMILY,
+        family=next(name for name, kind in FAMILIES.items() if isinstance(spec, kind)),  # pyright: ignore
         name=plan.out.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         synthetic=True,
         spec=spec,
         graphs=spec.graphs,
         llm=LlmInfo(LLM_FILE, lora="merged", lora_scale=spec.lora.scale, adapter=None),
-        prompt=prompt_info(lambda text: piece_ids(vocabulary, text), vocabulary.bos, vocabulary.eos),
-        generation=GenerationInfo(MAX_NEW_TOKENS, beams=1),
+        prompt=prompt,
+        generation=GenerationInfo(plan.recipe.max_new_tokens, beams=1),
         quantization=QuantizationInfo(
             plan.encoders, plan.llm, {name: () for name in spec.graphs} if plan.encoders == "int8" else {}
         ),

@@ -12,30 +12,32 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from earshot.bench import fit, limits, outlook, physics, probe_encoders, probe_llm
+from earshot.bench import fit, limits, outlook, physics, probe_encoders, probe_llm, salm
 from earshot.bench.fit import Options
 from earshot.bench.limits import Limits
-from earshot.bench.outlook import EncoderSeconds, Outlook
+from earshot.bench.outlook import Outlook
 from earshot.bench.probe_llm import LlmRates
 from earshot.bench.record import Measure, Record, Subject, make_record, read_record, to_line
 from earshot.bench.stages import Place
 from earshot.models.errors import InputError, RunError
+from earshot.models.fastconformer import FastConformerSpec
 from earshot.models.llm import LLM_TYPES
+from earshot.models.salm import SALM
 from earshot.models.salmonn import SALMONN_7B, SALMONN_13B
 from earshot.runtime.bundle import open_bundle
 from earshot.runtime.llama import Model
 
 LIMITS = Limits((200.0,), (800.0,), (25.0,))
 PLACE = Place("cpu", False, 2, 1, -1)
-FAST = EncoderSeconds(0.001, 0.001, 0.1, 0.05, 0.01)
-HEARS = {"fp32": replace(FAST, whisper=1.0), "fp16": replace(FAST, whisper=1.0), "int8": FAST}
+FAST = {"log_mel": 0.001, "fbank": 0.001, "whisper": 0.1, "beats": 0.05, "qformer": 0.01}
+HEARS = {"fp32": FAST | {"whisper": 1.0}, "fp16": FAST | {"whisper": 1.0}, "int8": FAST}
 
 
 def rates_for(types: Sequence[str], speed: float = 1.0) -> dict[str, LlmRates]:
     return {name: LlmRates(20.0 * speed, 10_000.0 * speed, 10_000.0 * speed) for name in types}
 
 
-QUICK = Outlook("probe", HEARS, rates_for(list(LLM_TYPES)), {})
+QUICK = Outlook("probe", 88, HEARS, rates_for(list(LLM_TYPES)), {})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_times_are_work_over_rates() -> None:
     assert times
     token = physics.decode(SALMONN_7B.llm, "q4_k_m", 8 + 88 + 21 + 10)
     assert times.decode == pytest.approx(token.bytes / 20e9)
-    assert times.first_token == pytest.approx(FAST.hear + times.prefill)
+    assert times.first_token == pytest.approx(0.162 + times.prefill)
     assert times.no_draft == pytest.approx(times.prefill + 19 * times.decode)
     assert times.prefill < times.draft < times.no_draft
     assert outlook.times(replace(QUICK, llm={}), SALMONN_7B, "int8", "q4_k_m") is None
@@ -110,7 +112,7 @@ def test_best_is_the_most_precise_that_keeps_up() -> None:
     rows = fit.make_rows(Options("salmonn-7b", 64e9), SALMONN_7B, QUICK)
     chosen = fit.best(rows, 30.0)
     assert chosen and (chosen.llm, chosen.encoders) == ("f32", "int8")  # fp32 encoders are too slow for a hop
-    slow = replace(QUICK, encoders={name: replace(found, whisper=9.0) for name, found in HEARS.items()})
+    slow = replace(QUICK, encoders={name: found | {"whisper": 9.0} for name, found in HEARS.items()})
     rows = fit.make_rows(Options("salmonn-7b", 64e9), SALMONN_7B, slow)
     chosen = fit.best(rows, 30.0)
     assert chosen and not chosen.live() and (chosen.llm, chosen.encoders) == ("f16", "fp32")
@@ -161,7 +163,7 @@ def test_shares_of_another_model_are_used() -> None:
     assert shares["whisper"] == shares["decode"] == shares["draft"] == 0.5
     ahead = outlook.by_shares(SALMONN_13B, 30.0, LIMITS, shares, PLACE, "seven")
     expected = physics.whisper(SALMONN_13B.whisper).flop / (0.5 * 800e9)
-    assert ahead.encoders["int8"].whisper == pytest.approx(expected)
+    assert ahead.encoders["int8"]["whisper"] == pytest.approx(expected)
     assert ahead.encoders["fp16"] == ahead.encoders["fp32"]
     times = outlook.times(ahead, SALMONN_13B, "int8", "q4_k_m")
     assert times and 1 / times.decode == pytest.approx(12.5e9 / 7.9e9, rel=0.05)
@@ -180,7 +182,7 @@ def test_the_forecast_of_the_demo_without_a_probe(tmp_path: Path) -> None:
     assert told[-1][0] == told[-1][1]
     again = read_record(stored(record, tmp_path))
     table = fit.lines(again)
-    assert len([line for line in table if line.startswith(tuple(LLM_TYPES))]) == 21
+    assert len([line for line in table if line.startswith(tuple(LLM_TYPES))]) == 3 * len(LLM_TYPES)
     assert len([line for line in table if line.endswith("<- best")]) == 1
     assert "usual shares" in again.settings["source"]
 
@@ -253,6 +255,21 @@ def test_llama_opens_the_probe_of_every_type(quantization: str, tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize("quantization", ["f16", "q4_k_m"])
+def test_llama_opens_the_probe_of_a_qwen(quantization: str, tmp_path: Path) -> None:
+    """Heads wider than hidden / n_heads, norms in attention, a head that is the embedding."""
+    spec = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=600)
+    path = tmp_path / "probe.gguf"
+    probe_llm.write_zeros(path, spec, quantization)
+    model = Model(path, 0)
+    context = model.context(64, 1, 1)
+    logits = context.decode_ids([3, 4], range(2), [0, 0], [1])
+    context.close()
+    sizes = model.hidden, model.n_layers, model.n_heads, model.vocab
+    model.close()
+    assert logits.shape == (1, 600) and np.isfinite(logits).all() and sizes == (256, 2, 4, 600)
+
+
 def test_the_probe_of_a_language_model_counts_what_it_did() -> None:
     ticks: list[int] = []
     spec = open_bundle().manifest.spec.llm
@@ -288,12 +305,56 @@ def test_the_encoders_probe_does_the_work_of_its_layers(precision: str, tmp_path
     assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_fastconformers_probe_does_the_work_of_its_layers(precision: str, tmp_path: Path) -> None:
+    """Without adapter and projection."""
+    from test_bench_stages import counted
+
+    spec = FastConformerSpec(32, 2, 4, 64, 5, 16, d_llm=16, n_mels=24)
+    path = tmp_path / "probe.onnx"
+    path.write_bytes(probe_encoders.fastconformer_graph(spec, 203, 2, precision).SerializeToString())
+    feeds = {"features": np.random.default_rng(0).standard_normal((1, 1, 203, 24), np.float32)}
+    expected = physics.fastconformer(spec, "fp32", 2.03).flop - 2 * 26 * 32 * 16
+    assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.usefixtures("machine")
+def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = fit.measure(Options("canary-qwen-2.5b", 4e9, probe=False))
+    assert any(line.endswith("<- best") for line in fit.lines(record))
+    longer = fit.measure(Options("canary-qwen-2.5b", 4e9, seconds=40.0, probe=False))
+    short, long = (each.find("q4_k_m int8", "ttft") for each in (record, longer))
+    assert short and long and 1.3 < long.value / short.value < 1.5  # 500 tokens for 375
+    parts = fit.memory(SALM, "q4_k_m", "int8", 512, 30.0)
+    assert parts["encoders"] == pytest.approx(0.81e9, rel=0.01) and parts["weights"] == pytest.approx(1.1e9, rel=0.05)
+    hears = {name: {"features": 0.01, "fastconformer": 1.0} for name in HEARS}
+    ahead = Outlook("probe", 375, hears, rates_for(list(LLM_TYPES)), {})
+    times = outlook.times(ahead, SALM, "int8", "q4_k_m", n_new=20)
+    assert times
+    expected = {stage: value for stage, value in outlook.forecast(times).items() if "update" not in stage}
+    measures = [Measure(stage, "wall", "s", (value,)) for stage, value in expected.items()]
+    works = salm.works(SALM, "int8", 30.0)
+    measures += [Measure(name, "flop", "FLOP", (work.flop,)) for name, work in works.items()]
+    measures += [
+        Measure("decode", "bytes", "B", (physics.decode(SALM.llm, "q4_k_m", 400).bytes,)),
+        Measure("prefill", "tokens", "", (380.0,)),
+    ]
+    subjects = [Subject("canary", "salm", True, "int8", "q4_k_m", 2.0)]
+    made = make_record("stages", subjects, {"seconds": "30"}, measures)
+    monkeypatch.setattr(fit, "by_probe", lambda *_: ahead)
+    compared = fit.measure(Options("canary-qwen-2.5b", 4e9, seconds=10.0, stages=stored(made, tmp_path)))
+    assert compared.settings["seconds"] == "30" and "5 of 5" in compared.notes[-1]
+    assert not outlook.same_shape(made, SALMONN_7B)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_encoders_probe_runs_in_every_precision(precision: str) -> None:
     spec = open_bundle().manifest.spec
     found = probe_encoders.whisper(spec.whisper, precision, 1, "cpu", lambda: None)
     assert found.stem_s > 0 and found.seconds(4) == found.stem_s + 4 * found.layer_s
     assert probe_encoders.beats(spec.beats, 2.0, precision, 1, "cpu", lambda: None).stem_s > 0
+    small = FastConformerSpec(32, 2, 4, 64, 5, 16, d_llm=16, n_mels=24)
+    assert probe_encoders.fastconformer(small, 2.0, precision, 1, "cpu", lambda: None).stem_s > 0
 
 
 def test_a_slow_machine_probes_one_type_only(monkeypatch: pytest.MonkeyPatch) -> None:

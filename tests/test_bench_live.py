@@ -30,7 +30,7 @@ from earshot.bench.record import Record, read_record, to_line
 from earshot.models.audio import SAMPLE_RATE
 from earshot.models.errors import InputError
 from earshot.runtime.audio import read_audio
-from earshot.runtime.bundle import demo_bundle
+from earshot.runtime.bundle import shipped_bundle
 from earshot.runtime.engine import EngineOptions
 from earshot.runtime.live import LiveOptions
 from earshot.runtime.llm import LlmOptions
@@ -38,7 +38,7 @@ from earshot.runtime.ort import OrtOptions
 from earshot.runtime.sources import FilePlayback
 from earshot.runtime.timeline import Chunk
 
-CLIPS = demo_bundle() / "clips"
+CLIPS = shipped_bundle() / "clips"
 SPOKEN = ("command.wav", "unseen-voice.wav")
 
 
@@ -255,6 +255,16 @@ def test_the_draft_saves_passes_and_changes_no_word(fast: Record, talk: Path) ->
         assert samples(plain, "words", name) == samples(fast, "words", name)
 
 
+def test_settled_audio_tokens_are_kept_and_counted(talk: Path, salm_bundle: Path) -> None:
+    """Of a SALM, whose 12.5 tokens a second make it matter; what is not settled is read anew each time."""
+    settled = live.measure(salm_bundle, talk, None, LiveOptions(hop_ms=1000, settle_s=0.5), "fast")
+    kept, heard = samples(settled, "update", "kept"), samples(settled, "update", "audio_tokens")
+    assert len(kept) == len(heard) and max(kept) > 0 and kept[0] == 0
+    assert all(k <= n - 5 for k, n in zip(kept, heard, strict=True))  # half a second is six tokens
+    assert settled.subjects[0].family == "salm" and settled.settings["settle_s"] == "0.5"
+    assert any("kept (--settle)" in line for line in live.lines(settled))
+
+
 def test_at_its_own_pace_nothing_is_read_before_it_is_spoken(tmp_path: Path) -> None:
     """The clock's lag is never less than the audio's, and every update works on what is there."""
     path = tmp_path / "words.tsv"
@@ -321,7 +331,7 @@ def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(live, "measure", lambda *given: asked.extend(given))
     arguments = SimpleNamespace(
         bundle=Path("b"), source=Path("s"), words=None, task="audiocaption", hop_ms=250.0, context="short", settle=1.5,
-        no_draft=True, pace="fast", provider="cpu", threads=3, n_gpu_layers=0,
+        no_draft=True, pace="fast", provider="cpu", threads=3, n_gpu_layers=0, kv_type="f16",
     )  # fmt: skip
     live.run(arguments)  # pyright: ignore[reportArgumentType]
     options = LiveOptions("audiocaption", hop_ms=250.0, context="short", settle_s=1.5, draft=False)

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from earshot.bench.peer_record import lines, to_record
 from earshot.bench.peer_task import Contestant, Task, Work, no_progress, output_file, whole_or_absent
 from earshot.bench.record import read_record, to_line
 from earshot.models.errors import InputError, RunError
+from earshot.models.fastconformer import FastConformerSpec
+from earshot.models.salm import AUDIO_TAG, SALM, SalmSpec
 from earshot.models.whisper import WhisperSpec
-from earshot.runtime.bundle import demo_bundle
+from earshot.runtime.bundle import shipped_bundle
 
 
 def never(_: Task) -> Work:
@@ -120,7 +123,7 @@ def test_ratios_are_taken_within_a_round(tmp_path: Path) -> None:
 def test_a_stored_record_renders_the_same_table(tmp_path: Path) -> None:
     diary: list[str] = []
     found = started([Fake("earshot", diary), Fake("a", diary)], rounds=2)
-    record = to_record(Task("decode", tmp_path, bundle=demo_bundle()), {"earshot": NOBODY, "a": NOBODY}, found, 2)
+    record = to_record(Task("decode", tmp_path, bundle=shipped_bundle()), {"earshot": NOBODY, "a": NOBODY}, found, 2)
     (tmp_path / "run.txt").write_text("table\n" + to_line(record) + "\n", encoding="utf-8")
     table = lines(record)
     assert lines(read_record(tmp_path / "run.txt")) == table
@@ -152,7 +155,7 @@ def test_missing_layers_are_extrapolated_and_said_to_be(tmp_path: Path) -> None:
             "torch fp32, 2 layers": [Sample(11.0, 22.0, 5 << 30)],
         }
     )
-    record = to_record(Task("answer", tmp_path, bundle=demo_bundle()), team, found, 1)
+    record = to_record(Task("answer", tmp_path, bundle=shipped_bundle()), team, found, 1)
     whole = "torch fp32, all 4"
     for name, value in (("wall", 13.0), ("cpu", 26.0), ("memory", (7 << 30) / 1e9), ("ratio_wall", 1 / 13)):
         measure = record.find(whole, name)
@@ -232,7 +235,7 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", list(peers.PARTS))
 def test_every_part_has_ours_first(part: str, tmp_path: Path) -> None:
-    names = list(contestants(Task(part, tmp_path, bundle=demo_bundle())))
+    names = list(contestants(Task(part, tmp_path, bundle=shipped_bundle())))
     assert names[0] == "earshot" and len(names) > 1
 
 
@@ -294,3 +297,41 @@ def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
     assert len([name for name in found if name.startswith("encoder.")]) == len(state)
     assert found["encoder.blocks.1.mlp.0.weight"] == (32, 128)
     assert found["encoder.conv1.bias"] == (1, 32)
+
+
+@pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m"])
+def test_a_canary_file_is_whole_and_its_answer_is_empty(quantization: str, tmp_path: Path) -> None:
+    """Names and sizes as transcribe.cpp's loader asks for them; every embedding likes the end token best."""
+    gguf: Any = pytest.importorskip("gguf")
+    pytest.importorskip("torch")
+    from earshot.bench.peer_canary import write_canary
+
+    encoder = FastConformerSpec(64, 2, 4, 128, 5, 32, d_llm=256)
+    llm = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=2048, head_dim=64)
+    write_canary(tmp_path / "x.gguf", SalmSpec(encoder, llm, SALM.lora), quantization)
+    reader = gguf.GGUFReader(tmp_path / "x.gguf")
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    assert len(found) == 2 + 12 + 2 * (2 * 17 + 5) + 2 + 2 + 2 * 11
+    shapes = {name: tuple(map(int, tensor.shape)) for name, tensor in found.items()}  # the innermost first
+    assert shapes["enc.blocks.1.conv.pointwise1.weight"] == (1, 64, 128)
+    assert shapes["enc.blocks.0.attn.pos_bias_u"] == (16, 4) and shapes["enc.pre_encode.out.weight"] == (512, 64)
+    assert shapes["dec.blocks.1.attn.k.weight"] == (256, 128)
+    table = found["dec.token_embd.weight"]
+    rows = gguf.quants.dequantize(table.data, table.tensor_type)
+    end = int(reader.fields["tokenizer.ggml.eos_token_id"].parts[-1][0])
+    assert rows.shape == (2048, 256) and (rows[::7] @ rows.T).argmax(axis=1).tolist() == [end] * len(rows[::7])
+    locator = int(reader.fields["stt.canary_qwen.perception.audio_locator_id"].parts[-1][0])
+    pieces = reader.fields["tokenizer.ggml.tokens"]
+    assert bytes(pieces.parts[pieces.data[locator]]).decode() == AUDIO_TAG
+
+
+def test_our_side_of_the_contests_of_a_salm(salm_bundle: Path, tmp_path: Path) -> None:
+    from earshot.bench import peer_salm
+
+    pytest.importorskip("torch")
+    whole = peer_salm.open_whole(Task("transcribe", tmp_path, threads=1, bundle=salm_bundle))
+    assert len(whole.timed().tokens) == 1
+    with pytest.raises(InputError, match="a bundle is needed"):
+        peer_salm.open_whole(Task("transcribe", tmp_path))
+    with pytest.raises(InputError, match="is no SALM"):
+        peer_salm.spec_of(Task("fastconformer", tmp_path, bundle=shipped_bundle()))

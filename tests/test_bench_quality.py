@@ -27,12 +27,14 @@ from earshot.bench.words import (
     word_errors,
 )
 from earshot.models.audio import SAMPLE_RATE, synthetic_clip
+from earshot.models.bundle import read_manifest
 from earshot.models.codec import encode
 from earshot.models.errors import InputError, RunError
 from earshot.runtime.bundle import open_bundle, shipped_bundle
 from earshot.runtime.engine import Engine, load
 
 CLIPS = shipped_bundle() / "clips"
+ASKED = read_manifest(shipped_bundle()).prompt
 
 
 def fewest_edits(said: list[str], heard: list[str]) -> int:
@@ -131,7 +133,7 @@ def table(folder: Path, text: str) -> Path:
 
 def test_a_table_without_names_of_columns(folder: Path) -> None:
     path = table(folder, "\ufeffa.wav\tone\r\n\r\nb.wav\ttwo\taudiocaption\r\na.wav\tone\t\r\nb.wav\t\tWhat is it?\n")
-    items = table_items(path, "asr", None, 1)
+    items = table_items(path, ASKED, "asr", None, 1)
     assert [Path(item.audio).name for item in items] == ["a.wav", "b.wav", "a.wav", "b.wav"]
     assert [item.reference for item in items] == ["one", "two", "one", ""]
     assert [item.kind for item in items] == ["words", "caption", "words", "exact"]
@@ -141,18 +143,18 @@ def test_a_table_without_names_of_columns(folder: Path) -> None:
 
 def test_a_table_with_names_of_columns_in_any_order(folder: Path) -> None:
     path = table(folder, "client_id\tsentence\tage\tpath\n7\tgood day\t\ta.wav\n")
-    item = table_items(path, "slot_filling:room", None, 1)[0]
+    item = table_items(path, ASKED, "slot_filling:room", None, 1)[0]
     assert (Path(item.audio), item.reference, item.kind) == (folder / "a.wav", "good day", "exact")
 
 
 def test_a_part_of_a_table_is_drawn_from_the_seed(folder: Path) -> None:
     path = table(folder, "".join(f"a.wav\t{n}\n" for n in range(50)))
-    drawn = [item.reference for item in table_items(path, "asr", 10, 1)]
+    drawn = [item.reference for item in table_items(path, ASKED, "asr", 10, 1)]
     assert len(drawn) == 10
     assert drawn == sorted(drawn, key=int)
-    assert drawn == [item.reference for item in table_items(path, "asr", 10, 1)]
-    assert drawn != [item.reference for item in table_items(path, "asr", 10, 2)]
-    assert len(table_items(path, "asr", 99, 1)) == 50
+    assert drawn == [item.reference for item in table_items(path, ASKED, "asr", 10, 1)]
+    assert drawn != [item.reference for item in table_items(path, ASKED, "asr", 10, 2)]
+    assert len(table_items(path, ASKED, "asr", 99, 1)) == 50
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_part_of_a_table_is_drawn_from_the_seed(folder: Path) -> None:
 def test_a_bad_table_is_refused_with_its_line(folder: Path, text: str, said: str) -> None:
     path = table(folder, text)
     with pytest.raises(InputError) as caught:
-        table_items(path, "asr", None, 1)
+        table_items(path, ASKED, "asr", None, 1)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -180,30 +182,30 @@ def test_a_bad_table_is_refused_with_its_line(folder: Path, text: str, said: str
 def test_every_missing_file_is_told_at_once(folder: Path) -> None:
     path = table(folder, "".join(f"gone{n}.wav\tx\n" for n in range(7)))
     with pytest.raises(InputError, match=r"gone0\.wav .*set\.tsv:1.*gone4\.wav .* and 2 more"):
-        table_items(path, "asr", None, 1)
+        table_items(path, ASKED, "asr", None, 1)
 
 
 def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "set.tsv").write_bytes(b"a.wav\t\xff\n")
     with pytest.raises(InputError, match="not UTF-8 text at byte 6"):
-        table_items(tmp_path / "set.tsv", "asr", None, 1)
+        table_items(tmp_path / "set.tsv", ASKED, "asr", None, 1)
     with pytest.raises(InputError, match="cannot be read"):
-        table_items(tmp_path / "none.tsv", "asr", None, 1)
+        table_items(tmp_path / "none.tsv", ASKED, "asr", None, 1)
 
 
 def test_tasks_are_scored_by_what_they_ask() -> None:
-    assert [named_kind(task) for task in ("asr_zh", "audiocaption", "slot_filling:room", "Who is it?")] == [
+    assert [named_kind(task, ASKED) for task in ("asr_zh", "audiocaption", "slot_filling:room", "Who is it?")] == [
         *("words", "caption", "exact", "exact")
     ]
-    assert named_kind("Recognize the speech and give me the transcription.") == "words"
+    assert named_kind("Recognize the speech and give me the transcription.", ASKED) == "words"
 
 
 @pytest.mark.skipif(not (shutil.which("espeak-ng") and shutil.which("flite")), reason="the synthesizers are missing")
 def test_the_demo_set_is_sentences_and_sounds(tmp_path: Path) -> None:
-    items = demo_items(3, 1, tmp_path, lambda *_: None)
+    items = demo_items(ASKED, 3, 1, tmp_path, lambda *_: None)
     assert [item.kind for item in items] == ["words"] * 3 + ["sound"] * 2
     assert all(np.load(item.audio).dtype == np.float32 for item in items)
-    again = demo_items(3, 1, tmp_path, lambda *_: None)
+    again = demo_items(ASKED, 3, 1, tmp_path, lambda *_: None)
     assert again == items
 
 
@@ -320,7 +322,7 @@ def value(record: Record, name: str) -> float:
 
 def test_a_run_against_itself(measured: Record) -> None:
     assert measured.groups == ("earshot-demo",)
-    for name in ("kl", "kl_p95", "audio_kl", "error_whisper", "error_beats", "error_audio_tokens"):
+    for name in ("kl", "kl_p95", "audio_kl", "error_speech", "error_audio", "error_audio_tokens"):
         assert value(measured, name) == 0.0, name
     assert value(measured, "agreement") == value(measured, "audio_agreement") == 100.0
 
@@ -363,6 +365,23 @@ def test_a_stored_record_shows_the_same_table(measured: Record, tmp_path: Path) 
     assert all(len(line) < 160 for line in shown[:10])
 
 
+def test_the_other_family_is_measured_the_same_way(salm_bundle: Path, tmp_path: Path) -> None:
+    """Its tasks are its own: one called asr, and everything else a prompt."""
+    asked = read_manifest(salm_bundle).prompt
+    assert (named_kind("asr", asked), named_kind("audiocaption", asked)) == ("words", "exact")
+    shutil.copy(CLIPS / "command.wav", tmp_path)
+    (tmp_path / "set.tsv").write_text("command.wav\tturn on the light\n", encoding="utf-8")
+    assert table_items(tmp_path / "set.tsv", asked, "asr", None, 1)[0].prompt == asked.tasks["asr"]
+    options = quality.QualityOptions(reference=salm_bundle, data=tmp_path / "set.tsv")
+    record = quality.measure([salm_bundle], options)
+    for name in ("kl", "audio_kl", "error_audio_tokens"):
+        found = record.find(record.groups[0], name)
+        assert found and found.value == 0
+    assert record.find(record.groups[0], "wer") and not record.find(record.groups[0], "error_speech")
+    table = "\n".join(quality_tables.lines(record))
+    assert "audio tokens %" in table and "speech %" not in table
+
+
 def test_bundles_are_told_apart(tmp_path: Path) -> None:
     demo = open_bundle()
     document = json.loads((demo.directory / "manifest.json").read_text())
@@ -387,7 +406,7 @@ def test_the_reference_must_be_the_same_model(tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(shipped_bundle(), other)
     text = (other / "manifest.json").read_text()
-    (other / "manifest.json").write_text(text.replace('"USER: <Speech>"', '"HUMAN: <Speech>"'))
+    (other / "manifest.json").write_text(text.replace('"turn": "USER:', '"turn": "HUMAN:'))
     with pytest.raises(InputError, match="bundles of one model"):
         quality.measure([shipped_bundle()], quality.QualityOptions(reference=other))
 
@@ -402,7 +421,7 @@ def test_the_reference_comes_first_and_every_bundle_once(tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"clips": 0}, {"task": "asr"}, {"task": "QA", "data": Path("x.tsv")}])
+@pytest.mark.parametrize("wrong", [{"clips": 0}, {"task": "asr"}, {"task": " ", "data": Path("x.tsv")}])
 def test_impossible_options(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
         quality.QualityOptions(**wrong)  # pyright: ignore[reportArgumentType]

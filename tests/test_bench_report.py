@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_records import BIG, around, fit, live, peers, quality, record, stages
+from bench_records import BIG, around, fit, live, peers, quality, record, stages, sweep
 from earshot.bench import report
 from earshot.bench.compare import compare
 from earshot.bench.digits import number, quantity
@@ -24,10 +24,11 @@ from earshot.bench.record import SYNTHETIC, Measure, Record, to_line
 from earshot.models.errors import InputError, RunError
 
 pytest.importorskip("matplotlib", reason="the report's charts need matplotlib")
-from earshot.bench.charts import charts
-from earshot.bench.plots import BLUE, ORANGE, SKY, draw
+from earshot.bench.charts import _hearing, charts  # pyright: ignore[reportPrivateUsage]
+from earshot.bench.plots import BLUE, GREY, ORANGE, SKY, draw
 
-RECORDS = (stages, live, quality, peers, fit)
+WALLS = {"log_mel": 0.021, "fbank": 0.034, "whisper": 4.9, "beats": 1.31, "qformer": 0.022, "hear": 5.7}
+RECORDS = (stages, live, quality, peers, fit, sweep)
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 EVIL = "<script>alert(1)</script>"
@@ -82,6 +83,26 @@ def test_each_record_gets_the_charts_it_is_worth() -> None:
     assert {"Word error rate against size", "KL divergence from the reference against size"} <= set(titles(quality()))
     assert titles(peers())[0] == "Earshot ÷ other: wall time"
     assert titles(fit()) == ["Speed", "Time to first token"]
+    assert titles(sweep()) == [
+        "Word error rate against the LoRA's scale",
+        "Length of an answer against the LoRA's scale",
+    ]
+
+
+def test_a_waterfall_has_the_stages_that_the_record_holds() -> None:
+    """Front ends first, an encoder behind each, whatever they are called; on a GPU two encoders side by side."""
+    rows, done, said = _hearing(stages(), WALLS)
+    names = [label for label, *_ in rows]
+    assert names == ["log-mel", "Whisper encoder", "filter bank", "BEATs encoder", "Q-Former"]
+    assert [start for _, _, start, _ in rows] == pytest.approx([0.0, 0.021, 4.921, 4.955, 6.265])
+    assert done == pytest.approx(6.287) and not said
+    found = [(name, 0.0 if name == "waves" else 1.0) for name in ("waves", "octopus", "hear", "prefill")]
+    other = record("stages", [], {}, [Measure(name, "bytes", "B", (size,)) for name, size in found])
+    rows, done, _ = _hearing(other, {name: 1.0 for name, _ in found})
+    assert [(label, start) for label, _, start, _ in rows] == [("waves", 0.0), ("octopus", 1.0)] and done == 2.0
+    on_gpu = replace(stages(), machine=replace(stages().machine, gpu="a GPU"))
+    rows, done, said = _hearing(on_gpu, WALLS)
+    assert ("encoders side by side", GREY, 0.0, pytest.approx(5.678)) in rows and done == pytest.approx(5.7) and said
 
 
 def test_charts_stay_few() -> None:

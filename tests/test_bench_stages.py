@@ -19,8 +19,10 @@ from earshot.bench.limits import Limits
 from earshot.bench.record import Record, read_record, to_line
 from earshot.bench.stage_runs import Options
 from earshot.models.beats import BEATS_ITER3_PLUS
+from earshot.models.bundle import read_manifest
 from earshot.models.errors import InputError, RunError
-from earshot.models.llm import VICUNA_7B_V15
+from earshot.models.fastconformer import CANARY_QWEN
+from earshot.models.llm import QWEN3_1_7B, VICUNA_7B_V15
 from earshot.models.salmonn import SALMONN_7B, SALMONN_13B
 from earshot.models.whisper import WHISPER_LARGE_V2
 from earshot.runtime import engine as engine_module
@@ -128,6 +130,27 @@ def test_formulas_count_what_the_golden_graphs_do(
         check_counted(counted(graphs[name], features[name], tmp_path), work)
 
 
+def test_formulas_count_what_the_golden_salm_does(salm_bundle: Path, tmp_path: Path) -> None:
+    """11 s are 1100 frames; the last distance, n behind, is there so that a product stands upright."""
+    spec = read_manifest(salm_bundle).spec.fastconformer
+    feeds = {"features": np.random.default_rng(0).standard_normal((1, spec.n_mels, 1100), np.float32)}
+    work = physics.fastconformer(spec, "fp32", 11.0)
+    check_counted(counted(salm_bundle / "fastconformer.onnx", feeds, tmp_path), work)
+    assert physics.fastconformer(spec, "int8", 11.0).bytes == work.bytes / 4
+
+
+def test_canary_qwen_by_hand() -> None:
+    """30 s: 375 tokens. 0.78 billion weights in the encoder, 1.7 in the language model, whose head is its embedding."""
+    assert physics.fastconformer_tokens(30.0) == 375
+    assert physics.fastconformer_params(CANARY_QWEN) == pytest.approx(0.778e9, rel=1e-3)
+    work = physics.fastconformer(CANARY_QWEN, "fp32", 30.0)
+    assert work.attention == 8 * 375**2 * 1024 * 32
+    assert work.linear == pytest.approx(2 * 375 * 0.778e9 + 2 * 256**2 * (750 * 32 + 375 * 16), rel=0.01)
+    assert work.convolution == 2 * (9 * 256 * (1500 * 64 + 750 * 32 + 375 * 16) + 375 * 32 * 9 * 1024)
+    decode = physics.decode(QWEN3_1_7B, "q8_0", 0)
+    assert decode.weight_bytes == pytest.approx(QWEN3_1_7B.weight_bytes("q8_0"), rel=1e-3)
+
+
 def test_formulas_count_what_the_demo_does(demo: Record, tmp_path: Path) -> None:
     """Its graphs are int8, and of other sizes; centring keys and values adds half a thousandth."""
     bundle = open_bundle()
@@ -186,6 +209,24 @@ def test_counts_prove_the_work(demo: Record) -> None:
     accepted = demo.find("live update", "accepted")
     assert accepted and accepted.value == stage_runs.HYPOTHESIS - 1
     assert any(note.startswith("whisper ran ") for note in demo.notes)
+
+
+def test_every_stage_of_the_other_family(salm_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "measure", lambda *_, **__: LIMITS)
+    record = stages.measure(salm_bundle, FAST)
+    assert record.subjects[0].family == "salm"
+    assert record.groups[:5] == ("features", "fastconformer", "hear", "prefill", "decode")
+    tokens = {group: found.value for group in record.groups if (found := record.find(group, "tokens"))}
+    assert (tokens["features"], tokens["fastconformer"], tokens["hear"]) == (200, 25, 25)
+    accepted, rate = record.find("live update", "accepted"), record.find("features", "share")
+    assert accepted and accepted.value == stage_runs.HYPOTHESIS - 1
+    assert rate and rate.value > 0
+    kept, settled = record.find("live update", "kept"), record.find("live update", "settled")
+    assert kept and kept.value == 12 and settled and settled.value > 0  # of 2 s the first one
+    assert any("12 audio tokens kept" in line for line in stages.lines(record))
+    assert any(note.startswith("fastconformer ran ") for note in record.notes)
+    rows = {line.split()[0]: line for line in stages.lines(record)[2:7]}
+    assert rows["features"].endswith("fp32") and rows["decode"].endswith("read")
 
 
 def test_the_table_is_made_from_a_stored_record(demo: Record, tmp_path: Path) -> None:
@@ -263,7 +304,7 @@ def test_the_command(demo: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(stages, "measure", lambda *arguments: asked.extend(arguments) or demo)
     words = {"runs": 2, "warmup": 1, "seconds": 5.0, "new_tokens": 8, "prompt": "asr", "threads": 3}
-    device = {"provider": "cpu", "n_gpu_layers": 0}
+    device = {"provider": "cpu", "n_gpu_layers": 0, "kv_type": "f16"}
     assert stages.run(argparse.Namespace(bundle=None, **words, **device)) is demo
     bundle, options, progress = asked
     assert (bundle, progress) == (None, None)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from earshot.bench import record, synthetic
+from earshot.bench import recipes, record, synthetic
 from earshot.bench.__main__ import main as earshot_bench
 from earshot.export import skeleton
 from earshot.export.beats import export_beats, hollow_beats
@@ -36,12 +37,14 @@ from earshot.models.audio import synthetic_clip
 from earshot.models.beats import BeatsSpec
 from earshot.models.bundle import LLM_FILE, read_manifest
 from earshot.models.errors import InputError
+from earshot.models.fastconformer import FastConformerSpec
 from earshot.models.llm import LLM_TYPES, LlmSpec
 from earshot.models.qformer import QFormerSpec
+from earshot.models.salm import SALM, SalmSpec
 from earshot.models.salmonn import PREFIX, SALMONN_7B, SALMONN_13B, TASKS, prompt_halves
 from earshot.models.whisper import WhisperSpec
 from earshot.runtime.__main__ import main as earshot
-from earshot.runtime.bundle import demo_bundle, external_locations
+from earshot.runtime.bundle import external_locations, shipped_bundle
 from earshot.runtime.engine import load
 from earshot.runtime.llama import Model
 
@@ -53,7 +56,7 @@ Kinds = dict[str, gguf.GGMLQuantizationType]
 
 @pytest.fixture(scope="module")
 def vocabulary() -> Vocabulary:
-    return gguf_vocabulary(demo_bundle() / LLM_FILE)
+    return gguf_vocabulary(shipped_bundle() / LLM_FILE)
 
 
 def tiny(n_layers: int, vocab: int, hidden: int = 256) -> LlmSpec:
@@ -261,12 +264,54 @@ def test_a_bundle_is_valid_and_says_what_it_is(bundle: SimpleNamespace) -> None:
     assert manifest == bundle.manifest
     assert manifest.synthetic
     assert record.subject(manifest).synthetic
-    assert manifest.spec == read_manifest(demo_bundle()).spec
-    assert manifest.prompt == read_manifest(demo_bundle()).prompt
+    assert manifest.spec == read_manifest(shipped_bundle()).spec
+    assert manifest.prompt == read_manifest(shipped_bundle()).prompt
     assert manifest.provenance.options["model"] == "demo"
     assert (manifest.parity, manifest.self_check) == (None, None)
     assert not list(bundle.directory.parent.glob("*.partial"))
     assert "write q4_k_m" in bundle.told
+
+
+@pytest.fixture
+def tiny_salm(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name for a SALM whose rows are multiples of 256, as quantized blocks want them."""
+    encoder = FastConformerSpec(64, 1, 4, 128, 5, 16, d_llm=256, n_mels=24, seconds=4.0)
+    llm = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=4096, head_dim=64)
+    monkeypatch.setitem(synthetic.RELEASED, "tiny", SalmSpec(encoder, llm, SALM.lora))
+    monkeypatch.setattr(synthetic, "MODELS", ("tiny",))
+    return "tiny"
+
+
+def test_a_bundle_of_the_other_family_answers(tiny_salm: str, tmp_path: Path) -> None:
+    manifest = synthetic.synthesize(tiny_salm, "q4_k_m", "int8", tmp_path / "out")
+    assert (manifest.family, manifest.synthetic, manifest.parity) == ("salm", True, None)
+    assert earshot(["verify", str(tmp_path / "out")]) == 0
+    assert operators(tmp_path / "out" / "fastconformer.onnx")["com.microsoft::MatMulIntegerToFloat"] > 4
+    with load(tmp_path / "out") as engine:
+        before, after = engine.llm.prompts.around(engine.prompt.tasks["asr"])
+        assert (len(before), len(after)) == (9, 5)  # as Qwen3's own vocabulary cuts them
+        heard = engine.hear(synthetic_clip(7, 3.0))
+        assert heard.audio_tokens.shape == (38, 256) and np.isfinite(heard.audio_tokens).all()
+        assert engine.ask(synthetic_clip(7, 3.0), "asr").segments
+    with pytest.raises(InputError, match="exists already"):
+        synthetic.synthesize(tiny_salm, "q4_k_m", "int8", tmp_path / "out")
+
+
+def test_a_full_canary_qwen_takes_two_gigabytes() -> None:
+    assert synthetic.disk_bytes(SALM, "q4_k_m", "fp16") == pytest.approx(2.8e9, rel=0.05)
+
+
+def test_the_filter_bank_is_that_of_the_golden_checkpoint(golden: Path) -> None:
+    """Whose weights are bfloat16: three digits."""
+    from earshot.export.checkpoint import open_weights
+
+    weights = open_weights(golden / "salm-tiny" / "checkpoint")
+    fb, window = (
+        weights.get(f"perception.preprocessor.featurizer.{name}").float().numpy() for name in ("fb", "window")
+    )
+    weights.close()
+    assert np.allclose(recipes.mel_bank(fb.shape[1]), fb[0], rtol=5e-3, atol=1e-6)
+    assert np.allclose(recipes.hann(), window, rtol=5e-3, atol=1e-6)
 
 
 def test_int8_graphs_compute_in_integers(made: dict[str, SimpleNamespace]) -> None:
@@ -386,7 +431,7 @@ def test_too_little_disk_is_refused_with_the_numbers(
 def test_what_an_unfinished_run_wrote_is_not_asked_for_again(
     no_graphs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = synthetic.disk_bytes(read_manifest(demo_bundle()).spec, "q4_0", "fp32") - 1000
+    free = synthetic.disk_bytes(read_manifest(shipped_bundle()).spec, "q4_0", "fp32") - 1000
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with pytest.raises(InputError, match=r"needs [0-9.]+ [GM]B of disk"):
         synthetic.synthesize("demo", "q4_0", "fp32", tmp_path / "out")
