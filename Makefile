@@ -55,12 +55,8 @@ quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
 		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done
 	$(BIN)/earshot-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
 
-build/demo-adapter/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth
-	rm -rf build/demo-adapter build/demo-adapter.partial
-	$(EXPORT_DEMO) --encoders int8 --llm q8_0 --lora both --out build/demo-adapter
-
-lora-sweep: $(VENV)/test.stamp system build/demo-adapter/manifest.json
-	$(BIN)/earshot-bench lora-sweep build/demo-adapter --seed $(SEED) --report build/lora-sweep-report
+lora-sweep: $(VENV)/test.stamp system
+	$(BIN)/earshot-bench lora-sweep --seed $(SEED) --report build/lora-sweep-report
 
 bench-gpu: $(VENV)/test.stamp
 	bash scripts/bench-gpu.sh

@@ -196,7 +196,7 @@ def scatter(title: str, caption: str, points: Sequence[Point], x_axis: str, y_ax
         axes.scatter([p.x for p in points], [p.y for p in points], s=46, color=BLUE, edgecolor=PAPER, zorder=3)
         axes.margins(x=0.16, y=0.16)
         _scale_x(axes, points)
-        _scale_y(axes, points)
+        _scale_y(axes, points, linear=y_axis.endswith("%"))
         axes.set_xlabel(x_axis)
         axes.set_ylabel(y_axis)
         axes.grid()
@@ -216,9 +216,9 @@ def in_unit(value: float, unit: str) -> str:
     return quantity(value * 1e3, "ms") if unit == "s" and abs(value) < 1 else quantity(value, unit)
 
 
-def _scale_y(axes: Axes, points: Sequence[Point]) -> None:
+def _scale_y(axes: Axes, points: Sequence[Point], linear: bool) -> None:
     positive = [p.y for p in points if p.y > 0]
-    if positive and max(positive) > 30 * min(positive):
+    if not linear and positive and max(positive) > 30 * min(positive):
         axes.set_yscale("symlog", linthresh=min(positive), linscale=0.5)
         axes.yaxis.set_major_formatter(_tick)
         axes.set_ylim(-0.25 * min(positive) if min(p.y for p in points) <= 0 else min(positive) / 2, max(positive) * 3)

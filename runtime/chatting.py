@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from ..models.codec import encode
 from ..models.errors import InputError
@@ -48,14 +49,16 @@ def _questions(given: list[str]) -> Iterator[str]:
         return
     if sys.stdin is None:
         raise InputError("there is nowhere to read questions from: write them behind the clip")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused, and the next line asked
-    interactive = sys.stdin.isatty()
+    lines = sys.stdin
+    if isinstance(lines, io.TextIOWrapper):
+        typed = cast("io.TextIOWrapper[io.BufferedReader]", lines)
+        typed.reconfigure(errors="surrogateescape")  # what is no text is refused, and the next line asked
+    interactive = lines.isatty()
     if interactive:
         print(HINT, file=sys.stderr)
     while True:
         try:
-            line = input("> ") if interactive else sys.stdin.readline()
+            line = input("> ") if interactive else lines.readline()
         except EOFError:
             return
         if not line.strip():

@@ -256,7 +256,8 @@ class Llm:
         if self._adapter is None or scale == self._applied:
             return
         self.context.set_adapter(self._adapter, lora_factor(self.manifest, scale))
-        self._applied, self._kept, self._n_heard = scale, (), 0
+        self._applied = scale
+        self._kept, self._n_heard = (), 0
 
     @property
     def context(self) -> Context:

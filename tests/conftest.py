@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,6 +51,19 @@ def golden_bundle(request: pytest.FixtureRequest) -> Path:
     status = main(export_arguments(BUILT))
     assert status == 0
     return BUILT
+
+
+@pytest.fixture(scope="session")
+def merged_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo bundle without its adapter: the LoRA is in its weights, and nothing can take it out. Read-only."""
+    from earshot.runtime.bundle import shipped_bundle
+
+    merged = tmp_path_factory.mktemp("merged") / "demo"
+    shutil.copytree(shipped_bundle(), merged)
+    manifest = json.loads((merged / "manifest.json").read_text(encoding="utf-8"))
+    manifest["llm"]["adapter"] = None
+    (merged / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return merged
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from earshot.models.errors import InputError, RunError
 from earshot.models.fastconformer import FastConformerSpec
 from earshot.models.llm import LLM_TYPES
 from earshot.models.salm import SALM
-from earshot.models.salmonn import SALMONN_7B, SALMONN_13B
+from earshot.models.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
 from earshot.runtime.bundle import open_bundle
 from earshot.runtime.llama import Model
 
@@ -293,7 +293,7 @@ def test_the_encoders_probe_does_the_work_of_its_layers(precision: str, tmp_path
     """Counted as in test_bench_stages, by the shapes that onnxruntime saw."""
     from test_bench_stages import counted
 
-    spec = open_bundle().manifest.spec
+    spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     path = tmp_path / "probe.onnx"
     rng = np.random.default_rng(0)
     path.write_bytes(probe_encoders.whisper_graph(spec.whisper, 3, precision).SerializeToString())
@@ -349,7 +349,7 @@ def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_encoders_probe_runs_in_every_precision(precision: str) -> None:
-    spec = open_bundle().manifest.spec
+    spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     found = probe_encoders.whisper(spec.whisper, precision, 1, "cpu", lambda: None)
     assert found.stem_s > 0 and found.seconds(4) == found.stem_s + 4 * found.layer_s
     assert probe_encoders.beats(spec.beats, 2.0, precision, 1, "cpu", lambda: None).stem_s > 0

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -23,7 +23,8 @@ from earshot.models.bundle import read_manifest
 from earshot.models.errors import InputError, RunError
 from earshot.models.fastconformer import CANARY_QWEN
 from earshot.models.llm import QWEN3_1_7B, VICUNA_7B_V15
-from earshot.models.salmonn import SALMONN_7B, SALMONN_13B
+from earshot.models.salm import SalmSpec
+from earshot.models.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
 from earshot.models.whisper import WHISPER_LARGE_V2
 from earshot.runtime import engine as engine_module
 from earshot.runtime.bundle import open_bundle
@@ -132,7 +133,7 @@ def test_formulas_count_what_the_golden_graphs_do(
 
 def test_formulas_count_what_the_golden_salm_does(salm_bundle: Path, tmp_path: Path) -> None:
     """11 s are 1100 frames; the last distance, n behind, is there so that a product stands upright."""
-    spec = read_manifest(salm_bundle).spec.fastconformer
+    spec = cast(SalmSpec, read_manifest(salm_bundle).spec).fastconformer
     feeds = {"features": np.random.default_rng(0).standard_normal((1, spec.n_mels, 1100), np.float32)}
     work = physics.fastconformer(spec, "fp32", 11.0)
     check_counted(counted(salm_bundle / "fastconformer.onnx", feeds, tmp_path), work)
@@ -154,7 +155,7 @@ def test_canary_qwen_by_hand() -> None:
 def test_formulas_count_what_the_demo_does(demo: Record, tmp_path: Path) -> None:
     """Its graphs are int8, and of other sizes; centring keys and values adds half a thousandth."""
     bundle = open_bundle()
-    spec = bundle.manifest.spec
+    spec = cast(SalmonnSpec, bundle.manifest.spec)
     rng = np.random.default_rng(0)
 
     def noise(*shape: int) -> Any:
@@ -193,7 +194,7 @@ def test_every_stage_is_in_the_record(demo: Record) -> None:
 
 
 def test_rates_are_work_over_time_against_the_best_of_the_limits(demo: Record) -> None:
-    spec = open_bundle().manifest.spec
+    spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     wall, rate, share = (demo.find("whisper", name) for name in ("wall", "rate", "share"))
     assert wall and rate and share
     assert rate.value == pytest.approx(physics.whisper(spec.whisper).flop / wall.value / 1e9)

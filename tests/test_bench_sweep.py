@@ -60,8 +60,10 @@ def test_a_stored_sweep_shows_the_same_table(engine: Engine, table: Path, tmp_pa
     assert next(line for line in shown if line.endswith("as trained")).startswith("2 ")
 
 
-def test_a_bundle_without_an_adapter_is_told_how_to_get_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert earshot_bench(["lora-sweep", "--scales", "1"]) == 2
+def test_a_bundle_without_an_adapter_is_told_how_to_get_one(
+    merged_demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert earshot_bench(["lora-sweep", str(merged_demo), "--scales", "1"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("earshot-bench: ") and "--lora both" in said and said.count("\n") == 1
 

@@ -150,7 +150,13 @@ def _keys_of(path: Path, name: str) -> list[ast.Constant]:
 
 def documents() -> list[Path]:
     root = Path(__file__).parent.parent
-    return [root / "README.md", root / "CHANGELOG.md", root / "models/demo/README.md", *sorted(root.glob("docs/*.md"))]
+    return [
+        root / "README.md",
+        root / "CHANGELOG.md",
+        root / "models/demo/README.md",
+        root / "models/demo-salm/README.md",
+        *sorted(root.glob("docs/*.md")),
+    ]
 
 
 @pytest.mark.parametrize("path", [path for path in documents() if path.exists()], ids=lambda path: path.stem)

@@ -171,12 +171,13 @@ def test_lora_scale_changes_with_the_next_segment(salm_bundle: Path, golden: Pat
         assert scales == [2.0, 0.0, 0.0, 0.0] and live.lora_scale == 0.0
 
 
-def test_a_bundle_without_adapter_has_one_scale(engine: Engine, command: Path) -> None:
-    live = Live(engine, FilePlayback(command, pace="fast"))
-    with pytest.raises(InputError, match="--lora adapter"):
-        live.set_lora_scale(1.0)
-    live.stop()
-    list(live)
+def test_a_bundle_without_adapter_has_one_scale(merged_demo: Path, command: Path) -> None:
+    with load(merged_demo, EngineOptions(llm=LlmOptions(n_threads=1))) as fixed:
+        live = Live(fixed, FilePlayback(command, pace="fast"))
+        with pytest.raises(InputError, match="--lora adapter"):
+            live.set_lora_scale(1.0)
+        live.stop()
+        list(live)
 
 
 class TestChat:
