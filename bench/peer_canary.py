@@ -1,7 +1,8 @@
 """transcribe.cpp's file format for canary-qwen, written with random weights, and the library that reads it.
 
-The language model's layers add nothing to what they read (their last matrices are zeros), and the embedding of the end
-token is the one that every other likes best: an answer ends before it begins, after all the work of reading.
+The language model's layers add nothing to what they read (their last matrices are zeros), so the token alone says which
+comes next: the one whose embedding is likest to its own. Those of an answer's tokens and of the end token are made such
+that each likes the next one best, so an answer has the length that was asked for, with all the work of saying it.
 Source: handy-computer/transcribe.cpp scripts/convert-canary-qwen.py, src/arch/canary_qwen/weights.cpp.
 """
 
@@ -23,14 +24,20 @@ from ..models.salm import AUDIO_TAG, SalmSpec
 from .peer_task import SEED, Outcome, Work
 
 _FAMILY = "canary_qwen"
-_ENDS = 8.0  # of the end token's first value; every other embedding has 1 there
+MOST_TOKENS = 12  # of an answer: each embedding is longer than the one before, and float16 scales must hold the last
+_BEGINS = 8.0  # of the answer's first embedding's first value; every ordinary one has 1 there
+_LENGTH, _GROWTH = 40.0, 2.5
+_FIRST_WORD = 100  # an ordinary token, and those behind it
 _PLAIN = 0.01  # spread of all other values
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 Floats = NDArray[np.float32]
 
 
-def write_canary(path: Path, spec: SalmSpec, quantization: str) -> None:
-    """Matrices of the encoder in Q8_0, of the language model as llama.cpp mixes `quantization`, convolutions in F16."""
+def write_canary(path: Path, spec: SalmSpec, quantization: str, n_tokens: int = 0) -> None:
+    """Matrices of the encoder in Q8_0, of the language model as llama.cpp mixes `quantization`, convolutions in F16.
+
+    n_tokens: of every answer, at most MOST_TOKENS.
+    """
     import gguf
 
     from ..export.gguf_file import RawTensor, write_tensors
@@ -55,7 +62,8 @@ def write_canary(path: Path, spec: SalmSpec, quantization: str) -> None:
     for name, shape in (*_encoder(spec.fastconformer), *_decoder(spec.llm)):
         kind = _kind(gguf, name, shape, spec.llm, quantization)
         if name == "dec.token_embd.weight":
-            tensors.append(_embedding(RawTensor, gguf, shape, kind, vocabulary.eos, rng))
+            said = (*range(_FIRST_WORD, _FIRST_WORD + n_tokens), vocabulary.eos)
+            tensors.append(_embedding(RawTensor, gguf, shape, kind, said, rng))
         elif len(shape) == 1 or kind == gguf.GGMLQuantizationType.F32:
             ones = name.endswith((".running_var", "bn.weight")) or ("norm" in name and name.endswith("weight"))
             tensors.append(_given(RawTensor, gguf, name, np.full(shape, float(ones), np.float32)))
@@ -76,7 +84,9 @@ def open_canary(path: Path, waveform: Floats, threads: int, encoder_alone: bool)
 
     def run() -> Outcome:
         result = session.run(waveform)
-        return Outcome(seconds=result.timings.encode_ms / 1e3 if encoder_alone else None)
+        if encoder_alone:
+            return Outcome(seconds=result.timings.encode_ms / 1e3)
+        return Outcome(shape=(len(result.text),))  # a letter for each token: without times it tells no tokens
 
     return Work(run)
 
@@ -210,26 +220,37 @@ def _zeros(raw: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: Any) ->
     return raw(name, shape, kind, lambda: [np.zeros(n_bytes, np.uint8)])
 
 
-def _embedding(raw: Any, gguf: Any, shape: tuple[int, ...], kind: Any, end: int, rng: np.random.Generator) -> Any:
-    """A thousand rows, repeated; the end token's own among them."""
+def _embedding(
+    raw: Any, gguf: Any, shape: tuple[int, ...], kind: Any, said: tuple[int, ...], rng: np.random.Generator
+) -> Any:
+    """A thousand rows, repeated; among them those of what is said, in its order, the end token last."""
 
     def rows(n: int) -> Floats:
         values = (rng.standard_normal((n, shape[1]), np.float32) * _PLAIN).astype(np.float32)
         values[:, 0] = 1.0
+        values[:, 1 : 3 + MOST_TOKENS] = 0.0  # where the answer's lie
         return values
 
     def pieces() -> Iterator[NDArray[Any]]:
-        size, last = 1024, rows(1)
-        last[0, 0] = _ENDS
-        common = _quantized(gguf, rows(size), kind)
-        ending = _quantized(gguf, last, kind)
+        size = 1024
+        common, own = _quantized(gguf, rows(size), kind), _quantized(gguf, answer_rows(len(said), shape[1]), kind)
         for start in range(0, shape[0], size):
             piece = common[: shape[0] - start].copy()
-            if start <= end < start + len(piece):
-                piece[end - start] = ending[0]
+            for token, row in zip(said, own, strict=True):
+                if start <= token < start + len(piece):
+                    piece[token - start] = row
             yield piece
 
     return raw("dec.token_embd.weight", shape, kind, pieces)
+
+
+def answer_rows(n: int, width: int) -> Floats:
+    """Embeddings [n, width] of which each is likest to the next: neighbours share an axis, and the next is longer."""
+    values = np.zeros((n, width), np.float32)
+    for at in range(n):
+        values[at, 1 + at : 3 + at] = _LENGTH * _GROWTH**at
+    values[0, 0] = _BEGINS
+    return values
 
 
 def _quantized(gguf: Any, values: Floats, kind: Any) -> NDArray[np.uint8]:

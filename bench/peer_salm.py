@@ -1,7 +1,7 @@
-"""Who encodes 30 s with the FastConformer, and who reads a clip of 11 s up to the first token of the answer.
+"""Who encodes 30 s with the FastConformer, and who transcribes a clip of 11 s.
 
 fastconformer   ours int8, transcribe.cpp Q8_0 (its own clock), torch fp32
-transcribe      the whole of a SALM: features, encoder, 143 audio tokens read; ours beside transcribe.cpp
+transcribe      the whole of a SALM: features, encoder, 138 audio tokens read, an answer; ours beside transcribe.cpp
 Everybody has random weights of the same shape, though not the same ones: their outputs are not compared.
 """
 
@@ -22,7 +22,7 @@ from ..models.fastconformer import INPUT
 from ..models.prompt import first_task
 from ..models.salm import SALM, SalmSpec
 from . import peer_graphs as graphs
-from .peer_canary import open_canary, write_canary
+from .peer_canary import MOST_TOKENS, open_canary, write_canary
 from .peer_task import OURS, SEED, Contestant, Outcome, Task, Work, whole_or_absent
 
 _TRANSCRIBE_CPP = "transcribe-cpp==0.4.1"
@@ -106,11 +106,11 @@ def write_theirs(task: Task) -> None:
     path = file(task, _their_name(task, quantization))
     if not path.exists():
         with whole_or_absent(path) as temporary:
-            write_canary(temporary, spec, quantization)
+            write_canary(temporary, spec, quantization, _n_said(task))
 
 
 def open_theirs(task: Task) -> Work:
-    """Their encoder alone, or the whole transcription, which ends at once."""
+    """Their encoder alone, or the whole transcription."""
     path = file(task, _their_name(task, _theirs(task)[1]))
     return open_canary(path, clip(task), task.threads, encoder_alone=task.part == "fastconformer")
 
@@ -129,23 +129,32 @@ def _bundle(task: Task) -> Path:
 
 
 def _their_name(task: Task, quantization: str) -> str:
-    return f"{task.part}-{quantization}.gguf"
+    return f"{task.part}-{quantization}-{_n_said(task)}.gguf"
+
+
+def _n_said(task: Task) -> int:
+    """Tokens of their answer; the encoder's contest needs none."""
+    return min(task.tokens, MOST_TOKENS) if task.part == "transcribe" else 0
 
 
 def open_whole(task: Task) -> Work:
-    """engine.hear and the prefill behind the kept prefix, as in a conversation; one token."""
+    """engine.hear, the prefill behind the kept prefix, as in a conversation, and as many passes as an answer takes."""
     from ..runtime.engine import EngineOptions, load
     from ..runtime.llm import LlmOptions
     from ..runtime.ort import OrtOptions
+    from ..runtime.sampling import Generation
 
     bundle = _bundle(task)
     options = EngineOptions(OrtOptions("cpu", task.threads), LlmOptions(n_threads=task.threads, n_gpu_layers=0))
     engine, waveform = load(bundle, options), clip(task)
     prompt = first_task(engine.prompt)
+    engine.llm.eos = frozenset()  # random weights may stop anywhere
+    generation = Generation(max_new_tokens=_n_said(task) + 1)  # the last pass says that nothing follows
 
     def run() -> Outcome:
-        logits = engine.llm.prefill(engine.hear(waveform).audio_tokens, prompt)
-        return Outcome(tokens=(int(logits.argmax()),))
+        engine.llm.prefill(engine.hear(waveform).audio_tokens, prompt, generation)
+        said = tuple(engine.llm.generate(generation))[:-1]
+        return Outcome(shape=(len(said),))
 
     return Work(run)
 

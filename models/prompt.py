@@ -7,6 +7,7 @@ What stands in the manifest is all that the runtime knows about it. Source: docs
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +18,7 @@ from .tasks import nonempty, prompt_for, token_budget
 AUDIO, PROMPT, KEYWORDS, SYSTEM, WORDS = "{audio}", "{prompt}", "{keywords}", "{system}", "{words}"
 MAX_KEYWORDS = 50
 """More make the model slower and listen less: the first ones count."""
+_COMMENT = re.compile(r"(^|\s)#.*")
 _LIST_MARKS = '"[]{}<>|'
 
 
@@ -93,9 +95,9 @@ def first_task(info: PromptInfo) -> str:
 def read_keywords(texts: Sequence[str]) -> tuple[str, ...]:
     """Words of comma-separated or line-by-line lists: spaces tidied, each once (whatever its case), in their order.
 
-    Lines that begin with # are comments. Raises InputError for a word that cannot be listed.
+    A # at a line's beginning, or behind space, begins a comment. Raises InputError for a word that cannot be listed.
     """
-    lines = (line for text in texts for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = (_COMMENT.sub("", line) for text in texts for line in text.splitlines())
     words = (" ".join(word.split()) for line in lines for word in line.split(","))
     found: dict[str, str] = {}
     for word in words:

@@ -25,6 +25,7 @@ from .listening import (
     stopped_by_signals,
 )
 from .opening import check_prompts, form_of, keywords_of, open_engine
+from .saying import REMEDIES
 from .screen import clock, remark, was_cut
 from .transcript import event_line
 
@@ -52,14 +53,6 @@ def assist(arguments: Namespace) -> int:
     if source.error is not None:
         raise source.error
     return 1 if answers.n_cut else 0
-
-
-REMEDIES = {
-    "length": "raise --max-new-tokens, or give the strings of the schema a maxLength",
-    "time": "raise --max-seconds",
-    "stop": "it held a --stop text: leave that out",
-}
-"""For JSON that was cut."""
 
 
 class Answers:

@@ -13,7 +13,7 @@ from typing import cast
 from ..models.codec import encode
 from ..models.errors import InputError
 from .chat import Chat
-from .commands import generation_of, use_keywords
+from .commands import generation_of, name_what_was_cut, use_keywords
 from .cues import harmless
 from .events import Final, Piece
 from .opening import open_engine
@@ -27,6 +27,8 @@ def chat(arguments: Namespace) -> int:
     if not arguments.words:
         raise InputError("there is no clip to chat about: write earshot chat AUDIO")
     audio, *given = arguments.words
+    if clips := [word for word in given if Path(word).is_file()]:
+        raise InputError(f"a chat is about one clip, but {clips[0]} is a file too: start another for it")
     with open_engine(arguments) as engine:
         use_keywords(arguments, engine)
         talk = Chat(engine, Path(audio), arguments.system, arguments.mix)
@@ -36,6 +38,8 @@ def chat(arguments: Namespace) -> int:
             try:
                 for event in talk.ask(question, generation):
                     _show(event, question, arguments.json)
+                    if isinstance(event, Final) and name_what_was_cut(event, arguments):
+                        status = 1
             except InputError as error:
                 print(f"earshot: {error}", file=sys.stderr)
                 status = error.exit_status
@@ -63,7 +67,7 @@ def _questions(given: list[str]) -> Iterator[str]:
             return
         if not line.strip():
             return
-        yield line
+        yield line.strip()
 
 
 def _show(event: Piece | Final, question: str, as_json: bool) -> None:

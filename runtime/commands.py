@@ -22,6 +22,7 @@ from .events import AnswerEvent, Final, Piece, SegmentStarted
 from .listening import listen
 from .opening import check_prompts, engine_options, form_of, keywords_of, open_engine
 from .sampling import Generation
+from .saying import REMEDIES
 from .screen import clock, keywords_line, waiting
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ def ask(arguments: Namespace) -> int:
         raise InputError(f"--text-only asks without a clip: leave {clips[0]} out")
     if not arguments.text_only and not clips:
         raise InputError(f"there is no clip to ask {question!r} about: write earshot ask AUDIO PROMPT_OR_TASK")
+    if clips and Path(question).is_file():
+        raise InputError(f"the last word, {question}, is a file: write the prompt or the task behind the clips")
     if not arguments.text_only:
         check_prompts(arguments, question)
+    elif question.partition(":")[0] in open_bundle(arguments.bundle).manifest.prompt.tasks:
+        raise InputError(f"--text-only hears nothing, and {question} is a task about sound: ask in words")
     with open_engine(arguments) as engine:
         use_keywords(arguments, engine)
         generation = generation_of(arguments, engine)
@@ -50,10 +55,10 @@ def ask(arguments: Namespace) -> int:
     if arguments.timings:
         for final in said.finals:
             print(_timing_line(final), file=sys.stderr)
-    _name_what_was_cut(said)
+    half = [final for final in said.finals if name_what_was_cut(final, arguments)]
     if said.stopped is not None:
         raise said.stopped
-    return 0
+    return 1 if half else 0
 
 
 def caption(arguments: Namespace) -> int:
@@ -68,7 +73,8 @@ def caption(arguments: Namespace) -> int:
         for audio, target in zip(arguments.audio, targets, strict=True):
             with waiting(audio.name) as spinner:
                 said = _listen(engine.stream(audio, prompt, generation, arguments.mix), _seconds_heard(spinner, audio))
-            _name_what_was_cut(said)
+            if any([name_what_was_cut(final, arguments) for final in said.finals]):
+                status = 1
             rows = [Caption(start, end, text, prompt, str(audio)) for start, end, text in said.rows() if text]
             _put_captions(rows, target, arguments.format, audio, whole=said.stopped is None)
             if isinstance(said.stopped, AudioError):
@@ -270,12 +276,18 @@ def _put_captions(rows: list[Caption], target: Path | None, format: str, audio: 
         print(f"earshot: what was said of {audio} so far is in {part}", file=sys.stderr)
 
 
-def _name_what_was_cut(said: _Said) -> None:
-    """On standard error, what --max-seconds ended: the text itself looks like any other."""
-    for final in said.finals:
-        if final.stopped == "time":
-            span = f"{clock(final.start_s)}-{clock(final.end_s)}"
-            print(f"earshot: [{span}] cut after {len(final.token_ids)} tokens: its time was over", file=sys.stderr)
+def name_what_was_cut(final: Final, arguments: Namespace) -> bool:
+    """On standard error, where an answer's time was over or its JSON is not whole; whether it is not.
+
+    The text itself looks like any other.
+    """
+    half = arguments.json_schema is not None and final.stopped in REMEDIES
+    if half or final.stopped == "time":
+        span, n = f"{clock(final.start_s)}-{clock(final.end_s)}", len(final.token_ids)
+        tokens = "1 token" if n == 1 else f"{n} tokens"
+        what = f"the JSON is not complete after {tokens}" if half else f"cut after {tokens}, when its time was over"
+        print(f"earshot: [{span}] {what}: {REMEDIES[final.stopped or 'time']}", file=sys.stderr)
+    return half
 
 
 def _timing_line(final: Final) -> str:

@@ -122,9 +122,8 @@ class Engine:
         prompt, generation = self.prompt.prompt_for(prompt_or_task), generation or self.defaults
         clips = audio if isinstance(audio, list) else [audio]
         if (n := self.prompt.n_audios(prompt)) != len(clips):
-            raise InputError(
-                f"the prompt asks about {_clips(n)}, but {_clips(len(clips))} were given: {self._how_many()}"
-            )
+            given = f"{_clips(len(clips))} {'was' if len(clips) == 1 else 'were'} given"
+            raise InputError(f"the prompt asks about {_clips(n)}, but {given}: {self._how_many()}")
         if n > 1:
             segments = [self.whole(clip, mix) for clip in clips]
             yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)

@@ -33,7 +33,9 @@ class Grammar:
         with quiet_stderr():  # it prints the rules that it cannot read
             self._handle: Any = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
         if not self._handle:
-            raise InputError("llama.cpp cannot read this grammar: simplify the schema, or give another one")
+            raise InputError(
+                "llama.cpp cannot read this grammar: name no rule that is not there, or simplify the schema"
+            )
 
     def mask(self, logits: Floats) -> Floats:
         """Logits [vocab] with what may not come next at -inf, and with it all but the 64 likeliest if one of them may.
@@ -86,8 +88,9 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 
 def read_schema(path: Path) -> dict[str, Any]:
     """The JSON schema in a file. Raises InputError."""
+    text = _text(path, "a JSON schema")
     try:
-        schema: Any = json.loads(_text(path, "a JSON schema"))
+        schema: Any = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path} is no JSON ({error}): give the file of a JSON schema") from None
     if not isinstance(schema, dict):

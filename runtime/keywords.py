@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..models.errors import InputError
-from ..models.prompt import read_keywords
+from ..models.prompt import first_task, read_keywords
 from .engine import Engine
 from .events import KeywordsRead
 
@@ -37,7 +37,7 @@ class Keywords:
         if wanted != old and wanted != self._refused:
             try:
                 engine.keywords = wanted
-                fits()
+                self._require_room(engine, fits)
             except InputError as error:
                 engine.keywords, self._refused, problem = old, wanted, str(error)
                 if not self._used:
@@ -46,6 +46,14 @@ class Keywords:
             return None
         self._used = True
         return KeywordsRead(at_s, engine.keywords, tuple(self._words[most:]), problem)
+
+    def _require_room(self, engine: Engine, fits: Callable[[], object]) -> None:
+        """For the shortest answer to the longest clip, whatever the command asks further."""
+        try:
+            engine.llm.require_room(first_task(engine.prompt), engine.spec.n_audio_tokens, 1)
+            fits()
+        except InputError as error:
+            raise InputError(f"{len(engine.keywords)} keywords leave no room ({error}): shorten the list") from None
 
     def _look_again(self, file: Path) -> str | None:
         """Take in what has changed; returns why it could not be read."""

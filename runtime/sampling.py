@@ -49,6 +49,7 @@ class Generation:
         _require(math.isfinite(self.length_penalty), "length_penalty", self.length_penalty, "a finite number")
         if self.max_seconds is not None:
             _require(0 < self.max_seconds < math.inf, "max_seconds", self.max_seconds, "more than 0")
+        _require(not isinstance(self.stop, str), "stop", repr(self.stop), "a tuple of texts")
         _require("" not in self.stop, "stop", '""', "a text")
         if self.beams > 1 and (self.gbnf is not None or self.max_seconds is not None):
             what = "follow a grammar" if self.gbnf is not None else "end at a moment"

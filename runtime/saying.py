@@ -10,6 +10,13 @@ from .llm import Llm
 from .loops import sound_length
 from .sampling import Generation
 
+REMEDIES = {
+    "length": "raise --max-new-tokens, or give the strings of the schema a maxLength",
+    "time": "raise --max-seconds",
+    "stop": "it held a --stop text: leave that out",
+}
+"""By what ended an answer that should have gone on."""
+
 
 class Saying:
     """Takes ids one by one. `add` until `stopped` is not None, then `finish`.

@@ -299,16 +299,19 @@ def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
     assert found["encoder.conv1.bias"] == (1, 32)
 
 
+@pytest.mark.parametrize("n_tokens", [0, 1, 12])
 @pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m"])
-def test_a_canary_file_is_whole_and_its_answer_is_empty(quantization: str, tmp_path: Path) -> None:
-    """Names and sizes as transcribe.cpp's loader asks for them; every embedding likes the end token best."""
+def test_a_canary_file_is_whole_and_its_answer_as_long_as_asked(
+    quantization: str, n_tokens: int, tmp_path: Path
+) -> None:
+    """Names and sizes as transcribe.cpp's loader asks for them; any token leads to the answer's first, that on."""
     gguf: Any = pytest.importorskip("gguf")
     pytest.importorskip("torch")
     from earshot.bench.peer_canary import write_canary
 
     encoder = FastConformerSpec(64, 2, 4, 128, 5, 32, d_llm=256)
     llm = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=2048, head_dim=64)
-    write_canary(tmp_path / "x.gguf", SalmSpec(encoder, llm, SALM.lora), quantization)
+    write_canary(tmp_path / "x.gguf", SalmSpec(encoder, llm, SALM.lora), quantization, n_tokens)
     reader = gguf.GGUFReader(tmp_path / "x.gguf")
     found = {tensor.name: tensor for tensor in reader.tensors}
     assert len(found) == 2 + 12 + 2 * (2 * 17 + 5) + 2 + 2 + 2 * 11
@@ -319,7 +322,11 @@ def test_a_canary_file_is_whole_and_its_answer_is_empty(quantization: str, tmp_p
     table = found["dec.token_embd.weight"]
     rows = gguf.quants.dequantize(table.data, table.tensor_type)
     end = int(reader.fields["tokenizer.ggml.eos_token_id"].parts[-1][0])
-    assert rows.shape == (2048, 256) and (rows[::7] @ rows.T).argmax(axis=1).tolist() == [end] * len(rows[::7])
+    assert rows.shape == (2048, 256)
+    said = [*range(100, 100 + n_tokens), end]
+    after = (rows @ rows.T).argmax(axis=1)
+    ordinary = [token for token in range(2048) if token not in said]
+    assert set(after[ordinary].tolist()) == {said[0]} and after[said[:-1]].tolist() == said[1:]
     locator = int(reader.fields["stt.canary_qwen.perception.audio_locator_id"].parts[-1][0])
     pieces = reader.fields["tokenizer.ggml.tokens"]
     assert bytes(pieces.parts[pieces.data[locator]]).decode() == AUDIO_TAG
@@ -329,8 +336,8 @@ def test_our_side_of_the_contests_of_a_salm(salm_bundle: Path, tmp_path: Path) -
     from earshot.bench import peer_salm
 
     pytest.importorskip("torch")
-    whole = peer_salm.open_whole(Task("transcribe", tmp_path, threads=1, bundle=salm_bundle))
-    assert len(whole.timed().tokens) == 1
+    whole = peer_salm.open_whole(Task("transcribe", tmp_path, threads=1, tokens=5, bundle=salm_bundle))
+    assert whole.timed().shape == (5,)
     with pytest.raises(InputError, match="a bundle is needed"):
         peer_salm.open_whole(Task("transcribe", tmp_path))
     with pytest.raises(InputError, match="is no SALM"):

@@ -40,7 +40,7 @@ def no_words(engine: Engine) -> Iterator[None]:
     ("texts", "words"),
     [
         (["Kubernetes, Zhang  Wei"], ("Kubernetes", "Zhang Wei")),
-        (["b,a", "c\n# no word\n d ,,\n"], ("b", "a", "c", "d")),
+        (["b,a", "c # or k\n# no word\n d ,,C#\n"], ("b", "a", "c", "d", "C#")),
         (["Anna, Bert, anna, ANNA"], ("Anna", "Bert")),
         (["O'Brien, naïve, 章伟"], ("O'Brien", "naïve", "章伟")),
         (["", " , \n"], ()),

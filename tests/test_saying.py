@@ -293,6 +293,26 @@ class TestCommands:
         shown = capsys.readouterr()
         assert not shown.out and "raise --max-seconds" in shown.err
 
+    def test_a_task_is_meant_where_its_name_is_piped(
+        self, command: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("slot_filling:room\nslot_filling\n"))
+        assert main(["chat", str(command), "--json", "--threads", "1"]) == 2
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["prompt"].startswith("According to the speech") and "blank" in shown.err
+
+    def test_a_second_clip_is_no_prompt(self, command: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for asked in (["ask", str(command), str(command)], ["chat", str(command), str(command), "asr"]):
+            assert main(asked) == 2
+            assert "is a file" in capsys.readouterr().err
+
+    def test_half_json_is_no_success(self, command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "schema.json").write_text('{"type": "array", "items": {"type": "string"}, "minItems": 4}')
+        form = ["--json-schema", str(tmp_path / "schema.json"), "--max-new-tokens", "3"]
+        for asked in (["ask", str(command), "asr"], ["caption", str(command)], ["chat", str(command), "asr"]):
+            assert main([*asked, *form]) == 1
+            assert "the JSON is not complete after 3 tokens: raise --max-new-tokens" in capsys.readouterr().err
+
     def test_answers_are_formed_and_stopped_everywhere(
         self, command: Path, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -318,7 +338,7 @@ class TestCommands:
         assert segment["stopped"] == "time" and len(segment["token_ids"]) == 1
         for asked in (["ask", str(command), "asr"], ["caption", str(command)]):
             assert main([*asked, "--max-seconds", "0.000001"]) == 0
-            assert "cut after 1 tokens: its time was over" in capsys.readouterr().err
+            assert "cut after 1 token, when its time was over" in capsys.readouterr().err
 
     def test_rules_that_are_none_are_a_sentence(
         self, command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
