@@ -4,7 +4,7 @@
 # MODELS, LLM, ENCODERS, RUNS and OUT may be set. Each record goes to $OUT/<model>-<what>.json, its table beside it.
 set -euo pipefail
 bench=${BENCH:-.venv/bin/earshot-bench} python=${PYTHON_BIN:-.venv/bin/python}
-models=${MODELS:-salmonn-7b salmonn-13b} llm=${LLM:-q4_k_m} encoders=${ENCODERS:-fp16} runs=${RUNS:-20}
+models=${MODELS:-salmonn-7b salmonn-13b canary-qwen-2.5b} llm=${LLM:-q4_k_m} encoders=${ENCODERS:-fp16} runs=${RUNS:-20}
 out=${OUT:-bench/results/gpu-$(date +%Y-%m-%d)} work=build/bench
 "$python" - <<'PY' || exit 2
 import sys
