@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def chat(arguments: Namespace) -> int:
     if not arguments.words:
         raise InputError("there is no clip to chat about: write earshot chat AUDIO")
     audio, *given = arguments.words
-    if clips := [word for word in given if Path(word).is_file()]:
+    if clips := [word for word in given if os.path.isfile(word)]:
         raise InputError(f"a chat is about one clip, but {clips[0]} is a file too: start another for it")
     with open_engine(arguments) as engine:
         use_keywords(arguments, engine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from argparse import Namespace
@@ -36,7 +37,7 @@ def ask(arguments: Namespace) -> int:
         raise InputError(f"--text-only asks without a clip: leave {clips[0]} out")
     if not arguments.text_only and not clips:
         raise InputError(f"there is no clip to ask {question!r} about: write earshot ask AUDIO PROMPT_OR_TASK")
-    if clips and Path(question).is_file():
+    if clips and os.path.isfile(question):
         raise InputError(f"the last word, {question}, is a file: write the prompt or the task behind the clips")
     if not arguments.text_only:
         check_prompts(arguments, question)
