@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from earshot.export import demo_salm_clips, demo_salm_llm
 from earshot.export.demo_salm_encoder import encode, heard_slots, new_encoder, new_head, padded, read_slots
