@@ -38,13 +38,11 @@ from ..models.bundle import (
 )
 from ..models.errors import InputError
 from ..models.prompt import PromptInfo
-from ..models.salm import RELEASED as SALMS
-from ..models.salmonn import RELEASED as SALMONNS
 from ..runtime.bundle import shipped_bundle
+from .families import RELEASED
 from .recipes import Recipe, WriteGraph, recipe
 from .record import memory_bytes
 
-RELEASED: dict[str, FamilySpec] = {**SALMONNS, **SALMS}
 MODELS = (*RELEASED, "demo")
 MEMORY_BYTES = 1_500_000_000  # that making any bundle may take, the libraries' own included
 LICENCE = "none needed: random weights of this project, they know nothing"

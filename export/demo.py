@@ -10,8 +10,6 @@ torchrun, one process per core: `torchrun --nproc-per-node 2 -m earshot.export.d
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +22,7 @@ import torch
 from peft import PeftModel
 from torch import distributed, nn
 
-from ..models.errors import EarshotError, InputError
+from ..models.errors import InputError
 from . import demo_bridge, demo_encoders, demo_llm, demo_start
 from .beats import Beats
 from .demo_clips import Rendered, read_corpus, write_corpus
@@ -32,6 +30,7 @@ from .demo_init import look_at_neighbours
 from .demo_judge import Judge, report
 from .demo_lessons import train_bridge
 from .demo_schedule import Trainer
+from .demo_stages import run_stages, stage_parser
 from .demo_views import read_views, write_views
 from .demo_write import lora_state, trained_state, write_checkpoint
 
@@ -183,38 +182,14 @@ class Demo:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run the stages asked for, and turn Earshot's errors into one sentence and an exit status."""
-    options, stages = _parse(arguments)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    if "WORLD_SIZE" in os.environ:
-        distributed.init_process_group("gloo")
-    try:
-        options.work.mkdir(parents=True, exist_ok=True)
-        for stage in stages:
-            Demo(options).run(stage)  # anew: a stage may wrap or freeze what it was given
-    except EarshotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parse(arguments: list[str] | None) -> tuple[Options, tuple[str, ...]]:
-    parser = argparse.ArgumentParser(prog="python -m earshot.export.demo", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--work", type=Path, required=True, help="corpus and training checkpoints, about 8 GB")
-    parser.add_argument("--out", type=Path, required=True, help="directory for the finished checkpoint")
+    """Parse, run the stages asked for; returns the exit status."""
+    parser = stage_parser("demo", (__doc__ or "").split("\n\n")[0], STAGES, Options.clips, "8 GB")
     parser.add_argument("--start", type=Path, help="a finished checkpoint to begin with")
-    parser.add_argument("--stage", choices=("all", *STAGES), default="all")
-    parser.add_argument("--clips", type=int, default=Options.clips, help="training clips (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="CPU cores to use (default %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on every stage's training time")
     given = parser.parse_args(arguments)
     stages = STAGES if given.stage == "all" else (given.stage,)
-    return Options(given.work, given.out, given.clips, given.seed, given.threads, given.start, given.scale), stages
+    options = Options(given.work, given.out, given.clips, given.seed, given.threads, given.start, given.scale)
+    # a model for each stage: it may wrap or freeze what it was given
+    return run_stages(lambda stage: Demo(options).run(stage), stages, options.work, options.threads, options.seed)
 
 
 if __name__ == "__main__":

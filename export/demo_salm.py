@@ -9,8 +9,6 @@ process per core: `torchrun --nproc-per-node 2 -m earshot.export.demo_salm --thr
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,15 +17,16 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from torch import distributed, nn
+from torch import nn
 
-from ..models.errors import EarshotError, InputError
+from ..models.errors import InputError
 from . import demo_salm_encoder, demo_salm_llm
 from . import demo_salm_lessons as lessons
 from .demo_salm_clips import Spoken, read_corpus, write_corpus
 from .demo_salm_judge import report
 from .demo_salm_write import read_checkpoint, write_checkpoint
 from .demo_schedule import Trainer
+from .demo_stages import run_stages, stage_parser
 
 STAGES = ("corpus", "tokenizer", "llm", "encoder", "joint", "write", "judge")
 MINUTES = {"llm": 48.0, "encoder": 43.0, "joint": 38.0}
@@ -136,38 +135,13 @@ class DemoSalm:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, run the stages asked for, and turn Earshot's errors into one sentence and an exit status."""
-    options, stages = _parse(arguments)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    if "WORLD_SIZE" in os.environ:
-        distributed.init_process_group("gloo")
-    try:
-        options.work.mkdir(parents=True, exist_ok=True)
-        for stage in stages:
-            DemoSalm(options).run(stage)  # anew: a stage may wrap what it was given
-    except EarshotError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parse(arguments: list[str] | None) -> tuple[Options, tuple[str, ...]]:
-    about = (__doc__ or "").split("\n\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m earshot.export.demo_salm", description=about)
-    parser.add_argument("--work", type=Path, required=True, help="corpus and training checkpoints, about 1.5 GB")
-    parser.add_argument("--out", type=Path, required=True, help="directory for the finished checkpoint")
-    parser.add_argument("--stage", choices=("all", *STAGES), default="all")
-    parser.add_argument("--clips", type=int, default=Options.clips, help="training clips (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="CPU cores to use (default %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on every stage's training time")
+    """Parse, run the stages asked for; returns the exit status."""
+    parser = stage_parser("demo_salm", (__doc__ or "").split("\n\n")[0], STAGES, Options.clips, "1.5 GB")
     given = parser.parse_args(arguments)
     stages = STAGES if given.stage == "all" else (given.stage,)
-    return Options(given.work, given.out, given.clips, given.seed, given.threads, given.scale), stages
+    options = Options(given.work, given.out, given.clips, given.seed, given.threads, given.scale)
+    # a model for each stage: it may wrap or freeze what it was given
+    return run_stages(lambda stage: DemoSalm(options).run(stage), stages, options.work, options.threads, options.seed)
 
 
 if __name__ == "__main__":
