@@ -4,6 +4,8 @@
 # make demo-bundle, demo-salm-bundle   models/demo from checkpoints/demo, models/demo-salm from checkpoints/demo-salm
 # make demo-salm-eval   names recalled with listed words and without, on sentences it never saw
 # make quality     word error, memory, speed and distance from f32 of every quantization of the demo model
+# make gptq-test   the tests that need GPTQModel, which it installs
+# make quantization-table   what calibration is worth, on the demo model: the table of docs/quantization.md, two hours
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
@@ -19,7 +21,7 @@ EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/earshot demo
@@ -54,6 +56,13 @@ quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	for llm in $(QUANTIZATIONS); do [ -d build/quality/$$llm ] || \
 		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done
 	$(BIN)/earshot-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
+
+GPTQ_NEEDS := accelerate datasets defuser device-smi dill logbar ninja pypcre threadpoolctl tokenicer
+gptq-test: $(VENV)/gptq.stamp system
+	$(BIN)/python -m pytest tests/test_gptq.py
+
+quantization-table: $(VENV)/gptq.stamp system build/demo-f32/manifest.json
+	$(BIN)/python scripts/quantization-table.py
 
 lora-sweep: $(VENV)/test.stamp system
 	$(BIN)/earshot-bench lora-sweep --seed $(SEED) --report build/lora-sweep-report
@@ -91,6 +100,12 @@ system:
 
 $(VENV)/runtime.stamp: pyproject.toml constraints.txt
 	bash scripts/install.sh $(VENV) "-e .[cpu]"
+	touch $@
+
+# GPTQModel 7.7.0 asks for a newer torch than constraints.txt pins, and runs with that one: so its parts by name.
+$(VENV)/gptq.stamp: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(GPTQ_NEEDS)
+	$(BIN)/python -m pip install --quiet --no-deps gptqmodel==7.7.0
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..models.errors import EarshotError, missing_package
-from ..models.llm import LLM_TYPES
+from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +64,7 @@ def _files(family: argparse.ArgumentParser) -> argparse._ArgumentGroup:  # pyrig
 def _add_precision(family: argparse.ArgumentParser, scale: str) -> None:
     precision = family.add_argument_group("precision")
     precision.add_argument("--encoders", choices=("fp32", "fp16", "int8"), default="int8")
-    precision.add_argument("--llm", choices=tuple(LLM_TYPES), default="q4_k_m")
+    precision.add_argument("--llm", choices=(*LLM_TYPES, *GPTQ_TYPES), default="q4_k_m")
     precision.add_argument(
         "--lora",
         choices=("merged", "adapter", "both"),
@@ -81,8 +81,12 @@ def _add_precision(family: argparse.ArgumentParser, scale: str) -> None:
         "--calibrate",
         type=Path,
         metavar="DIR",
-        help="recordings for --imatrix auto, NAME.txt beside NAME.wav; default: the demo's; or a file of text lines",
+        help="recordings for --imatrix auto and gptq, NAME.txt beside NAME.wav; default: the demo's; or a file of text",
     )
+    for table, what in (("--token-embedding-type", "embedding"), ("--output-tensor-type", "head")):
+        precision.add_argument(
+            table, choices=TABLE_TYPES, help=f"what a quantized file keeps the {what} at; default: by --llm"
+        )
     precision.add_argument("--lora-scale", type=float, metavar="S", help=f"default: {scale}")
 
 

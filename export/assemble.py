@@ -38,22 +38,26 @@ from ..models.bundle import (
 )
 from ..models.codec import decode, encode
 from ..models.errors import InputError
+from ..models.llm import GPTQ_TYPES
 from ..models.qformer import OUTPUT as AUDIO_TOKENS
 from . import parity
 from .bundle import Staging
 from .calibration import Calibration, calibration
+from .gptq import require_gptq
 from .graph import Arrays, to_fp16
 from .hub import model_name
 from .imatrix import Importance, read_imatrix, require_match, write_imatrix
-from .importance import gather, passages_of
+from .importance import Passage, gather, passages_of
 from .int8 import to_int8
-from .llm import Llm, LoraMode, export_llm
+from .llm import Llm, LoraMode, export_llm, require_tables
 from .lora import Lora
 from .progress import Report
 from .provenance import Source, hash_sources, stat_key
-from .quantize import require_weighted
+from .quantize import TableTypes, require_weighted
 from .reference import ReferenceLlm
+from .rounding import Rounding, require_groups
 
+EMBEDDING_BESIDE_GPTQ = "q8_0"
 INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
 
@@ -74,13 +78,38 @@ class ExportOptions:
     imatrix: Path | Literal["auto"] | None = None
     """A file that says how strongly each input of the language model is driven, or measured here."""
     calibrate: Path | None = None
-    """What "auto" measures on; None: the demo's clips."""
+    """What "auto" and GPTQ listen to; None: the demo's clips."""
+    token_embedding_type: str | None = None
+    output_tensor_type: str | None = None
 
     def __post_init__(self) -> None:
         if self.imatrix is not None:
             require_weighted(self.llm)
-        if self.calibrate is not None and self.imatrix != "auto":
-            raise InputError(f"--calibrate {self.calibrate} is what --imatrix auto listens to: give both, or neither")
+        if self.calibrate is not None and self.imatrix != "auto" and not self.gptq:
+            raise InputError(
+                f"--calibrate {self.calibrate} is for --imatrix auto and --llm gptq-q4_0 to hear: give one of them too"
+            )
+        if self.gptq:
+            require_gptq()
+            if self.lora == "adapter":
+                raise InputError(
+                    f"--llm {self.llm} rounds the weights with the LoRA in them: give --lora merged or both"
+                )
+
+    @property
+    def gptq(self) -> bool:
+        """Whether the linears are rounded by GPTQ."""
+        return self.llm in GPTQ_TYPES
+
+    @property
+    def llm_type(self) -> str:
+        """The type of the file, one of LLM_TYPES."""
+        return GPTQ_TYPES.get(self.llm, self.llm)
+
+    def tables(self, tied: bool) -> TableTypes:
+        """With GPTQ's linears an embedding of 4 bits would be what hurts most, and only rows of it are read."""
+        fine = EMBEDDING_BESIDE_GPTQ if self.gptq and not tied else None
+        return TableTypes(self.token_embedding_type or fine, self.output_tensor_type)
 
 
 @dataclass(frozen=True)
@@ -108,6 +137,9 @@ class Family:
 
 def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest:
     """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    require_tables(family.llm.spec, options.llm_type, options.tables(family.llm.spec.tied))
+    if options.gptq:
+        require_groups(family.llm.spec)
     weighing = _weighing(family, options)
     with Staging(options.out, report) as staging:
         key = stat_key(family.sources)
@@ -118,8 +150,8 @@ def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest
         float_layers = _export_graphs(staging, family, options, digest, report)
         for name, write in family.data_files.items():
             staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
-        _export_llm(staging, family, options, f"{digest} {weighed}", report)
-        manifest = _manifest(options, family, sources, float_layers)
+        said = _export_llm(staging, family, options, f"{digest} {weighed}", report)
+        manifest = _manifest(options, family, sources, float_layers, said)
         found, check = _parity(staging, manifest, family, digest, report)
         if not options.force:
             parity.refuse_beyond_tolerance(found, manifest)
@@ -161,8 +193,12 @@ def _export_imatrix(staging: Staging, weighing: _Weighing | None, digest: str, r
 
 
 def _gather(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Importance:
-    llm = ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, _lora_scale(family, options))
-    passages = passages_of(
+    llm = _reference(family, options)
+    return gather(llm, _listen(family, llm, heard, report), (heard.name,), report)
+
+
+def _listen(family: Family, llm: ReferenceLlm, heard: Calibration, report: Report) -> list[Passage]:
+    return passages_of(
         heard.examples,
         llm,
         family.prompt,
@@ -170,7 +206,10 @@ def _gather(family: Family, options: ExportOptions, heard: Calibration, report: 
         lambda example: family.stages(example.waveform(family.spec.n_samples))[AUDIO_TOKENS],
         report,
     )
-    return gather(llm, passages, (heard.name,), report)
+
+
+def _reference(family: Family, options: ExportOptions) -> ReferenceLlm:
+    return ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, _lora_scale(family, options))
 
 
 def _export_graphs(
@@ -214,26 +253,40 @@ def _write_data(directory: Path, name: str, write: Callable[[Path], object]) -> 
     return (name,), {}
 
 
-def _export_llm(staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report) -> None:
+def _export_llm(
+    staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report
+) -> tuple[str, ...]:
+    """llm.gguf and the adapter; returns what is to be said of its rounding."""
     threads = options.threads or max(1, (os.cpu_count() or 2) - 1)
+    heard = calibration(options.calibrate, family.prompt) if options.gptq else None
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        rounding = _rounding(family, options, heard, report) if heard else None
         written = export_llm(
             family.llm,
             family.lora,
             directory,
-            quantization=options.llm,
+            quantization=options.llm_type,
             mode=options.lora,
             lora_scale=options.lora_scale,
             n_threads=threads,
             force=options.force,
             progress=report,
             imatrix=directory / IMATRIX_FILE if options.imatrix else None,
+            tables=options.tables(family.llm.spec.tied),
+            rounding=rounding,
         )
-        return tuple(path.name for path in written), {}
+        said = [f"GPTQ on {heard.name}: {rounding.summary()}"] if heard and rounding else []
+        return tuple(path.name for path in written), said
 
-    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec}"
-    staging.part("llm", key, build)
+    tables = options.tables(family.llm.spec.tied)
+    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec} {tables}"
+    return tuple(staging.part("llm", f"{key} {heard.name} {heard.key}" if heard else key, build))
+
+
+def _rounding(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Rounding:
+    llm = _reference(family, options)
+    return Rounding(llm, _listen(family, llm, heard, report), options.llm_type == "q4_0", report)
 
 
 def _parity(
@@ -251,7 +304,11 @@ def _parity(
 
 
 def _manifest(
-    options: ExportOptions, family: Family, sources: list[Any], float_layers: dict[str, tuple[str, ...]]
+    options: ExportOptions,
+    family: Family,
+    sources: list[Any],
+    float_layers: dict[str, tuple[str, ...]],
+    notes: tuple[str, ...],
 ) -> Manifest:
     said = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
     return Manifest(
@@ -270,7 +327,7 @@ def _manifest(
         ),
         prompt=family.prompt,
         generation=GenerationInfo(family.max_new_tokens, beams=1),
-        quantization=QuantizationInfo(options.encoders, options.llm, float_layers),  # pyright: ignore
+        quantization=QuantizationInfo(options.encoders, options.llm_type, float_layers),  # pyright: ignore
         licences=options.licence,
         provenance=Provenance(
             earshot=metadata.version("earshot"),
@@ -278,7 +335,7 @@ def _manifest(
             options={name: _said(value) for name, value in said.items()},
             base_fingerprint=family.llm.fingerprint.as_text(),
             sources=tuple(decode(SourceFile, source) for source in sources),
-            notes=family.notes,
+            notes=family.notes + notes,
         ),
         parity=None,
         self_check=None,

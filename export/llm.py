@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -41,8 +41,9 @@ from .llm_config import llama_spec, qwen3_spec
 from .lora import Lora, require_fit, write_adapter
 from .mixture import tensor_type
 from .progress import Report, no_report
-from .quantize import DIRECT, quantize, require_type, require_weighted
+from .quantize import BY_MIXTURE, DIRECT, TableTypes, quantize, require_type, require_weighted
 from .random_weights import weight_pool
+from .rounding import Rounding
 from .tokenizer import Vocabulary, read_vocabulary
 
 LoraMode = Literal["merged", "adapter", "both"]
@@ -123,16 +124,19 @@ def export_llm(
     progress: Report = no_report,
     verbose: bool = False,
     imatrix: Path | None = None,
+    tables: TableTypes = BY_MIXTURE,
+    rounding: Rounding | None = None,
 ) -> list[Path]:
     """Write llm.gguf and, for mode adapter or both, lora.gguf into the directory `out`; returns their paths.
 
     merged: the LoRA is in the weights at lora_scale (alpha / rank when None). adapter: llm.gguf is the base
     alone. both: merged weights, and an adapter that a runtime adds at (wanted scale - lora_scale). A
     quantized type needs the f16 file beside it on disk until it is done, and is rounded by an imatrix file when
-    given one. Raises CheckpointError for the wrong base unless `force`, InputError for an unknown type, another
-    model's imatrix or too little disk.
+    given one; its linears are those of `rounding` when given that. Raises CheckpointError for the wrong base unless
+    `force`, InputError for an unknown type, another model's imatrix or too little disk.
     """
     require_type(quantization)
+    require_tables(llm.spec, quantization, tables)
     if imatrix:
         require_weighted(quantization)
         require_match(read_imatrix(imatrix), llm.spec, imatrix)
@@ -142,17 +146,31 @@ def export_llm(
     scale = lora.spec.scale if lora_scale is None else lora_scale
     if not math.isfinite(scale):
         raise InputError(f"LoRA scale {scale} is not possible: this model was trained with {lora.spec.scale:g}")
-    require_room(out, disk_bytes(llm.spec, quantization), f"writing the language model as {quantization}")
+    needed = disk_bytes(llm.spec, quantization) + (4 * llm.spec.vocab * llm.spec.hidden if tables else 0)
+    require_room(out, needed, f"writing the language model as {quantization}")
     written = [out / LLM_FILE]
     merge = None if mode == "adapter" else (lora, scale)
     if quantization in DIRECT:
         write_gguf(llm, written[0], quantization, merge, progress)
     else:
-        _quantized(llm, written[0], quantization, merge, n_threads, progress, verbose, imatrix)
+        passing = written[0].with_name(written[0].stem + ".f16.gguf.part")
+        try:
+            write_gguf(llm, passing, "f16", merge, progress, rounding)
+            quantize(passing, written[0], quantization, n_threads, progress, verbose, imatrix, tables)
+        finally:
+            passing.unlink(missing_ok=True)
     if mode != "merged":
         written.append(out / ADAPTER_FILE)
         write_adapter(written[-1], lora, llm.spec, progress)
     return written
+
+
+def require_tables(spec: LlmSpec, quantization: str, tables: TableTypes) -> None:
+    """Raises InputError for types of the embedding or the head that this model or file does not have."""
+    if tables and quantization in DIRECT:
+        raise InputError(f"--llm {quantization} keeps the embedding and the head as they are: leave their types out")
+    if tables.embedding and spec.tied:
+        raise InputError("this model's embedding is its head: give --output-tensor-type, not --token-embedding-type")
 
 
 def disk_bytes(spec: LlmSpec, quantization: str) -> int:
@@ -168,13 +186,18 @@ def write_gguf(
     quantization: str,
     merge: tuple[Lora, float] | None = None,
     progress: Report = no_report,
+    rounding: Rounding | None = None,
 ) -> None:
-    """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way."""
+    """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way.
+
+    What is rounded already is written as it was rounded.
+    """
     writer = gguf.GGUFWriter(None, llm.spec.architecture)
     _add_metadata(writer, llm.spec, llm.fingerprint.directory, quantization, merge[1] if merge else 0.0)
     llm.vocabulary.add_to(writer)
     try:
-        write_tensors(writer, path, _tensors(llm, quantization, merge), f"write {quantization}", progress)
+        tensors = _tensors(llm, quantization, merge, rounding)
+        write_tensors(writer, path, tensors, f"write {quantization}", progress)
     finally:
         llm.weights.close()
 
@@ -214,30 +237,23 @@ def random_tensors(spec: LlmSpec, quantization: str, seed: int) -> list[RawTenso
     return [tensor(name) for name in sizes]
 
 
-def _quantized(
-    llm: Llm,
-    path: Path,
-    quantization: str,
-    merge: tuple[Lora, float] | None,
-    n_threads: int,
-    progress: Report,
-    verbose: bool,
-    imatrix: Path | None,
-) -> None:
-    passing = path.with_name(path.stem + ".f16.gguf.part")
-    try:
-        write_gguf(llm, passing, "f16", merge, progress)
-        quantize(passing, path, quantization, n_threads, progress, verbose, imatrix)
-    finally:
-        passing.unlink(missing_ok=True)
-
-
-def _tensors(llm: Llm, quantization: str, merge: tuple[Lora, float] | None) -> Iterator[Tensor]:
+def _tensors(
+    llm: Llm, quantization: str, merge: tuple[Lora, float] | None, rounding: Rounding | None
+) -> Iterator[Tensor | RawTensor]:
     """In the model's own order, so that the same weights make the same file, however they are sharded."""
     reader = _Reader(llm, merge)
     for name, shape in shapes(llm.spec).items():
+        if rounding and name in rounding.names:
+            yield RawTensor(gguf_name(name), shape, rounding.kind, partial(_blocks, llm.spec, rounding, name))
+            continue
         dtype = np.float32 if quantization == "f32" or len(shape) == 1 else np.float16
         yield Tensor(gguf_name(name), shape, dtype, lambda name=name: reader.read(name))
+
+
+def _blocks(spec: LlmSpec, rounding: Rounding, name: str) -> list[np.ndarray]:
+    heads = rotary_heads(spec, name.split(".")[-2])
+    found = rounding.take(name)
+    return [(found.rotary(heads) if heads else found).blocks()]
 
 
 class _Reader:

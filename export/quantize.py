@@ -12,23 +12,45 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 
 from ..models.errors import InputError, RunError
-from ..models.llm import LLM_TYPES
+from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
 from .gguf_file import complete_or_absent, require_room
 from .imatrix import read_imatrix
 from .progress import Report, no_report
 
 DIRECT = ("f32", "f16")  # written as they are; everything else goes through the quantizer
-UNWEIGHTED = (*DIRECT, "q8_0")  # for these llama.cpp does not look at an importance matrix
+UNWEIGHTED = (*DIRECT, "q8_0", *GPTQ_TYPES)  # for these llama.cpp does not look at an importance matrix
 
 MAX_BUFFER = 512 << 20  # bytes of rows in memory at once; llama.cpp's own default is 8 GiB
 NO_ROOM = 64 << 20  # less free disk than this when the quantizer failed: the disk was the reason
 _TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
+
+
+@dataclass(frozen=True)
+class TableTypes:
+    """What the two tables of the vocabulary are kept at; None: what llama.cpp's mixture says. Raises InputError."""
+
+    embedding: str | None = None
+    """Of a tied model nothing: the embedding is the head."""
+    head: str | None = None
+
+    def __post_init__(self) -> None:
+        for kind in (self.embedding, self.head):
+            if kind is not None and kind not in TABLE_TYPES:
+                raise InputError(f"{kind!r} is not a type for an embedding or a head: choose {', '.join(TABLE_TYPES)}")
+
+    def __bool__(self) -> bool:
+        return self != BY_MIXTURE
+
+
+BY_MIXTURE = TableTypes()
 
 
 def quantize(
@@ -39,10 +61,12 @@ def quantize(
     progress: Report = no_report,
     verbose: bool = False,
     imatrix: Path | None = None,
+    tables: TableTypes = BY_MIXTURE,
 ) -> None:
     """Write `target` from an f16 or f32 `source`; llama.cpp's log goes to stderr when verbose.
 
     imatrix: a file that fits this model (imatrix.require_match): columns that are driven harder are rounded less.
+    What is in `source` of the wanted type already is copied as it is.
 
     Tensors whose rows are not whole blocks (256 values in the k types, 32 in the others) get the nearest type
     that fits: llama.cpp's rule. Raises InputError for an unknown type or a full disk, RunError when llama.cpp
@@ -53,7 +77,8 @@ def quantize(
         raise InputError(f"{source} is not a file: there is nothing to quantize")
     script = f"from {__name__} import main; raise SystemExit(main())"
     with complete_or_absent(target) as temporary:
-        arguments = [str(source), str(temporary), quantization, str(n_threads), str(imatrix or "")]
+        given = [str(imatrix or ""), tables.embedding or "", tables.head or ""]
+        arguments = [str(source), str(temporary), quantization, str(n_threads), *given]
         try:
             _run(
                 [sys.executable, "-P", "-c", script, *arguments],
@@ -74,7 +99,8 @@ def require_type(quantization: str) -> None:
 
 def require_weighted(quantization: str) -> None:
     """Raises InputError for a type that an importance matrix does not change."""
-    require_type(quantization)
+    if quantization not in GPTQ_TYPES:
+        require_type(quantization)
     if quantization in UNWEIGHTED:
         raise InputError(f"--imatrix changes nothing at --llm {quantization}: leave it out, or choose fewer bits")
 
@@ -117,7 +143,7 @@ def main() -> int:
     import llama_cpp
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    source, target, quantization, n_threads, imatrix = sys.argv[1:]
+    source, target, quantization, n_threads, imatrix, embedding, head = sys.argv[1:]
 
     @llama_cpp.llama_log_callback
     def log(_level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
@@ -131,6 +157,10 @@ def main() -> int:
     options = llama_cpp.llama_model_quantize_default_params()
     options.nthread, options.ftype = int(n_threads), LLM_TYPES[quantization].ftype
     options.max_buf_size = MAX_BUFFER
+    if embedding:
+        options.token_embedding_type = gguf.GGMLQuantizationType[embedding.upper()]
+    if head:
+        options.output_tensor_type = gguf.GGMLQuantizationType[head.upper()]
     kept = _weigh(options, Path(imatrix)) if imatrix else None
     if llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.pointer(options)):
         return 1

@@ -65,6 +65,13 @@ def _q4_0(blocks: NDArray[np.uint8], spread: NDArray[np.float64]) -> None:
     blocks[:, :2] = _half(spread / (16 * _UNIFORM))
 
 
+def _q4_1(blocks: NDArray[np.uint8], spread: NDArray[np.float64]) -> None:
+    """w = d q + m, q in 0..15."""
+    d = spread / (16 * _UNIFORM)
+    blocks[:, :2] = _half(d)
+    blocks[:, 2:4] = _half(-7.5 * d)
+
+
 def _q6_k(blocks: NDArray[np.uint8], spread: NDArray[np.float64]) -> None:
     """w = d s (q - 32), q in 0..63; 16 scales of 8 bits, then d at the block's end."""
     scale = 8
@@ -111,6 +118,7 @@ def _half(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 _FILL = {
     GGMLQuantizationType.Q8_0: _q8_0,
     GGMLQuantizationType.Q4_0: _q4_0,
+    GGMLQuantizationType.Q4_1: _q4_1,
     GGMLQuantizationType.IQ4_XS: _iq4_xs,
     GGMLQuantizationType.Q3_K: _q3_k,
     GGMLQuantizationType.Q4_K: _q4_k,

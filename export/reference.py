@@ -7,13 +7,14 @@ is no `generate` here, which would inherit Qwen3's sampling from its generation_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 from transformers import LlamaConfig, Qwen3Config
 from transformers.models.llama import modeling_llama as llama
 from transformers.models.qwen3 import modeling_qwen3 as qwen3
@@ -24,11 +25,19 @@ from .decoder import EMBEDDING, HEAD, LAST_NORM
 from .lora import Lora
 
 HEAD_ROWS = 16384  # of the head in float32 at once: Qwen3's 151936 would take 1.2 GB
-_MODULES: dict[str, tuple[Any, Any, Any, Any]] = {
-    "llama": (LlamaConfig, llama.LlamaRotaryEmbedding, llama.LlamaDecoderLayer, llama.LlamaRMSNorm),
-    "qwen3": (Qwen3Config, qwen3.Qwen3RotaryEmbedding, qwen3.Qwen3DecoderLayer, qwen3.Qwen3RMSNorm),
-}
 
+
+class _Modules(NamedTuple):
+    config: Any
+    rotary: Any
+    layer: Any
+    norm: Any
+
+
+_MODULES = {
+    "llama": _Modules(LlamaConfig, llama.LlamaRotaryEmbedding, llama.LlamaDecoderLayer, llama.LlamaRMSNorm),
+    "qwen3": _Modules(Qwen3Config, qwen3.Qwen3RotaryEmbedding, qwen3.Qwen3DecoderLayer, qwen3.Qwen3RMSNorm),
+}
 
 Watch = Callable[[str, int, Tensor], None]
 """Told the Hugging Face name of a linear's weight, which sequence, and what it reads of that: float32 [n, n_in]."""
@@ -62,22 +71,15 @@ class ReferenceLlm:
         watch is told what each linear reads of each sequence, the head last.
         """
         states = list(sequences)
-        config_class, rotary_class, layer_class, norm_class = _MODULES[self.spec.architecture]
-        config = config_class(**_config(self.spec))
-        rotary = rotary_class(config)
-        with torch.device("meta"):
-            layer: torch.nn.Module = layer_class(config, layer_idx=0).eval()
-        reading = _Reading(watch)
-        reading.follow(layer)
+        layer = OneLayer(self)
+        if watch:
+            layer.follow(watch)
+        for n in range(self.spec.n_layers):
+            layer.load(n)
+            states = layer.through(states)
+            progress(n + 1, self.spec.n_layers)
         with torch.no_grad():
-            for n in range(self.spec.n_layers):
-                layer.load_state_dict(self._layer(n, layer), assign=True)
-                reading.layer = n
-                for reading.sequence, x in enumerate(states):
-                    states[reading.sequence] = _through(layer, rotary, x)
-                self.weights.close()  # pages of a mapped shard count as ours until then
-                progress(n + 1, self.spec.n_layers)
-            norm = norm_class(self.spec.hidden, self.spec.rms_norm_eps)
+            norm = _MODULES[self.spec.architecture].norm(self.spec.hidden, self.spec.rms_norm_eps)
             norm.weight = torch.nn.Parameter(self.weights.get(LAST_NORM).float())
             states = [norm(x) for x in states]
         if watch:
@@ -90,43 +92,74 @@ class ReferenceLlm:
         table = self.weights.get(EMBEDDING)
         return table[torch.tensor(ids, dtype=torch.long)].float()
 
-    def _layer(self, n: int, layer: torch.nn.Module) -> dict[str, Tensor]:
+    def layer(self, n: int, names: Iterable[str]) -> dict[str, Tensor]:
+        """Tensors of layer n by their names in it, float32, the LoRA merged."""
         state: dict[str, Tensor] = {}
-        for name in layer.state_dict():
+        for name in names:
             weight = self.weights.get(f"model.layers.{n}.{name}").float()
             target = name.removesuffix(".weight").split(".")[-1]
             state[name] = self.lora.merged(weight, n, target, self.lora_scale)
+        self.weights.close()  # pages of a mapped shard count as ours until then
         return state
 
 
-class _Reading:
-    """Hooks on the linears of the one layer that is in memory; `layer` says which it is, `sequence` what it reads."""
+class OneLayer:
+    """The one layer that is in memory, on the CPU or a GPU: any of the model's, as it was loaded last."""
 
-    def __init__(self, watch: Watch | None) -> None:
-        self._watch = watch
-        self.layer = self.sequence = 0
+    def __init__(self, llm: ReferenceLlm, device: str = "cpu") -> None:
+        modules = _MODULES[llm.spec.architecture]
+        config = modules.config(**_config(llm.spec))
+        self._llm = llm
+        self._device = device
+        self._rotary = modules.rotary(config).to(device)
+        with torch.device("meta"):
+            self._layer: torch.nn.Module = modules.layer(config, layer_idx=0).eval()
+        self._n = self._sequence = 0
 
-    def follow(self, layer: torch.nn.Module) -> None:
-        """Every linear of this module tells what it reads."""
-        if self._watch is None:
-            return
-        for name, module in layer.named_modules():
-            if isinstance(module, torch.nn.Linear):
-                module.register_forward_pre_hook(partial(self._tell, name))
+    @property
+    def linears(self) -> dict[str, torch.nn.Linear]:
+        """By the Hugging Face name of their weights."""
+        named = self._layer.named_modules()
+        return {self._name(name): module for name, module in named if isinstance(module, torch.nn.Linear)}
 
-    def _tell(self, name: str, _: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert self._watch is not None
+    def load(self, n: int) -> None:
+        """Layer n in the place of the one before."""
+        state = self._llm.layer(n, self._layer.state_dict())
+        self._layer.load_state_dict({name: value.to(self._device) for name, value in state.items()}, assign=True)
+        self._n = n
+
+    def through(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """Each sequence [n, hidden] through the layer, one after the other."""
+        found: list[Tensor] = []
+        for self._sequence, x in enumerate(states):
+            with torch.no_grad():
+                found.append(self._through(x.unsqueeze(0).to(self._device)).to(x.device))
+        return found
+
+    def follow(self, watch: Watch, names: Collection[str] | None = None) -> list[RemovableHandle]:
+        """From now on tells what the linears (of these names) read. Handles that end it."""
+        named = self._layer.named_modules()
+        linears = {name: module for name, module in named if isinstance(module, torch.nn.Linear)}
+        return [
+            module.register_forward_pre_hook(partial(self._tell, watch, name))
+            for name, module in linears.items()
+            if names is None or self._name(name) in names
+        ]
+
+    def _name(self, module: str) -> str:
+        return f"model.layers.{self._n}.{module}.weight"
+
+    def _tell(self, watch: Watch, name: str, _: torch.nn.Module, given: tuple[Tensor, ...]) -> None:
         (inputs,) = given
-        self._watch(f"model.layers.{self.layer}.{name}.weight", self.sequence, inputs.reshape(-1, inputs.shape[-1]))
+        watch(self._name(name), self._sequence, inputs.reshape(-1, inputs.shape[-1]))
 
-
-def _through(layer: torch.nn.Module, rotary: torch.nn.Module, x: Tensor) -> Tensor:
-    """One sequence [n, hidden] through the layer that is loaded."""
-    x = x.unsqueeze(0)
-    positions = torch.arange(x.shape[1]).unsqueeze(0)
-    mask = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)[None, None]
-    out = layer(x, attention_mask=mask, position_ids=positions, position_embeddings=rotary(x, positions))
-    return (out[0] if isinstance(out, tuple) else out)[0]
+    def _through(self, x: Tensor) -> Tensor:
+        positions = torch.arange(x.shape[1], device=x.device).unsqueeze(0)
+        mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device).triu(1)[None, None]
+        out = self._layer(
+            x, attention_mask=mask, position_ids=positions, position_embeddings=self._rotary(x, positions)
+        )
+        return (out[0] if isinstance(out, tuple) else out)[0]
 
 
 def _config(spec: LlmSpec) -> dict[str, Any]:

@@ -29,12 +29,18 @@ LLM_TYPES = {
     "q8_0": LlmType(8.5, 7, 0.85),
     "q6_k": LlmType(6.5625, 18, 0.8),
     "q5_k_m": LlmType(5.69, 17, 0.7),
+    "q4_1": LlmType(5.0, 3, 0.55),
     "q4_k_m": LlmType(4.85, 15, 0.6),
     "q4_0": LlmType(4.5, 2, 0.5),
     "iq4_xs": LlmType(4.33, 30, 0.5),
     "q3_k_m": LlmType(3.91, 12, 0.4),
 }
 """Every type the exporter writes, most precise first."""
+
+GPTQ_TYPES = {"gptq-q4_0": "q4_0", "gptq-q4_1": "q4_1"}
+"""What `--llm` takes beside LLM_TYPES, rounded by GPTQ: the type of its file."""
+TABLE_TYPES = ("f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_1", "q4_0")
+"""What the embedding and the head of a quantized file may be kept at."""
 
 
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}

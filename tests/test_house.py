@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from earshot.models import beats, qformer, whisper
-from earshot.models.llm import LLM_TYPES
+from earshot.models.llm import GPTQ_TYPES, LLM_TYPES
 
 FOLDERS = ("models", "export", "runtime", "bench")
 PEERS = ("peer_graphs", "peer_whisper", "peer_encoders", "peer_answer", "peer_ggml", "peer_salm", "peer_canary")
@@ -32,7 +32,7 @@ THIRD_PARTY = {
     "models": {"numpy"},
     "export": {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
-        *("safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
+        *("gptqmodel", "safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
     },
     "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
@@ -122,11 +122,11 @@ def test_types_of_the_language_model_are_the_same_everywhere() -> None:
     from earshot.export.__main__ import parser
 
     document = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
-    assert f"--llm {'|'.join(LLM_TYPES)}]" in document
+    assert f"--llm {'|'.join((*LLM_TYPES, *GPTQ_TYPES))}]" in document
     shares = " ".join(document.split())
     for name, kind in LLM_TYPES.items():
         assert f"{name} {kind.agreement:.0%}".replace("%", " %") in shares.replace("f32 and f16", "f32 90 % f16"), name
-    for name in LLM_TYPES:
+    for name in (*LLM_TYPES, *GPTQ_TYPES):
         words = ["salmonn", "--whisper", "w", "--beats", "b", "--vicuna", "v", "--salmonn", "s", "--out", "o", "--llm"]
         assert parser().parse_args([*words, name]).llm == name
 

@@ -322,7 +322,7 @@ def test_types_that_nothing_weighs_are_refused(llm: str, vicuna: tuple[Llm, Lora
 
 @pytest.mark.parametrize("imatrix", [None, Path("im.gguf")])
 def test_calibrate_goes_with_auto_alone(imatrix: Path | None, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="what --imatrix auto listens to"):
+    with pytest.raises(InputError, match="is for --imatrix auto and --llm gptq"):
         ExportOptions(out=tmp_path, imatrix=imatrix, calibrate=tmp_path)
 
 
@@ -443,7 +443,7 @@ def test_a_bundle_keeps_its_matrix(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--llm", "q8_0", "--imatrix", "auto"], "changes nothing at --llm q8_0"),
-        (["--llm", "q4_0", "--calibrate", "clips"], "is what --imatrix auto listens to"),
+        (["--llm", "q4_0", "--calibrate", "clips"], "is for --imatrix auto and --llm gptq-q4_0"),
         (["--llm", "q4_0", "--imatrix", "nothing.gguf"], "nothing.gguf cannot be read"),
     ],
 )

@@ -1,10 +1,11 @@
-"""The table of docs/quantization.md: importance matrices against none, recordings against text, on the demo model.
+"""The table of docs/quantization.md: what calibration is worth at each type, on the demo model.
 
-    .venv/bin/python scripts/imatrix-table.py [--clips 80] [--draws 3] [--types q4_k_m,q4_0,...]
+    .venv/bin/python scripts/quantization-table.py [--clips 200] [--draws 3] [--types q4_k_m,gptq-q4_0,...]
 
 Everything is measured as `earshot-bench quality` measures its `kl`: the f32 model hears held-out clips and answers,
 every quantization is made to say these answers hearing the same audio tokens. The clips are those of its --seed 1 to 3.
-What a matrix is gathered from is drawn --draws times from training's own clips or sentences.
+What is calibrated on is drawn --draws times from training's own clips or sentences. The gptq types need the extra
+[gptq].
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from statistics import fmean, stdev
 
 import numpy as np
 from earshot.bench.divergence import divergence, forced_logits
+from earshot.export.assemble import EMBEDDING_BESIDE_GPTQ
 from earshot.export.calibration import Example, calibration
-from earshot.export.imatrix import Importance, write_imatrix
-from earshot.export.importance import gather, passages_of
+from earshot.export.imatrix import write_imatrix
+from earshot.export.importance import Passage, gather, passages_of
 from earshot.export.llm import write_gguf
-from earshot.export.quantize import quantize
+from earshot.export.quantize import BY_MIXTURE, TableTypes, quantize
 from earshot.export.reference import ReferenceLlm
+from earshot.export.rounding import Rounding
 from earshot.export.salmonn import SalmonnExport, open_family
 from earshot.models import demo_corpus as corpus
 from earshot.models.bundle import LLM_FILE
 from earshot.models.demo_text import sample_utterance
+from earshot.models.llm import GPTQ_TYPES
 from earshot.models.qformer import OUTPUT
 from earshot.runtime.bundle import Bundle, open_bundle
 from earshot.runtime.engine import Engine, EngineOptions
@@ -36,6 +40,8 @@ from earshot.runtime.ort import OrtOptions
 DEMO, REFERENCE = Path("checkpoints/demo"), Path("build/demo-f32")
 SEEDS = (1, 2, 3)
 N_CALIBRATION = 60  # clips of one draw
+FINE_EMBEDDING = TableTypes(embedding=EMBEDDING_BESIDE_GPTQ)
+TYPES = "q4_k_m,q4_k_m embedding q8_0,q4_0,q4_0 embedding q8_0,gptq-q4_0,q4_1 embedding q8_0,gptq-q4_1,iq4_xs,q3_k_m"
 
 
 def quiet(*_: object) -> None:
@@ -52,15 +58,16 @@ class Table:
             SalmonnExport(out=folder / "out", salmonn=DEMO / "salmonn.pth", qformer_heads=3, **paths)
         )
         lora = self.family.lora
-        self.llm = ReferenceLlm(self.family.llm.weights, self.family.llm.spec, lora, lora.spec.scale)
-        write_gguf(self.family.llm, folder / "f16.gguf", "f16", (lora, lora.spec.scale))
+        self.merge = (lora, lora.spec.scale)
+        self.llm = ReferenceLlm(self.family.llm.weights, self.family.llm.spec, *self.merge)
+        write_gguf(self.family.llm, folder / "f16.gguf", "f16", self.merge)
         self.bundle = open_bundle(REFERENCE)
         for name in [*(g.file for g in self.bundle.manifest.graphs.values()), "manifest.json"]:
             (folder / name).symlink_to((REFERENCE / name).resolve())
         with self._engine(REFERENCE) as engine:
             self.said = {seed: [_say(engine, e) for e in _held_out(n_clips, seed)] for seed in SEEDS}
 
-    def matrix(self, examples: list[Example], waves: dict[Path, np.ndarray]) -> Importance:
+    def passages(self, examples: list[Example], waves: dict[Path, np.ndarray]) -> list[Passage]:
         """From examples whose recordings are files, or in memory."""
         family = self.family
 
@@ -70,10 +77,9 @@ class Table:
             wave = example.waveform(family.spec.n_samples) if wave is None else wave
             return family.stages(wave)[OUTPUT]
 
-        passages = passages_of(examples, self.llm, family.prompt, family.tokenize, hear, quiet)
-        return gather(self.llm, passages, ("draw",), quiet)
+        return passages_of(examples, self.llm, family.prompt, family.tokenize, hear, quiet)
 
-    def heard(self, seed: int) -> Importance:
+    def heard(self, seed: int) -> list[Passage]:
         """Clips as training draws them, with their questions and answers."""
         rng, waves, examples = random.Random(seed), dict[Path, np.ndarray](), list[Example]()
         for index in range(N_CALIBRATION):
@@ -82,22 +88,29 @@ class Table:
             answer = corpus.expected_answer(clip.utterance, clip.sound, task)
             waves[Path(f"{index}")] = clip.waveform
             examples.append(Example(Path(f"{index}"), corpus.task_prompt(task), answer or None))
-        return self.matrix(examples, waves)
+        return self.passages(examples, waves)
 
-    def read(self, seed: int, n_positions: int) -> Importance:
+    def read(self, seed: int, n_positions: int) -> list[Passage]:
         """Training's sentences, eight to a line, as many positions."""
         rng, lines, n = random.Random(seed), list[str](), 0
         while n < n_positions:
             lines.append(" ".join(sample_utterance(rng, "train").text for _ in range(8)))
             n += len(self.family.tokenize(lines[-1]))
-        return self.matrix([Example(None, line, None) for line in lines], {})
+        return self.passages([Example(None, line, None) for line in lines], {})
 
-    def kl(self, quantization: str, importance: Importance | None) -> list[float]:
+    def kl(self, quantization: str, passages: list[Passage] | None) -> list[float]:
         """Mean over the tokens of each seed's answers, nats."""
-        weighed = self.folder / "im.gguf" if importance else None
-        if importance and weighed:
-            write_imatrix(weighed, importance)
-        quantize(self.folder / "f16.gguf", self.folder / LLM_FILE, quantization, imatrix=weighed)
+        kind, _, fine = quantization.partition(" ")
+        source, weighed, target = self.folder / "f16.gguf", None, self.folder / LLM_FILE
+        if passages and kind in GPTQ_TYPES:
+            source, fine = self.folder / "gptq.gguf", "finer"
+            rounding = Rounding(self.llm, passages, kind == "gptq-q4_0", quiet)
+            write_gguf(self.family.llm, source, "f16", self.merge, quiet, rounding)
+        elif passages:
+            weighed = self.folder / "im.gguf"
+            write_imatrix(weighed, gather(self.llm, passages, ("draw",), quiet))
+        tables = FINE_EMBEDDING if fine else BY_MIXTURE
+        quantize(source, target, GPTQ_TYPES.get(kind, kind), imatrix=weighed, tables=tables)
         with self._engine(self.folder) as engine:
             return [_distance(engine, self.said[seed]) for seed in SEEDS]
 
@@ -133,34 +146,36 @@ def _distance(engine: Engine, said: list[Said]) -> float:
 
 
 def main() -> None:
-    """Prints a line per type and matrix: KL by seed of the clips, their mean, and that by plain's."""
+    """Prints a line per type and calibration: KL by seed of the clips, their mean, and that by plain's."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--clips", type=int, default=80)
+    parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--types", default="q4_k_m,q4_0,iq4_xs,q3_k_m")
+    parser.add_argument("--types", default=TYPES)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="earshot-imatrix-") as folder:
+    with tempfile.TemporaryDirectory(prefix="earshot-table-") as folder:
         table = Table(Path(folder), arguments.clips)
         print({seed: sum(len(said[-1]) for said in table.said[seed]) for seed in SEEDS}, "tokens by seed", flush=True)
         draws = range(1, arguments.draws + 1)
         heard = [table.heard(seed) for seed in draws]
-        read = [table.read(seed, max(each.counts.values())) for seed, each in zip(draws, heard, strict=True)]
-        demo = list(calibration(None, table.family.prompt).examples)
-        matrices: dict[str, list[Importance | None]] = {
+        longest = max(sum(len(p.states) - p.start for p in each) for each in heard)
+        calibrations: dict[str, list[list[Passage] | None]] = {
             "none": [None],
-            "auto": [table.matrix(demo, {})],
+            "auto": [table.passages(list(calibration(None, table.family.prompt).examples), {})],
             "recordings": [*heard],
-            "text": [*read],
+            "text": [table.read(seed, longest) for seed in draws],
         }
+        plain: dict[str, float] = {}
         for quantization in arguments.types.split(","):
-            plain = 0.0
-            for name, drawn in matrices.items():
+            kind = GPTQ_TYPES.get(quantization, quantization.partition(" ")[0])
+            for name, drawn in calibrations.items():
+                if quantization in GPTQ_TYPES and name == "none":
+                    continue
                 found = [table.kl(quantization, each) for each in drawn]
                 means = [fmean(by_seed) for by_seed in found]
-                plain = plain or means[0]
+                plain.setdefault(kind, means[0])
                 spread = f" ± {1e3 * stdev(means):.2f}" if len(means) > 1 else ""
-                by_seed = " ".join(f"{1e3 * fmean(column):.2f}" for column in zip(*found, strict=True))
-                ratio = fmean(means) / plain
+                by_seed = " | ".join(f"{1e3 * fmean(column):.2f}" for column in zip(*found, strict=True))
+                ratio = fmean(means) / plain[kind]
                 print(
                     f"| {quantization} | {name} | {by_seed} | {1e3 * fmean(means):.2f}{spread} | {ratio:.2f} |",
                     flush=True,
