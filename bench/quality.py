@@ -20,6 +20,7 @@ from typing import Literal
 from ..models import demo_corpus as corpus
 from ..models.bundle import Manifest
 from ..models.errors import InputError
+from ..models.llm import GPTQ_TYPES
 from ..models.prompt import PromptInfo
 from ..models.tasks import nonempty
 from ..runtime.bundle import Bundle, open_bundle, shipped_bundle
@@ -104,13 +105,21 @@ def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress
 def labels(bundles: Sequence[Bundle]) -> list[str]:
     """What tells the bundles apart: their names, else their quantizations, else both, else where they lie."""
     manifests = [bundle.manifest for bundle in bundles]
-    kinds = [f"{each.quantization.encoders}/{each.quantization.llm}" for each in manifests]
+    kinds = [f"{each.quantization.encoders}/{_llm(each)}" for each in manifests]
     named = [each.name for each in manifests]
     both = [f"{name} {kind}" for name, kind in zip(named, kinds, strict=True)]
     for candidates in (named, kinds, both):
         if len(set(candidates)) == len(bundles):
             return candidates
     return [str(bundle.directory) for bundle in bundles]
+
+
+def _llm(manifest: Manifest) -> str:
+    """As its exporter was asked for it: the same type of file may be rounded in several ways."""
+    asked, kind = manifest.provenance.options, manifest.quantization.llm
+    if GPTQ_TYPES.get(asked.get("llm", "")) == kind:
+        return asked["llm"]
+    return kind if asked.get("imatrix", "None") == "None" else f"{kind} imatrix"
 
 
 def open_all(bundles: Sequence[Path], reference: Path | None) -> list[Bundle]:

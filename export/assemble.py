@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -331,7 +332,7 @@ def _manifest(
         licences=options.licence,
         provenance=Provenance(
             earshot=metadata.version("earshot"),
-            packages={p: metadata.version(p) for p in PACKAGES} | {"python": platform.python_version()},
+            packages=_packages(options) | {"python": platform.python_version()},
             options={name: _said(value) for name, value in said.items()},
             base_fingerprint=family.llm.fingerprint.as_text(),
             sources=tuple(decode(SourceFile, source) for source in sources),
@@ -341,6 +342,11 @@ def _manifest(
         self_check=None,
         files=(),
     )
+
+
+def _packages(options: ExportOptions) -> dict[str, str]:
+    solver = ["gptqmodel"] if options.gptq and find_spec("gptqmodel") else []
+    return {name: metadata.version(name) for name in (*PACKAGES, *solver)}
 
 
 def _lora_scale(family: Family, options: ExportOptions) -> float:

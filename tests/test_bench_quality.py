@@ -393,7 +393,12 @@ def test_bundles_are_told_apart(tmp_path: Path) -> None:
 
     other = like(tmp_path / "other", quantization={**encode(demo.manifest.quantization), "llm": "q4_0"})
     renamed = like(tmp_path / "renamed", name="another")
-    opened = {path: open_bundle(path) for path in (other, renamed)}
+    kinds = {**encode(demo.manifest.quantization), "llm": "q4_0"}
+    asked = [{**document["provenance"], "options": options} for options in ({"llm": "gptq-q4_0"}, {"imatrix": "auto"})]
+    solved, weighed = (like(tmp_path / f"{i}", quantization=kinds, provenance=p) for i, p in enumerate(asked))
+    opened = {path: open_bundle(path) for path in (other, renamed, solved, weighed)}
+    in_four_bits = [opened[path] for path in (other, solved, weighed)]
+    assert quality.labels(in_four_bits) == ["int8/q4_0", "int8/gptq-q4_0", "int8/q4_0 imatrix"]
     assert quality.labels([demo]) == ["earshot-demo"]
     assert quality.labels([demo, opened[other]]) == ["int8/q8_0", "int8/q4_0"]
     assert quality.labels([demo, opened[renamed]]) == ["earshot-demo", "another"]
