@@ -48,7 +48,9 @@ class FourBit:
         levels = self.quants.reshape(len(self.quants), -1, 2, GROUP // 2)
         halves = [self.scales] if self.zeros is None else [self.scales, self._minimums().astype(np.float16)]
         header = np.stack(halves, axis=-1).astype("<f2").view(np.uint8)
-        return np.concatenate([header, levels[:, :, 0] | levels[:, :, 1] << 4], axis=-1).reshape(len(levels), -1)
+        return np.concatenate([header, levels[:, :, 0] | levels[:, :, 1] << np.uint8(4)], axis=-1).reshape(
+            len(levels), -1
+        )
 
     def minimum_error(self) -> float:
         """How far float16 moves a group's minimum, in steps of that group, at worst; 0 for Q4_0, which has none."""

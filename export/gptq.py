@@ -14,8 +14,8 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Generator
-from functools import cache
+from collections.abc import Callable, Generator
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,9 +46,10 @@ class Solver:
         self._linear, self._symmetric = linear, symmetric
         with _quietly():
             self._gptq: Any = library.gptq(linear, qcfg=config)
-            kind = library.signed if symmetric else library.affine
-            self._gptq.quantizer = kind(qcfg=config, name=self._gptq.quantizer.name)
-            self._gptq.quantizer.configure(bits=4, sym=symmetric, perchannel=True)
+            quantizer = self._gptq.quantizer
+            find = _signed if symmetric else partial(_affine, quantizer.find_params)
+            quantizer.find_params = partial(find, quantizer)
+            quantizer.configure(bits=4, sym=symmetric, perchannel=True)
 
     def add(self, inputs: Tensor) -> None:
         """float32 [n, n_in]."""
@@ -82,13 +83,12 @@ def _four_bit(weight: Tensor, scales: Tensor, zeros: Tensor, symmetric: bool) ->
 
 @cache
 def _library() -> SimpleNamespace:
-    """GPTQModel's solver, and its grids with float16 scales. Raises InputError."""
+    """GPTQModel's solver and its options. Raises InputError."""
     kept = dict(os.environ)
     try:
         with _quietly():
             from gptqmodel import QuantizeConfig  # pyright: ignore[reportMissingImports]
             from gptqmodel.quantization import GPTQ  # pyright: ignore[reportMissingImports]
-            from gptqmodel.quantization.quantizer import Quantizer  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f"GPTQ needs GPTQModel, which is not installed here ({error}): pip install 'earshot[export,gptq]'"
@@ -97,17 +97,18 @@ def _library() -> SimpleNamespace:
         os.environ.clear()
         os.environ.update(kept)  # its import sets some
 
-    class Affine(Quantizer):
-        def find_params(self, x: Tensor, weight: bool = False) -> None:
-            super().find_params(x, weight)
-            self.scale = self.scale.half().float().clamp(min=_SMALLEST)
+    return SimpleNamespace(config=QuantizeConfig, gptq=GPTQ)
 
-    class Signed(Quantizer):
-        def find_params(self, x: Tensor, weight: bool = False) -> None:
-            self.scale = best_scales(x.flatten(1))
-            self.zero = torch.full_like(self.scale, MIDDLE)
 
-    return SimpleNamespace(config=QuantizeConfig, gptq=GPTQ, affine=Affine, signed=Signed)
+def _affine(find: Callable[..., object], quantizer: Any, x: Tensor, weight: bool = False) -> None:
+    """GPTQModel's own scale and zero point, the scale in float16."""
+    find(x, weight=weight)
+    quantizer.scale = quantizer.scale.half().float().clamp(min=_SMALLEST)
+
+
+def _signed(quantizer: Any, x: Tensor, weight: bool = False) -> None:
+    quantizer.scale = best_scales(x.flatten(1))
+    quantizer.zero = torch.full_like(quantizer.scale, MIDDLE)
 
 
 def best_scales(groups: Tensor) -> Tensor:
