@@ -1,7 +1,7 @@
 """`earshot-bench fit`: which quantizations of a model this machine can hold, and how fast they would be.
 
     memory    weights + KV cache + encoders + what they work with, from the model's sizes
-    speed     work (bench/physics.py) over what this machine reaches (bench/outlook.py)
+    speed     work (bench/physics.py) over what this machine reaches (bench/outlook.py), with a KV cache of f16
 
 A live update is in time when it is done within its hop of half a second; a whole answer, when it takes no longer than
 the segment it is about. Given a record of `stages` for a model of the same sizes, every expected time stands beside the
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..models.bundle import FamilySpec
 from ..models.errors import InputError
-from ..models.llm import LLM_TYPES
+from ..models.llm import KV_BYTES, LLM_TYPES
 from ..runtime.bundle import open_bundle
 from ..runtime.engine import EngineOptions
 from ..runtime.live import LiveOptions
@@ -57,6 +57,8 @@ class Options:
     n_new_tokens: int = 20
     n_ctx: int | None = None
     """None: what the runtime opens with."""
+    kv_type: str = "f16"
+    """Of the key-value cache: one of KV_BYTES."""
     threads: int | None = None
     stages: Path | None = None
     probe: bool = True
@@ -64,6 +66,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise InputError(f"{self.model!r} is not a model whose shapes are known: choose {', '.join(MODELS)}")
+        if self.kv_type not in KV_BYTES:
+            raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
         for name, least in (("seconds", 1), ("n_new_tokens", 1), ("n_ctx", 1)):
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -105,7 +109,7 @@ class Row:
 
 
 def run(arguments: argparse.Namespace, progress: Progress | None = None) -> Record:
-    """The command: model, memory, gpu, seconds, new_tokens, n_ctx, threads, stages, probe."""
+    """The command: model, memory, gpu, seconds, new_tokens, n_ctx, kv_type, threads, stages, probe."""
     options = Options(
         arguments.model,
         parse_size("memory", arguments.memory),
@@ -113,6 +117,7 @@ def run(arguments: argparse.Namespace, progress: Progress | None = None) -> Reco
         arguments.seconds,
         arguments.new_tokens,
         arguments.n_ctx,
+        arguments.kv_type,
         arguments.threads,
         arguments.stages,
         arguments.probe,
@@ -169,6 +174,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
         "seconds": f"{options.seconds:g}",
         "new tokens": str(options.n_new_tokens),
         "n_ctx": str(options.cells),
+        "kv type": options.kv_type,
         "source": outlook.source,
         "threads": str(place.threads),
         "llm threads": str(place.llm_threads),
@@ -208,12 +214,14 @@ def make_rows(options: Options, spec: FamilySpec, outlook: Outlook) -> list[Row]
     return rows
 
 
-def memory(spec: FamilySpec, llm: str, encoders: str, n_ctx: int, seconds: float) -> dict[str, float]:
+def memory(
+    spec: FamilySpec, llm: str, encoders: str, n_ctx: int, seconds: float, kv_type: str = "f16"
+) -> dict[str, float]:
     """Bytes by what they hold. `work`: what the graphs compute in, kept for the next clip, and buffers."""
     family = family_of(spec)
     return {
         "weights": float(spec.llm.weight_bytes(llm)),
-        "kv": float(spec.llm.kv_bytes(min(n_ctx, spec.llm.max_positions))),
+        "kv": float(spec.llm.kv_bytes(min(n_ctx, spec.llm.max_positions), kv_type)),
         "encoders": float(family.params(spec) * ENCODER_BYTES[encoders]),
         "work": BASE_BYTES
         + min(LLM_WORK_BYTES, spec.llm.hidden * 40_000.0)
@@ -258,7 +266,7 @@ def compare(outlook: Outlook, spec: FamilySpec, stored: Record) -> tuple[list[Me
 
 def _memory(options: Options, spec: FamilySpec, llm: str, encoders: str) -> tuple[float, int, bool]:
     """Bytes of the machine's own memory, layers on the GPU, and whether it fits; the encoders are not moved."""
-    parts = memory(spec, llm, encoders, options.cells, options.seconds)
+    parts = memory(spec, llm, encoders, options.cells, options.seconds, options.kv_type)
     layer = (parts["weights"] + parts["kv"]) / (spec.llm.n_layers + 1)  # the head counts as one
     free = max(0.0, options.gpu_bytes - GPU_WORK_BYTES)
     n_layers = min(spec.llm.n_layers, int(free / layer)) if free else 0
@@ -296,6 +304,25 @@ def _notes(options: Options, rows: Sequence[Row], outlook: Outlook) -> list[str]
         notes.append(f"best: --llm {chosen.llm} --encoders {chosen.encoders}, which {how}")
     if any(row.gpu_layers for row in rows) and not outlook.offloaded:
         notes.append("no GPU was found here: the time of layers on one is left out, so these are at best")
+    if options.kv_type != "f16":
+        notes.append("expected times are those of a key-value cache of f16")
+    return notes + _smaller_caches(options, rows, chosen)
+
+
+def _smaller_caches(options: Options, rows: Sequence[Row], chosen: Row | None) -> list[str]:
+    """What fits only with a smaller key-value cache, and how much more of the best the GPU would hold."""
+    notes: list[str] = []
+    missing, n_layers = [row for row in rows if not row.fits], chosen.gpu_layers if chosen else 0
+    for kv_type in [name for name in KV_BYTES if KV_BYTES[name] < KV_BYTES[options.kv_type]]:
+        smaller = replace(options, kv_type=kv_type)
+        if fitting := [row for row in missing if _memory(smaller, options.spec, row.llm, row.encoders)[2]]:
+            named = ", ".join(f"--llm {row.llm} --encoders {row.encoders}" for row in fitting)
+            notes.append(f"with --kv-type {kv_type} more fits: {named}")
+            missing = [row for row in missing if row not in fitting]
+        n = _memory(smaller, options.spec, chosen.llm, chosen.encoders)[1] if chosen else 0
+        if n > n_layers:
+            notes.append(f"with --kv-type {kv_type} the GPU holds {n} layers of the best, not {n_layers}")
+            n_layers = n
     return notes
 
 
@@ -307,7 +334,7 @@ def lines(record: Record) -> list[str]:
     chosen: list[str] = re.findall(r"--(?:llm|encoders) (\w+)", said)
     found = [
         f"{s['model']}: {s['memory']} of memory, {s['gpu']} on a GPU, {s['seconds']} s of audio, "
-        f"{s['new tokens']} new tokens, {s['n_ctx']} positions",
+        f"{s['new tokens']} new tokens, {s['n_ctx']} positions of {s.get('kv type', 'f16')}",
         head + f"{'tokens/s':>10}{'update s':>10}{'answer s':>10}",
     ]
     for group in (group for group in record.groups if record.find(group, "fits")):

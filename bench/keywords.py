@@ -32,18 +32,23 @@ def measure(
     bundle: Bundle, n_clips: int, seed: int, progress: Progress, options: EngineOptions | None = None
 ) -> Record:
     """Every arrangement of lists over n_clips that say a name and n_clips that say none."""
-    if bundle.manifest.prompt.max_keywords < max(demo.LIST_SIZES):
-        raise InputError(f"{bundle.directory} reads at most {bundle.manifest.prompt.max_keywords} keywords")
     clips = {named: list(demo.cases(named, n_clips, seed)) for named in (True, False)}
     measures: list[Measure] = []
     plain: dict[int, list[WordErrors]] = {}
+    impossible: dict[int, str] = {}
+    """Why, by the length of a list."""
     with Engine(bundle, options or EngineOptions()) as engine:
         for arrangement in demo.ARRANGEMENTS:
-            some = clips[arrangement.named]
-            marks: list[demo.Mark] = []
-            for n, case in enumerate(some):
-                marks.append(_mark(engine, case, arrangement, f"{seed} {arrangement.size} {n}"))
-                progress(arrangement.title, n + 1, len(some))
+            if arrangement.size in impossible:
+                continue
+            try:
+                marks = _marks(engine, clips[arrangement.named], arrangement, seed, progress)
+            except InputError as error:
+                if not arrangement.size:
+                    raise
+                impossible[arrangement.size] = str(error)
+                plain.pop(arrangement.size, None)
+                continue
             errors = [WordErrors(mark.edits, mark.words) for mark in marks]
             if arrangement.named and (arrangement.with_name or not arrangement.size):
                 measures.append(Measure(arrangement.title, "listed", "", (float(arrangement.size),)))
@@ -52,10 +57,11 @@ def measure(
                 plain.setdefault(arrangement.size, []).extend(errors)
     for size, errors in plain.items():
         measures += _errors("all, no list" if size == 0 else f"all, {size} others listed", errors, seed)
-    notes = (
+    notes = [
+        *(f"lists of {size} words were left out: {error}" for size, error in impossible.items()),
         "names, sentences and spellings are held out of training; voices are those of training",
         "WER counts a name in another spelling as an error; interval: 95 % bootstrap over clips",
-    )
+    ]
     settings = {"clips": str(n_clips), "seed": str(seed)}
     return make_record("keywords", [subject(bundle.manifest)], settings, measures, notes)
 
@@ -70,6 +76,17 @@ def lines(record: Record) -> list[str]:
         cells = ("" if measure is None else f"{measure.value:.4g}" for measure in found)
         rows.append(f"{group:<28}" + "".join(f"{cell:>12}" for cell in cells))
     return [*rows, *record.notes]
+
+
+def _marks(
+    engine: Engine, cases: Sequence[demo.Case], arrangement: demo.Arrangement, seed: int, progress: Progress
+) -> list[demo.Mark]:
+    """Of every clip. Raises InputError for a list that the bundle cannot take."""
+    marks: list[demo.Mark] = []
+    for n, case in enumerate(cases):
+        marks.append(_mark(engine, case, arrangement, f"{seed} {arrangement.size} {n}"))
+        progress(arrangement.title, n + 1, len(cases))
+    return marks
 
 
 def _mark(engine: Engine, case: demo.Case, arrangement: demo.Arrangement, seed: str) -> demo.Mark:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..models.llm import KV_BYTES, LLM_TYPES
 
 MODELS = ("salmonn-13b", "salmonn-7b", "canary-qwen-2.5b", "demo")
+_LISTED_KV = ",".join(KV_BYTES)
 PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer", "fastconformer", "transcribe")
 
 
@@ -98,6 +99,9 @@ def _live(live: argparse.ArgumentParser) -> None:
 def _quality(quality: argparse.ArgumentParser) -> None:
     quality.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE", help="default: the demo bundle")
     quality.add_argument("--reference", type=Path, metavar="BUNDLE", help="the same model at f32, to compare with")
+    quality.add_argument(
+        "--kv-types", metavar="TYPE,...", help=f"of one bundle, its key-value cache against one of f32: {_LISTED_KV}"
+    )
     quality.add_argument("--data", type=Path, metavar="TSV", help="audio path, reference text [, task]")
     quality.add_argument("--task", metavar="PROMPT_OR_TASK", help="for all clips of --data (default asr)")
     quality.add_argument("--clips", type=count, metavar="N", help="at most so many with speech; sounds come on top")
@@ -131,6 +135,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
     fit.add_argument("--new-tokens", type=count, default=20, metavar="N", help="of an answer (default %(default)s)")
     fit.add_argument("--n-ctx", type=count, metavar="N", help="KV cells (default: as opened)")
+    _add_kv_type(fit)
     fit.add_argument("--threads", type=count, metavar="N")
     fit.add_argument(
         "--stages", type=Path, metavar="FILE", help="what `stages` printed: predict from that, or check it"
@@ -166,7 +171,13 @@ def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=count, metavar="N", help="default: one per core")
     command.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="-1: all that fit")
     command.add_argument("--n-ctx", type=count, metavar="N", help="KV cells")
-    command.add_argument("--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the KV cache")
+    _add_kv_type(command)
+
+
+def _add_kv_type(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the key-value cache; q8_0, q4_0: less memory"
+    )
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:

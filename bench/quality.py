@@ -1,7 +1,8 @@
 """`earshot-bench quality`: how good and how heavy each bundle is, side by side, and what its quantization changed.
 
 Every bundle answers the same clips in a process of its own, one after the other. With a reference, the same model at a
-higher precision, each is also made to say the reference's own answers, token by token (bench/divergence.py).
+higher precision, each is also made to say the reference's own answers, token by token (bench/divergence.py). So is one
+bundle with each of several types of its key-value cache, the reference being the same bundle with a cache of f32.
 
 The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: TTFT is
 waveform to first token, TPOT the decoding of an answer by its tokens.
@@ -24,6 +25,8 @@ from ..models.llm import GPTQ_TYPES
 from ..models.prompt import PromptInfo
 from ..models.tasks import nonempty
 from ..runtime.bundle import Bundle, open_bundle, shipped_bundle
+from ..runtime.llm import LlmOptions
+from ..runtime.room import usual_room
 from .clips import Item, Progress, demo_items, quiet, table_items
 from .divergence import Distance
 from .gpu import gpu_name
@@ -34,6 +37,7 @@ from .record import Measure, Record, make_record, subject
 from .words import WordErrors, bootstrap_interval, normalized, token_f1, total, word_errors
 
 Better = Literal["lower", "higher", "neither"]
+EXACT_KV = "f32"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class QualityOptions:
     """None: the whole table, or clips.N_DEMO sentences."""
     seed: int = 1
     """Which clips are drawn, and the bootstrap's own."""
+    kv_types: tuple[str, ...] = ()
+    """Of one bundle's cache, each a row of its own behind EXACT_KV's."""
 
     def __post_init__(self) -> None:
         if self.clips is not None and self.clips < 1:
@@ -58,31 +64,42 @@ class QualityOptions:
             raise InputError("the demo's clips come with their own tasks: give --task together with --data")
         if self.task is not None:
             nonempty(self.task)
+        for kv_type in self.kv_types:
+            LlmOptions(kv_type=kv_type)
+        if self.kv_types and self.reference:
+            raise InputError(f"--kv-types are held against a cache of {EXACT_KV}: leave --reference out")
 
 
 def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
     """The command."""
-    options = QualityOptions(arguments.reference, arguments.data, arguments.task, arguments.clips, arguments.seed)
+    a = arguments
+    kv_types = tuple(a.kv_types.split(",")) if a.kv_types else ()
+    options = QualityOptions(a.reference, a.data, a.task, a.clips, a.seed, kv_types)
     return measure(arguments.bundles or [shipped_bundle()], options, progress)
 
 
 def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress = quiet) -> Record:
-    """A group of measures per bundle, the reference first. Raises InputError, RunError."""
+    """A group of measures per bundle, or per type of one's cache, the reference first. Raises InputError, RunError."""
     opened = open_all(bundles, options.reference)
-    names = labels(opened)
+    names, kv_types = labels(opened), [LlmOptions().kv_type] * len(opened)
+    if options.kv_types:
+        opened, kv_types = _caches(opened, options.kv_types)
+        names = [f"cache {kv_type}" for kv_type in kv_types]
+    comparing = bool(options.reference or options.kv_types)
     with tempfile.TemporaryDirectory(prefix="earshot-quality-") as place:
         folder = Path(place)
         items = _items(options, opened[0].manifest.prompt, folder, progress)
         measures: list[Measure] = []
         notes = _notes(items, options)
         on_gpu = False
-        for index, (name, bundle) in enumerate(zip(names, opened, strict=True)):
-            compared = str(folder) if options.reference else None
+        for index, (name, bundle, kv_type) in enumerate(zip(names, opened, kv_types, strict=True)):
+            compared = str(folder) if comparing else None
             if index and bundle.manifest.prompt != opened[index - 1].manifest.prompt:  # another family asks otherwise
                 items = _items(options, bundle.manifest.prompt, folder, progress)
-            job = Job(str(bundle.directory), tuple(items), compared, bool(compared) and index == 0, options.seed)
+            job = Job(str(bundle.directory), tuple(items), compared, comparing and index == 0, options.seed, kv_type)
             found = measure_apart(job, folder, _named(name, progress))
-            measures += _measures(name, bundle.manifest, items, found, options.seed)
+            cache = kv_type if options.kv_types else None
+            measures += _measures(name, bundle.manifest, items, found, options.seed, cache)
             notes += _notes_on(name, found, first=index == 0)
             on_gpu = on_gpu or found.on_gpu
     settings = {
@@ -90,11 +107,12 @@ def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress
         "clips": str(len(items)),
         **({"task": options.task or "asr"} if options.data else {}),
         "seed": str(options.seed),
-        **({"reference": names[0]} if options.reference else {}),
+        **({"reference": names[0]} if comparing else {}),
+        **({"kv types": ", ".join(kv_types)} if options.kv_types else {}),
     }
     return make_record(
         "quality",
-        [subject(bundle.manifest) for bundle in opened],
+        [subject(bundle.manifest) for bundle in (opened[:1] if options.kv_types else opened)],
         settings,
         measures,
         _other_sources(opened, names) + notes,
@@ -138,6 +156,14 @@ def open_all(bundles: Sequence[Path], reference: Path | None) -> list[Bundle]:
     return opened
 
 
+def _caches(opened: list[Bundle], kv_types: Sequence[str]) -> tuple[list[Bundle], list[str]]:
+    """The one bundle with each type, EXACT_KV first. Raises InputError for several bundles."""
+    if len(opened) > 1:
+        raise InputError(f"--kv-types compares the caches of one bundle, but {len(opened)} were given: give one")
+    types = list(dict.fromkeys([EXACT_KV, *kv_types]))
+    return opened * len(types), types
+
+
 def _items(options: QualityOptions, asked: PromptInfo, folder: Path, progress: Progress) -> list[Item]:
     if options.data is None:
         return demo_items(asked, options.clips, options.seed, folder, progress)
@@ -148,15 +174,21 @@ def _named(name: str, progress: Progress) -> Progress:
     return lambda stage, done, n: progress(f"{name}: {stage}", done, n)
 
 
-def _measures(name: str, manifest: Manifest, items: Sequence[Item], found: Findings, seed: int) -> list[Measure]:
-    """Everything about one bundle; what does not apply is left out."""
+def _measures(
+    name: str, manifest: Manifest, items: Sequence[Item], found: Findings, seed: int, cache: str | None = None
+) -> list[Measure]:
+    """Everything about one bundle, or one type of its cache; what does not apply is left out."""
     heard = [reply for reply in found.replies if reply.fault is None]
     speaking = [reply for reply in heard if reply.n_tokens]
 
     def one(measure: str, unit: str, better: Better, *samples: float) -> Measure:
         return Measure(name, measure, unit, samples, better)
 
-    measures = [one("size", "GB", "lower", subject(manifest).size_gb)]
+    if cache:
+        n_cells = min(usual_room(manifest), manifest.spec.llm.max_positions)
+        measures = [one("cache", "MB", "lower", manifest.spec.llm.kv_bytes(n_cells, cache) / 1e6)]
+    else:
+        measures = [one("size", "GB", "lower", subject(manifest).size_gb)]
     if found.peak_bytes:
         measures.append(one("memory", "GB", "lower", found.peak_bytes / 1e9))
     if heard:
@@ -173,7 +205,9 @@ def _measures(name: str, manifest: Manifest, items: Sequence[Item], found: Findi
     for score in (*_word_scores(items, found.replies, seed), *_other_scores(items, found.replies)):
         measures.append(one(*score))
     if found.comparison:
-        measures += [one(kind, unit, better, *s) for kind, unit, better, s in _differences(found)]
+        heard_alike = ("audio_", ERROR) if cache else ()  # no cache changes what the encoders say
+        rows = [row for row in _differences(found) if not row[0].startswith(heard_alike)]
+        measures += [one(kind, unit, better, *s) for kind, unit, better, s in rows]
     return measures
 
 
@@ -259,7 +293,7 @@ def _notes_on(name: str, found: Findings, first: bool) -> list[str]:
     if first and (comparison := found.comparison):
         notes.append(
             f"KL(reference || this) and agreement: over the {comparison.n_tokens} tokens of {name}'s own greedy answers"
-            f" to {comparison.n_segments} segments, said by every bundle"
+            f" to {comparison.n_segments} segments, said by each"
         )
     if found.peak_bytes is None:
         notes.append(f"{name}: this system does not say how much memory a process used")

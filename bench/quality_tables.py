@@ -27,6 +27,7 @@ _DIFFERENCES = (
     ("p95", "audio_kl_p95", "{:.3f}"),
     ("same %", "audio_agreement", "{:.2f}"),
 )
+_CACHE = ("cache MB", "cache", "{:.3g}")
 _Columns = Sequence[tuple[str, str, str]]
 
 
@@ -34,23 +35,28 @@ def lines(record: Record) -> list[str]:
     """Tables, notes, and one summary line per bundle at the end."""
     settings = record.settings
     out = [f"quality on {settings['data']}: {settings['clips']} clips, seed {settings['seed']}", ""]
-    scores = [(name, [*_cells(record, name, _COLUMNS[:6]), wer(record, name)]) for name in record.groups]
+    first = [_CACHE if "kv types" in settings else _COLUMNS[0], *_COLUMNS[1:6]]
+    scores = [(name, [*_cells(record, name, first), wer(record, name)]) for name in record.groups]
     more = [column for column in _COLUMNS[6:] if any(record.find(name, column[1]) for name in record.groups)]
     rows = [(name, [*cells, *_cells(record, name, more)]) for name, cells in scores]
-    out += _table([title for title, _, _ in _COLUMNS[:6]] + ["WER %"] + [title for title, _, _ in more], rows)
+    corner = "" if "kv types" in settings else "bundle"
+    out += _table([title for title, _, _ in first] + ["WER %"] + [title for title, _, _ in more], rows, corner)
     if "reference" in settings:
-        out += [
-            "",
-            f"against {settings['reference']}: error of each stage's output; then of the next token, by the language",
-            "model alone and by all: KL divergence in thousandths of a nat, and how many tokens stay the same",
-        ]
-        stages = dict.fromkeys(m.name for m in record.measures if m.name.startswith(ERROR))
-        errors = [(f"{name.removeprefix(ERROR).replace('_', ' ')} %", name, "{:.2f}") for name in stages]
-        columns = [*errors, *_DIFFERENCES]
-        rows = [(name, _cells(record, name, columns)) for name in record.groups]
-        out += _table([title for title, _, _ in columns], rows)
+        out += ["", *_against(record, settings["reference"], corner)]
     out += ["", *(f"- {note}" for note in record.notes), ""]
     return out + [summary(record, name) for name in record.groups]
+
+
+def _against(record: Record, reference: str, corner: str) -> list[str]:
+    """What each differs in from the reference; of a cache, the language model alone."""
+    stages = dict.fromkeys(m.name for m in record.measures if m.name.startswith(ERROR))
+    errors = [(f"{name.removeprefix(ERROR).replace('_', ' ')} %", name, "{:.2f}") for name in stages]
+    whose = ["error of each stage's output; then of the next token, by the language", "model alone and by all: "]
+    how = "KL divergence in thousandths of a nat, and how many tokens stay the same"
+    said = [f"against {reference}: {whose[0]}", f"{whose[1]}{how}"] if stages else [f"against {reference}: {how}"]
+    columns = [*errors, *(column for column in _DIFFERENCES if stages or not column[1].startswith("audio_"))]
+    rows = [(name, _cells(record, name, columns)) for name in record.groups]
+    return said + _table([title for title, _, _ in columns], rows, corner)
 
 
 def summary(record: Record, name: str) -> str:
@@ -89,11 +95,11 @@ def _scaled(measure: Measure) -> float:
     return measure.value * (1000 if measure.unit == "nats" else 1)
 
 
-def _table(titles: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
+def _table(titles: Sequence[str], rows: Sequence[tuple[str, list[str]]], corner: str) -> list[str]:
     """Columns as wide as they need, right-aligned behind the bundle's name."""
-    first = max(len("bundle"), *(len(name) for name, _ in rows))
+    first = max(len(corner), *(len(name) for name, _ in rows))
     widths = [max(map(len, column)) for column in zip(titles, *(cells for _, cells in rows), strict=True)]
     return [
         f"{name:<{first}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        for name, cells in [("bundle", list(titles)), *rows]
+        for name, cells in [(corner, list(titles)), *rows]
     ]

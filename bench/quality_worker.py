@@ -18,6 +18,7 @@ from ..models.audio import SAMPLE_RATE
 from ..models.codec import decode, encode
 from ..models.errors import AudioError, EarshotError, InputError, RunError
 from ..runtime.engine import Answer, Engine, EngineOptions, load
+from ..runtime.llm import LlmOptions
 from .clips import Item, Progress, load_clip
 from .clock import resident_bytes
 from .divergence import Comparison, compare, keep, keep_vocabulary
@@ -40,6 +41,7 @@ class Job:
     """This is the reference."""
     seed: int
     """Which clips are compared where all would be too much."""
+    kv_type: str = "f16"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def measure_apart(job: Job, folder: Path, progress: Progress) -> Findings:
 
 def do(job: Job, tell: Progress) -> Findings:
     """The job itself, in this process."""
-    with load(job.bundle) as engine:
+    with load(job.bundle, EngineOptions(llm=LlmOptions(kv_type=job.kv_type))) as engine:
         _warm_up(engine, job.items)
         answers: list[Answer | AudioError] = []
         replies: list[Reply] = []

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace, progress: Progress | None = None) -> Reco
 def measure(bundle: Path | str | None, options: Options, progress: Progress | None = None) -> Record:
     """Measure all stages of a bundle, the demo by default. Raises InputError, RunError when work was not done."""
     opened = open_bundle(bundle)
+    opened.manifest.prompt.prompt_for(options.prompt)  # or say now that it cannot be asked
     precision = opened.manifest.quantization
     place = Place.of(options.engine, opened.path(opened.manifest.llm.file).stat().st_size)
     n_stages = len(family_of(opened.manifest.spec).works(opened.manifest.spec, precision.encoders, options.seconds)) + 3

@@ -122,13 +122,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Exports what the arguments ask for. Raises EarshotError."""
     try:
         from .bundle import refuse_existing
-        from .families import FAMILIES
-        from .hub import local_path
+        from .hub import WANTED, local_path, require_given
+
+        refuse_existing(arguments.out)
+        for role in filter(vars(arguments).__contains__, WANTED):
+            require_given(role, getattr(arguments, role), arguments.download)
+        from .families import FAMILIES  # torch, seconds of it
         from .progress import Progress
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
     family = FAMILIES[arguments.family]
-    refuse_existing(arguments.out)
     options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
     for role in family.files:
         options[role] = local_path(role, options[role], arguments.download, arguments.quiet)

@@ -17,6 +17,7 @@ from ..models.errors import CheckpointError
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+_GPTQ_INDEX, _GPTQ_FILES = "gptq_model-*.index.json", ("gptq_model-*.safetensors", "gptq_model-*.bin")  # AutoGPTQ's
 _LISTED = 12  # missing keys named in one message; a wholly different file would list thousands
 
 
@@ -99,7 +100,9 @@ class Weights:
 
     def get(self, name: str) -> torch.Tensor:
         """One tensor in the type it is stored in."""
-        path, stored = self._stored[name]
+        return self._read(*self._stored[name])
+
+    def _read(self, path: Path, stored: str) -> torch.Tensor:
         shard = self._open(path)
         try:
             return shard[stored] if isinstance(shard, dict) else shard.get_tensor(stored)
@@ -143,7 +146,7 @@ def open_weights(source: Path) -> Weights:
 
 def weight_files(source: Path) -> list[Path]:
     """The files `Weights` reads: the index, where there is one, and the shards. Raises CheckpointError."""
-    index = next((source / name for name in _INDEX_FILES if (source / name).is_file()), None)
+    index = _index_file(source)
     return [*([] if index is None else [index]), *_weight_files(source)]
 
 
@@ -164,13 +167,28 @@ def _weight_files(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise CheckpointError(f"{source} does not exist: give a model directory or a weight file")
-    for index in _INDEX_FILES:
-        if (source / index).is_file():
-            return _indexed_files(source / index)
-    for single in _SINGLE_FILES:
-        if (source / single).is_file():
-            return [source / single]
-    raise CheckpointError(f"{source} holds no weights: expected one of {', '.join(_SINGLE_FILES + _INDEX_FILES)}")
+    index = _index_file(source)
+    if index:
+        return _indexed_files(index)
+    for single in (*_SINGLE_FILES, *_GPTQ_FILES):
+        found = _only_file(source, single)
+        if found:
+            return [found]
+    expected = ", ".join((*_SINGLE_FILES, *_INDEX_FILES, *_GPTQ_FILES))
+    raise CheckpointError(f"{source} holds no weights: expected one of {expected}")
+
+
+def _index_file(source: Path) -> Path | None:
+    found = [source / name for name in _INDEX_FILES if (source / name).is_file()]
+    return found[0] if found else _only_file(source, _GPTQ_INDEX)
+
+
+def _only_file(source: Path, pattern: str) -> Path | None:
+    found = sorted(path for path in source.glob(pattern) if path.is_file())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise CheckpointError(f"{source} holds several models ({names}): leave only the one that is meant")
+    return found[0] if found else None
 
 
 def _indexed_files(index: Path) -> list[Path]:

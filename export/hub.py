@@ -9,10 +9,11 @@ from ..models.errors import EarshotError, InputError, RunError, missing_package
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+_GPTQ = ("quantize_config.json", "gptq_model-*.safetensors", "gptq_model-*.index.json")
 _TORCH = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
-_WANTED = {
+WANTED = {
     "whisper": ("config.json",),
-    "vicuna": ("config.json", "tokenizer.model"),
+    "vicuna": ("config.json", "tokenizer.model", *_GPTQ),
     "checkpoint": ("config.json",),
     "qwen": ("config.json", "tokenizer.json", "tokenizer_config.json"),
     "beats": ("*.pt",),
@@ -21,25 +22,32 @@ _WANTED = {
 """What an option reads beside the weights of a model directory."""
 
 
+def require_given(role: str, given: Path, download: bool) -> None:
+    """Raises InputError for a path that is not there, unless it is an id that may be fetched."""
+    if given.exists():
+        return
+    if not _ID.fullmatch(given.as_posix()):
+        raise InputError(f"{given} does not exist: give --{role} a local path, or with --download a Hugging Face id")
+    if not download:
+        raise InputError(f"{given} does not exist here: if it is a Hugging Face id, add --download to fetch it")
+
+
 def local_path(role: str, given: Path, download: bool, quiet: bool = False) -> Path:
     """`given` when it exists or is no id; else, with `download`, where the model now lies on this machine.
 
-    role: one of _WANTED. Raises InputError for an id without --download, or a model that is not
-    there; RunError when the download fails.
+    role: one of WANTED. Raises InputError for a model that is not there; RunError when the download fails.
     """
     model = given.as_posix()
-    if given.exists() or not _ID.fullmatch(model):
+    if given.exists() or not download or not _ID.fullmatch(model):
         return given
-    if not download:
-        raise InputError(f"{model} does not exist here: if it is a Hugging Face id, add --download to fetch it")
     if role in ("beats", "salmonn"):
-        return _only_file(_fetch(model, _WANTED[role], quiet), _WANTED[role][0], model)
+        return _only_file(_fetch(model, WANTED[role], quiet), WANTED[role][0], model)
     if role == "qwen":  # its weights are in the checkpoint
-        return _fetch(model, _WANTED[role], quiet)
-    directory = _fetch(model, (*_WANTED[role], *_SAFETENSORS), quiet)
-    if any((directory / name).is_file() for name in _SAFETENSORS):
+        return _fetch(model, WANTED[role], quiet)
+    directory = _fetch(model, (*WANTED[role], *_SAFETENSORS), quiet)
+    if any(next(directory.glob(name), None) for name in (*_SAFETENSORS, *_GPTQ[1:])):
         return directory
-    return _fetch(model, (*_WANTED[role], *_TORCH), quiet)
+    return _fetch(model, (*WANTED[role], *_TORCH), quiet)
 
 
 def model_name(directory: Path) -> str:

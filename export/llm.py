@@ -22,7 +22,7 @@ from ..models.bundle import ADAPTER_FILE, LLM_FILE
 from ..models.errors import CheckpointError, InputError
 from ..models.llm import CANARY_QWEN_LORA, LLM_TYPES, SALMONN_LORA, LlmSpec
 from .byte_bpe import ByteVocabulary, read_byte_vocabulary
-from .checkpoint import Weights, open_weights, read_json
+from .checkpoint import Weights, read_json
 from .decoder import (
     HEAD,
     SALM_EMBEDDING,
@@ -36,6 +36,7 @@ from .decoder import (
 )
 from .fingerprint import Fingerprint, check_base, fingerprint
 from .gguf_file import LORA_SCALE, RawTensor, Tensor, require_room, rotary_rows, write_tensors
+from .gptq_checkpoint import open_base
 from .imatrix import read_imatrix, require_match
 from .llm_config import llama_spec, qwen3_spec
 from .lora import Lora, require_fit, write_adapter
@@ -62,10 +63,12 @@ class Llm:
     weights: Weights
     vocabulary: Vocabulary | ByteVocabulary
     fingerprint: Fingerprint
+    notes: tuple[str, ...] = ()
+    """What the user should know of the base."""
 
 
 def read_llm(directory: Path) -> Llm:
-    """Open a Hugging Face LLaMA directory: config.json, tokenizer.model, safetensors or .bin shards.
+    """Open a Hugging Face LLaMA directory: config.json, tokenizer.model, safetensors or .bin shards, float or GPTQ.
 
     Raises CheckpointError for another architecture, missing or unknown tensors (named), wrong shapes, or
     a vocabulary that does not fit the weights.
@@ -73,14 +76,14 @@ def read_llm(directory: Path) -> Llm:
     config = read_json(directory / "config.json")
     vocabulary = read_vocabulary(directory / "tokenizer.model")
     spec = llama_spec(config, len(vocabulary), directory)
-    weights = open_weights(directory)
+    weights, notes = open_base(directory, config)
     wanted = shapes(spec)
     weights.require(wanted, "LLaMA")
     _require_known(weights.names(), wanted, directory)
     for name, shape in wanted.items():
         _require_shape(name, weights.shape(name), shape, directory)
     found = fingerprint(spec, weights, directory, str(config.get("_name_or_path") or ""))
-    return Llm(directory, spec, weights, vocabulary, found)
+    return Llm(directory, spec, weights, vocabulary, found, notes)
 
 
 def read_salm_llm(checkpoint: Weights, qwen: Path) -> Llm:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..models.bundle import SourceFile, sha256_of
 from ..models.errors import CheckpointError
 from .checkpoint import weight_files
+from .gptq_checkpoint import CONFIG_FILE
 from .progress import Report, counter
 
 QWEN_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -24,10 +25,11 @@ class Source:
 
 def salmonn_sources(whisper: Path, beats: Path, vicuna: Path, salmonn: Path) -> tuple[Source, ...]:
     """What an export of SALMONN reads, and nothing else that lies in the same directories."""
+    gptq = [vicuna / CONFIG_FILE] if (vicuna / CONFIG_FILE).is_file() else []
     used = {
         "whisper": [whisper / "config.json", *weight_files(whisper)],
         "beats": [beats],
-        "vicuna": [vicuna / "config.json", vicuna / "tokenizer.model", *weight_files(vicuna)],
+        "vicuna": [vicuna / "config.json", vicuna / "tokenizer.model", *gptq, *weight_files(vicuna)],
         "salmonn": [salmonn],
     }
     return tuple(Source(role, path) for role, paths in used.items() for path in paths)

@@ -90,7 +90,7 @@ def open_parts(options: SalmonnExport) -> Parts:
     require_fit(lora, llm.spec, llm.directory.name)
     if not options.force:
         check_base(llm.spec, llm.fingerprint)
-    notes = tuple(f"unknown key in {options.salmonn.name}: {key}" for key in qformer.unknown_keys)
+    unknown = (f"unknown key in {options.salmonn.name}: {key}" for key in qformer.unknown_keys)
     return Parts(
         spec,
         SpeechEncoder(whisper, qformer.ln_speech).eval(),
@@ -98,7 +98,7 @@ def open_parts(options: SalmonnExport) -> Parts:
         qformer,
         llm,
         lora,
-        notes,
+        (*llm.notes, *unknown),
     )
 
 

@@ -14,6 +14,8 @@ from .hearing import Heard
 from .sampling import Generation
 from .saying import Saying
 
+SHORTEST = "?"
+
 
 class Chat:
     """A conversation about a clip no longer than the model's window. The engine is used by nobody else meanwhile.
@@ -34,14 +36,11 @@ class Chat:
         remembered as far as it was.
         """
         engine, generation, started = self._engine, generation or self._engine.defaults, time.monotonic()
-        if generation.beams > 1:
-            raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
-        if generation.gbnf is not None:
-            engine.llm.check_grammar(generation.gbnf)
+        self._check(generation)
         prompt = engine.prompt.prompt_for(prompt_or_task)
-        heard = self._heard or engine.hear(self._segment.waveform)
+        heard = self._hear()
         start = time.perf_counter()
-        if self._heard is None:
+        if not self._conversation.n_turns:
             self._conversation.hear(heard.audio_tokens, prompt, generation.max_new_tokens)
             self._heard = replace(heard, stages={}, encoders_ms=0.0)  # what a later question costs
         else:
@@ -55,3 +54,20 @@ class Chat:
         timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
         span = self._segment.start_s, self._segment.end_s
         yield Final(*span, saying.text, tuple(saying.ids), timings, prompt, saying.stopped)
+
+    def require(self, generation: Generation) -> None:
+        """Hears the clip. Raises InputError when no question at all can be answered so."""
+        self._check(generation)
+        if not self._conversation.n_turns:
+            self._conversation.make_room(len(self._hear().audio_tokens), SHORTEST, generation.max_new_tokens)
+
+    def _check(self, generation: Generation) -> None:
+        if generation.beams > 1:
+            raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
+        if generation.gbnf is not None:
+            self._engine.llm.check_grammar(generation.gbnf)
+
+    def _hear(self) -> Heard:
+        if self._heard is None:
+            self._heard = self._engine.hear(self._segment.waveform)
+        return self._heard

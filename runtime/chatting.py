@@ -7,14 +7,14 @@ import json
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
 from ..models.codec import encode
 from ..models.errors import InputError
 from .chat import Chat
-from .commands import generation_of, name_what_was_cut, use_keywords
+from .commands import generation_of, name_what_was_cut, use_keywords, with_keywords
 from .cues import harmless
 from .events import Final, Piece
 from .opening import open_engine
@@ -34,11 +34,12 @@ def chat(arguments: Namespace) -> int:
         use_keywords(arguments, engine)
         talk = Chat(engine, Path(audio), arguments.system, arguments.mix)
         generation = generation_of(arguments, engine)
+        talk.require(generation)
         status = 0
         for question in _questions(given):
             try:
                 for event in talk.ask(question, generation):
-                    _show(event, question, arguments.json)
+                    _show(event, question, arguments.json, engine.keywords)
                     if isinstance(event, Final) and name_what_was_cut(event, arguments):
                         status = 1
             except InputError as error:
@@ -71,10 +72,11 @@ def _questions(given: list[str]) -> Iterator[str]:
         yield line.strip()
 
 
-def _show(event: Piece | Final, question: str, as_json: bool) -> None:
+def _show(event: Piece | Final, question: str, as_json: bool, keywords: Sequence[str]) -> None:
     if as_json:
         if isinstance(event, Final):
-            print(json.dumps({"question": question.strip(), **encode(event)}, ensure_ascii=False), flush=True)
+            answer = with_keywords({"question": question.strip(), **encode(event)}, keywords)
+            print(json.dumps(answer, ensure_ascii=False), flush=True)
     elif isinstance(event, Piece):
         print(harmless(event.text), end="", flush=True)
     else:

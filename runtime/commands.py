@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def ask(arguments: Namespace) -> int:
         else:
             prompt = engine.prompt.prompt_for(question)
             events = engine.stream([Path(clip) for clip in clips], prompt, generation, arguments.mix)
-        said = _print_json(events, prompt) if arguments.json else _print_text(events)
+        said = _print_json(events, prompt, engine.keywords) if arguments.json else _print_text(events)
     if arguments.timings:
         for final in said.finals:
             print(_timing_line(final), file=sys.stderr)
@@ -76,7 +76,7 @@ def caption(arguments: Namespace) -> int:
                 said = _listen(engine.stream(audio, prompt, generation, arguments.mix), _seconds_heard(spinner, audio))
             if any([name_what_was_cut(final, arguments) for final in said.finals]):
                 status = 1
-            rows = [Caption(start, end, text, prompt, str(audio)) for start, end, text in said.rows() if text]
+            rows = [Caption(*row[:3], prompt, str(audio), row[3]) for row in said.rows() if row[2]]
             _put_captions(rows, target, arguments.format, audio, whole=said.stopped is None)
             if isinstance(said.stopped, AudioError):
                 print(f"earshot: {said.stopped}", file=sys.stderr)
@@ -115,7 +115,7 @@ def _show_clip(engine: Engine, clip: dict[str, Any]) -> None:
 def tasks(arguments: Namespace) -> int:
     """The tasks that have a name in a bundle, and their prompts."""
     for name, prompt in open_bundle(arguments.bundle).manifest.prompt.tasks.items():
-        print(f"{name + (':WORDS' if '{}' in prompt else ''):<26} {prompt}")
+        print(f"{name + (':WORDS' if '{}' in prompt else ''):<26} {prompt.replace('{}', 'WORDS')}")
     return 0
 
 
@@ -198,11 +198,13 @@ class _Said:
     """What was said about it."""
     stopped: EarshotError | KeyboardInterrupt | None = None
 
-    def rows(self) -> list[tuple[float, float, str]]:
-        """Start, end and text of each segment, the unfinished one last."""
-        rows = [(final.start_s, final.end_s, final.text) for final in self.finals]
+    def rows(self) -> list[tuple[float, float, str, str | None]]:
+        """Start, end and text of each segment, the unfinished one last, and what stopped its answer."""
+        rows = [(final.start_s, final.end_s, final.text, final.stopped) for final in self.finals]
         unfinished = self.started
-        return rows if unfinished is None else [*rows, (unfinished.start_s, unfinished.end_s, self.words.strip())]
+        if unfinished is None:
+            return rows
+        return [*rows, (unfinished.start_s, unfinished.end_s, self.words.strip(), "end")]
 
 
 def _listen(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) -> _Said:
@@ -248,12 +250,17 @@ def _print_text(events: Iterable[AnswerEvent]) -> _Said:
     return said
 
 
-def _print_json(events: Iterable[AnswerEvent], prompt: str) -> _Said:
+def with_keywords(answer: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """An answer's JSON, and what was listened for where words were given."""
+    return answer | ({"keywords": list(words)} if words else {})
+
+
+def _print_json(events: Iterable[AnswerEvent], prompt: str, keywords: Sequence[str]) -> _Said:
     """One object, `complete` when nothing stopped it; a clip of which nothing can be heard has none."""
     said = _listen(events, lambda _: None)
-    text = "\n".join(text for *_, text in said.rows() if text)
+    text = "\n".join(text for _, _, text, _ in said.rows() if text)
     if text or not isinstance(said.stopped, EarshotError):
-        answer = encode(Answer(text, prompt, tuple(said.finals)))
+        answer = with_keywords(encode(Answer(text, prompt, tuple(said.finals))), keywords)
         print(json.dumps(answer | {"complete": said.stopped is None}, ensure_ascii=False))
     return said
 

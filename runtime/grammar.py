@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ..models.errors import InputError, RunError
-from .llama import Floats, Model, llama_cpp
-from .quiet import quiet_stderr
+from .llama import Floats, Model, llama_cpp, reason, silence
+from .quiet import kept_stderr
 
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
 _to_gbnf: Any = _c.llama_grammar.json_schema_to_gbnf
 N_LIKELY = 64
+_PARSER = "error parsing grammar:"
+_TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # and comments: no rules in them
+_COUNTS = re.compile(r"\{\s*(\d+)\s*,\s*(\d+)\s*\}")
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
 
@@ -30,11 +33,16 @@ class Grammar:
 
     def __init__(self, model: Model, gbnf: str) -> None:
         """gbnf: rules in llama.cpp's notation, from `root` on. Raises InputError when they are none."""
-        with quiet_stderr():  # it prints the rules that it cannot read
-            self._handle: Any = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
+        self._handle: Any = None
+        _check_counts(gbnf)
+        silence()
+        with kept_stderr() as printed:  # its parser prints, what comes after logs
+            self._handle = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
         if not self._handle:
+            causes = (line.partition(_PARSER)[2].strip().removesuffix(" at") for line in printed if _PARSER in line)
+            said = next((f" ({cause})" for cause in causes), reason())
             raise InputError(
-                "llama.cpp cannot read this grammar: name no rule that is not there, or simplify the schema"
+                f"llama.cpp cannot read this grammar{said}: name no rule that is not there, or simplify the schema"
             )
 
     def mask(self, logits: Floats) -> Floats:
@@ -73,6 +81,13 @@ class Grammar:
         handle, self._handle = self._handle, None
         if handle:
             _c.llama_sampler_free(handle)
+
+
+def _check_counts(gbnf: str) -> None:
+    """Raises InputError for a repetition such as {2,1}, which llama.cpp unrolls until there is no memory left."""
+    for least, most in _COUNTS.findall(_TEXT.sub("", gbnf)):
+        if int(least) > int(most):
+            raise InputError(f"the grammar repeats something {{{least},{most}}} times: write the smaller number first")
 
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ import ctypes
 import os
 import platform
 import sys
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +27,12 @@ _c: Any = llama_cpp  # its functions are decorated at import and have no static 
 _SPECIAL = _c.LLAMA_TOKEN_ATTR_CONTROL | _c.LLAMA_TOKEN_ATTR_UNKNOWN
 _KV_TYPES = {name: getattr(_c, f"GGML_TYPE_{name.upper()}") for name in KV_BYTES}
 _BATCH = dict(_c.llama_batch._fields_)  # field -> pointer type
-_ERROR_LEVEL = 3  # GGML_LOG_LEVEL_ERROR
+_ERROR_LEVEL = 4  # ggml.h's GGML_LOG_LEVEL_ERROR; llama_cpp/_logger.py has the order of older versions
 
 Ints = Sequence[int]
 Floats = npt.NDArray[np.float32]
-_complaints: deque[str] = deque(maxlen=1)
-"""llama.cpp's last error line: it returns no reason, only logs it."""
+_complaints: list[str] = []
+"""llama.cpp's error lines: it returns no reason, only logs it. The first is the cause, the others what came of it."""
 
 
 @_c.llama_log_callback
@@ -41,12 +40,12 @@ def _log(level: int, text: bytes | None, _user: object) -> None:
     line = (text or b"").decode("utf-8", "replace")
     if os.environ.get("EARSHOT_LLAMA_LOG") == "1":
         sys.stderr.write(line)
-    elif level == _ERROR_LEVEL:
+    elif level == _ERROR_LEVEL and line.strip():
         _complaints.append(line.strip())
 
 
-def _silence() -> None:
-    """llama.cpp prints hundreds of lines to stderr by itself.
+def silence() -> None:
+    """llama.cpp prints hundreds of lines to stderr by itself. What it complained of before is forgotten.
 
     At every opening, not at import: whoever imports llama_cpp later, or before, may set another logger.
     """
@@ -54,13 +53,14 @@ def _silence() -> None:
     _c.llama_log_set(_log, ctypes.c_void_p(0))
 
 
-def _reason() -> str:
-    return f" ({_complaints[-1]})" if _complaints else ""
+def reason() -> str:
+    """What went wrong since then, in brackets, if llama.cpp said so."""
+    return f" ({_complaints[0]})" if _complaints else ""
 
 
 def can_offload() -> bool:
     """Whether this build of llama.cpp has a GPU backend, and finds a device for it."""
-    _silence()
+    silence()
     return bool(_c.llama_supports_gpu_offload())
 
 
@@ -84,7 +84,7 @@ class Model:
         self._handle: Any = None  # first, so that close() works after any failure
         if not path.is_file():
             raise BundleError(f"{path} is not there: copy the bundle again")
-        _silence()
+        silence()
         _c.llama_backend_init()
         params = _c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if can_offload() else 0
@@ -92,7 +92,7 @@ class Model:
         self.path = path
         self._handle = _c.llama_model_load_from_file(os.fsencode(path), params)
         if not self._handle:
-            raise BundleError(f"llama.cpp cannot read {path}{_reason()}: copy the bundle again")
+            raise BundleError(f"llama.cpp cannot read {path}{reason()}: copy the bundle again")
         self._vocab_pointer = _c.llama_model_get_vocab(self._handle)
         self.hidden: int = _c.llama_model_n_embd(self._handle)
         self.n_layers: int = _c.llama_model_n_layer(self._handle)
@@ -164,10 +164,10 @@ class Adapter:
     """An opened LoRA adapter; the model that it belongs to owns its memory."""
 
     def __init__(self, model: Any, path: Path) -> None:
-        _silence()
+        silence()
         self.handle: Any = _c.llama_adapter_lora_init(model, os.fsencode(path))
         if not self.handle:
-            raise BundleError(f"llama.cpp cannot read {path}{_reason()}: copy the bundle again")
+            raise BundleError(f"llama.cpp cannot read {path}{reason()}: copy the bundle again")
 
     @property
     def alpha(self) -> float:
@@ -182,7 +182,7 @@ class Context:
 
     def __init__(self, model: Any, n_ctx: int, n_sequences: int, n_threads: int, kv_type: str) -> None:
         self._handle: Any = None
-        _silence()
+        silence()
         params = _c.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx, n_sequences, True
         params.n_threads = params.n_threads_batch = n_threads
@@ -193,7 +193,7 @@ class Context:
             params.flash_attn_type = _c.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._handle = _c.llama_init_from_model(model, params)
         if not self._handle:
-            raise RunError(f"no memory for a KV cache of {n_ctx} positions{_reason()}: lower max_new_tokens or beams")
+            raise RunError(f"no memory for a KV cache of {n_ctx} positions{reason()}: lower max_new_tokens or beams")
         self._memory = _c.llama_get_memory(self._handle)
         self._vocab: int = _c.llama_vocab_n_tokens(_c.llama_model_get_vocab(model))
         self.n_ctx: int = _c.llama_n_ctx(self._handle)
@@ -205,7 +205,7 @@ class Context:
         handles = (_c.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
         status = _c.llama_set_adapters_lora(self._handle, handles, 1, (ctypes.c_float * 1)(factor))
         if status != 0:
-            raise RunError(f"llama.cpp refused the LoRA adapter (status {status}){_reason()}")
+            raise RunError(f"llama.cpp refused the LoRA adapter (status {status}){reason()}")
 
     def decode_ids(self, ids: Ints, positions: Ints, sequences: Ints, outputs: Ints) -> Floats:
         """Compute at most n_batch token ids: logits [len(outputs), vocab] of the rows named in `outputs`."""
@@ -229,6 +229,7 @@ class Context:
         }
         pointers = {name: ctypes.cast(array.ctypes.data, _BATCH[name]) for name, array in arrays.items()}
         batch = _c.llama_batch(n_tokens=n, **pointers)
+        _complaints.clear()
         status = _c.llama_decode(self._handle, batch)
         if status != 0:
             raise RunError(_decode_error(status, n, self.n_ctx))
@@ -262,4 +263,4 @@ def _decode_error(status: int, n_rows: int, n_ctx: int) -> str:
         return f"no room for {n_rows} more tokens in a KV cache of {n_ctx}: raise n_ctx, or lower beams"
     if status == 2:
         return "llama.cpp was interrupted while it computed: ask again"
-    return f"llama.cpp failed to compute {n_rows} tokens (status {status}){_reason()}: try --n-gpu-layers 0"
+    return f"llama.cpp failed to compute {n_rows} tokens (status {status}){reason()}: try --n-gpu-layers 0"

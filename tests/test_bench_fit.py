@@ -85,6 +85,32 @@ def test_a_gpu_takes_layers_until_it_is_full() -> None:
     assert min(row.memory_bytes for row in everything) < 2.5e9
 
 
+@pytest.mark.parametrize(("kv_type", "n_bytes"), [("f32", 4.0), ("f16", 2.0), ("q8_0", 34 / 32), ("q4_0", 18 / 32)])
+def test_the_cache_counts_by_its_type(kv_type: str, n_bytes: float) -> None:
+    """2 x 40 layers x 5120 values a position; all else is as with f16."""
+    parts, usual = (fit.memory(SALMONN_13B, "q4_k_m", "int8", 2048, 30.0, name) for name in (kv_type, "f16"))
+    assert parts["kv"] == 2 * 40 * 5120 * 2048 * n_bytes
+    assert parts == usual | {"kv": parts["kv"]}
+    asked = Options("salmonn-13b", 16e9, n_ctx=2048)
+    rows, others = (fit.make_rows(each, SALMONN_13B, QUICK) for each in (asked, replace(asked, kv_type=kv_type)))
+    for row, other in zip(rows, others, strict=True):
+        assert row.memory_bytes - other.memory_bytes == usual["kv"] - parts["kv"] and row.times == other.times
+
+
+def test_a_smaller_cache_leaves_room_for_layers_on_a_small_card() -> None:
+    asked = Options("salmonn-13b", 16e9, 7e9, n_ctx=2048)
+
+    def layers(kv_type: str) -> list[int]:
+        rows = fit.make_rows(replace(asked, kv_type=kv_type), SALMONN_13B, QUICK)
+        return [row.gpu_layers for row in rows if row.llm == "q4_k_m"]
+
+    f16, q8_0, q4_0 = (set(layers(kv_type)) for kv_type in ("f16", "q8_0", "q4_0"))
+    weights, cache = SALMONN_13B.llm.weight_bytes("q4_k_m"), 2 * 40 * 5120 * 2048
+    assert f16 == {int(6.4e9 / ((weights + 2 * cache) / 41))}
+    assert q8_0 == {int(6.4e9 / ((weights + 34 / 32 * cache) / 41))}
+    assert max(f16) < min(q8_0) < min(q4_0) < 40
+
+
 def test_times_are_work_over_rates() -> None:
     times = outlook.times(QUICK, SALMONN_7B, "int8", "q4_k_m", n_new=20)
     assert times
@@ -196,6 +222,33 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 @pytest.mark.usefixtures("machine")
+def test_what_would_fit_with_a_smaller_cache_is_said() -> None:
+    asked = Options("salmonn-13b", 11e9, n_ctx=2048, probe=False)
+    record = fit.measure(asked)
+    said = [note for note in record.notes if "--kv-type" in note]
+    assert [note.split()[2] for note in said] == ["q8_0", "q4_0"]
+    assert said[0].startswith("with --kv-type q8_0 more fits: ") and "--llm q4_k_m --encoders int8" in said[0]
+    smaller = fit.measure(replace(asked, kv_type="q8_0"))
+    for group in record.groups:
+        fits, then = (each.find(group, "fits") for each in (record, smaller))
+        if fits and then:
+            llm, encoders = group.split()
+            assert then.value - fits.value == (f"--llm {llm} --encoders {encoders}" in said[0])
+    assert "2048 positions of f16" in fit.lines(record)[0] and "2048 positions of q8_0" in fit.lines(smaller)[0]
+    assert "expected times are those of a key-value cache of f16" in smaller.notes
+    assert not any("q8_0 more" in note for note in smaller.notes)
+    plenty = fit.measure(Options("demo", 8e9, probe=False))
+    assert not any("--kv-type" in note for note in plenty.notes)
+
+
+@pytest.mark.usefixtures("machine")
+def test_more_of_the_best_on_a_small_card_is_said() -> None:
+    notes = fit.measure(Options("salmonn-7b", 16e9, 6e9, n_ctx=4096, probe=False)).notes
+    said = [note for note in notes if "layers of the best" in note]
+    assert said and said[0].startswith("with --kv-type q8_0 the GPU holds ")
+
+
+@pytest.mark.usefixtures("machine")
 def test_a_record_of_the_same_model_is_compared_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probed: list[Any] = []
 
@@ -218,7 +271,9 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
         fit.measure(Options("demo", 2e9, stages=path))
 
 
-@pytest.mark.parametrize("wrong", [{"model": "llama"}, {"seconds": 0.5}, {"n_new_tokens": 0}, {"n_ctx": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"model": "llama"}, {"seconds": 0.5}, {"n_new_tokens": 0}, {"n_ctx": 0}, {"kv_type": "q5_0"}]
+)
 def test_impossible_options(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=str(next(iter(wrong.values())))):
         replace(Options("demo", 1e9), **wrong)
@@ -230,10 +285,10 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     fit.run(
         argparse.Namespace(
             **{"model": "demo", "memory": "8GB", "gpu": None, "seconds": 30.0, "new_tokens": 20, "n_ctx": None},
-            **{"threads": 1, "stages": None, "probe": False},
+            **{"kv_type": "q8_0", "threads": 1, "stages": None, "probe": False},
         )
     )
-    assert asked[0] == Options("demo", 8e9, threads=1, probe=False) and asked[1] is None
+    assert asked[0] == Options("demo", 8e9, kv_type="q8_0", threads=1, probe=False) and asked[1] is None
 
 
 @pytest.mark.parametrize("quantization", list(LLM_TYPES))

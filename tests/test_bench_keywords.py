@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ pytest.importorskip("jiwer")
 from earshot.bench import keywords
 from earshot.bench.__main__ import main
 from earshot.bench.record import read_record
+from earshot.runtime.bundle import Bundle, open_bundle
+from earshot.runtime.engine import EngineOptions
+from earshot.runtime.llm import LlmOptions
 
 NAME = Name((("k", "a", "l"), ("f", "i", "n")))
 SILENCE = np.zeros(0, np.float32)
@@ -75,3 +79,21 @@ def test_the_command_measures_every_arrangement(
     places = [record.find(group, "listed") for group in record.groups]
     assert [place.value for place in places if place] == [0.0, 1.0, 5.0, 20.0, 50.0]
     assert all(record.find(group, "wer") for group in record.groups)
+
+
+def test_lists_that_are_too_long_are_left_out(clips: list[demo.Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model reads 30 words, and where it has no room for 20 either."""
+    bundle = open_bundle("demo-salm")
+    prompt = replace(bundle.manifest.prompt, max_keywords=30)
+    few = Bundle(bundle.directory, replace(bundle.manifest, prompt=prompt))
+    record = keywords.measure(few, 1, 3, lambda *_: None)
+    titles = [a.title for a in demo.ARRANGEMENTS]
+    assert [group for group in record.groups if not group.startswith("all")] == [t for t in titles if "50" not in t]
+    (said,) = (note for note in record.notes if "left out" in note)
+    assert said.startswith("lists of 50 words were left out: 50 keywords were given, at most 30 are read")
+
+    narrow = EngineOptions(llm=LlmOptions(n_ctx=256, n_threads=1))
+    record = keywords.measure(few, 1, 3, lambda *_: None, narrow)
+    assert not [group for group in record.groups if "20" in group or "50" in group]
+    assert {"name, no list", "name, 5 listed", "all, no list"} <= set(record.groups)
+    assert sum("left out" in note for note in record.notes) == 2 and "20 words" in record.notes[0]

@@ -426,7 +426,36 @@ def test_the_reference_comes_first_and_every_bundle_once(tmp_path: Path) -> None
     ]
 
 
-@pytest.mark.parametrize("wrong", [{"clips": 0}, {"task": "asr"}, {"task": " ", "data": Path("x.tsv")}])
+def test_a_cache_by_its_types(tmp_path: Path) -> None:
+    """One bundle against itself with a cache of f32, which comes first whether it was asked for or not."""
+    (tmp_path / "set.tsv").write_text(f"{CLIPS / 'command.wav'}\tturn on the kitchen dishwasher\n", encoding="utf-8")
+    options = quality.QualityOptions(data=tmp_path / "set.tsv", kv_types=("q4_0", "f32", "q4_0"))
+    record = quality.measure([shipped_bundle()], options)
+    assert record.groups == ("cache f32", "cache q4_0") and len(record.subjects) == 1
+    assert (record.settings["kv types"], record.settings["reference"]) == ("f32, q4_0", "cache f32")
+    exact, coarse = ({m.name: m.value for m in record.measures if m.group == group} for group in record.groups)
+    assert exact["kl"] == 0 < coarse["kl"] and exact["agreement"] == 100 and exact["wer"] == 0
+    assert exact["cache"] / coarse["cache"] == pytest.approx(32 / 4.5)
+    assert exact["cache"] == pytest.approx(2 * 4 * 256 * 4 * 512 / 1e6)
+    assert not [name for name in exact if name.startswith(("error_", "audio_", "size"))]
+    table = "\n".join(quality_tables.lines(record))
+    assert "cache MB" in table and "against cache f32: KL divergence" in table and "size GB" not in table
+
+
+def test_caches_are_those_of_one_bundle(tmp_path: Path) -> None:
+    options = quality.QualityOptions(kv_types=("f16",))
+    shutil.copytree(shipped_bundle(), tmp_path / "other")
+    with pytest.raises(InputError, match="of one bundle, but 2 were given"):
+        quality.measure([shipped_bundle(), tmp_path / "other"], options)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"clips": 0}, {"task": "asr"}, {"task": " ", "data": Path("x.tsv")}),
+        *({"kv_types": ("f16", "q5_0")}, {"kv_types": ("f16",), "reference": Path("x")}),
+    ],
+)
 def test_impossible_options(wrong: dict[str, object]) -> None:
     with pytest.raises(InputError):
         quality.QualityOptions(**wrong)  # pyright: ignore[reportArgumentType]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,10 +142,30 @@ def test_a_file_that_is_no_schema_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_rules_that_are_none_are_a_sentence_and_nothing_is_printed(llm: Llm, capfd: pytest.CaptureFixture[str]) -> None:
-    for gbnf in ("root ::= nowhere", 'other ::= "a"', "root ::= ("):
-        with pytest.raises(InputError, match="cannot read this grammar"):
+    for gbnf, reason in (
+        ("root ::= nowhere", "Undefined rule identifier 'nowhere'"),
+        ('other ::= "a"', "grammar does not contain a 'root' symbol"),
+        ("root ::= (", "expecting ')'"),
+        ("root ::= [", "unexpected end of input"),
+        ("root ::= root", "unsupported grammar, left recursion detected for nonterminal at index 0"),
+    ):
+        with pytest.raises(InputError) as caught:
             llm.grammar(gbnf)
+        assert f"cannot read this grammar ({reason}): " in str(caught.value) and "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_rules_are_refused_where_no_file_can_be_made(llm: Llm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(InputError, match="cannot read this grammar"):
+        llm.grammar("root ::= elsewhere")
+
+
+def test_a_repetition_that_llama_would_never_finish_unrolling(llm: Llm) -> None:
+    for gbnf in ('root ::= "a"{2,1}', 'root ::= [a"]{12, 3} # {1,2}'):
+        with pytest.raises(InputError, match="repeats something"):
+            llm.grammar(gbnf)
+    llm.grammar('root ::= "{2,1}" [{2,1}] "\\"{2,1}" ("a" | "b"){1,2} # {2,1}')
 
 
 def test_opening_often_leaks_nothing(llm: Llm) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,10 @@ MODELS = {
     "lmsys/vicuna-7b-v1.5": (
         *("config.json", "tokenizer.model", "tokenizer_config.json", "pytorch_model.bin.index.json", "README.md"),
         *("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "generation_config.json"),
+    ),
+    "someone/vicuna-7b-v1.5-gptq": (
+        *("config.json", "tokenizer.model", "quantize_config.json", "gptq_model-4bit-128g.safetensors", "README.md"),
+        *("tokenizer.json", "pytorch_model.bin"),
     ),
     "someone/beats": ("BEATs_cpt2.pt", "README.md"),
     "tsinghua-ee/SALMONN-7B": ("salmonn_7b_v0.pth", "README.md"),
@@ -58,6 +64,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "lmsys/vicuna-7b-v1.5",
             {"config.json", "tokenizer.model", "pytorch_model.bin.index.json"}
             | {f"pytorch_model-0000{n}-of-00002.bin" for n in (1, 2)},
+        ),
+        (
+            "vicuna",
+            "someone/vicuna-7b-v1.5-gptq",
+            {"config.json", "tokenizer.model", "quantize_config.json", "gptq_model-4bit-128g.safetensors"},
         ),
         ("beats", "someone/beats", {"BEATs_cpt2.pt"}),
         ("salmonn", "tsinghua-ee/SALMONN-7B", {"salmonn_7b_v0.pth"}),
@@ -97,6 +108,25 @@ def test_what_cannot_be_fetched_is_one_sentence(
     assert err.startswith("earshot-export: ") and err.count("\n") == 1
     assert said in err
     assert not (cache.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "files"),
+    [("salmonn", ("whisper", "beats", "vicuna", "salmonn")), ("salm", ("checkpoint", "qwen"))],
+)
+def test_a_path_that_is_not_there_is_told_at_once(tmp_path: Path, family: str, files: tuple[str, ...]) -> None:
+    """Before torch, which takes seconds."""
+    for missing in files:
+        given = [word for name in files for word in (f"--{name}", str(tmp_path / ("gone" if name == missing else "")))]
+        command = [sys.executable, "-X", "importtime", "-m", "earshot.export", family, *given]
+        run = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+        said = [line for line in run.stderr.splitlines() if line.startswith("earshot-export: ")]
+        assert run.returncode == 2 and said == [
+            f"earshot-export: {tmp_path / 'gone'} does not exist: give --{missing} a local path,"
+            " or with --download a Hugging Face id"
+        ]
+        loaded = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines()}
+        assert not loaded & {"torch", "transformers", "onnx", "llama_cpp"}
 
 
 def test_without_a_network_the_reason_is_told(

@@ -312,7 +312,7 @@ class TestFaults:
         for name in ("llm.gguf", "lora.gguf"):
             whole = (golden_bundle / name).read_bytes()
             (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(BundleError, match=r"cannot read .*llm\.gguf"):
+        with pytest.raises(BundleError, match=r"cannot read .*llm\.gguf \(\w+"):
             Llm(tmp_path / "llm.gguf", manifest, None, LlmOptions())
         with pytest.raises(BundleError, match=r"cannot read .*lora\.gguf"):
             Llm(golden_bundle / "llm.gguf", manifest, tmp_path / "lora.gguf", LlmOptions())

@@ -219,7 +219,7 @@ class TestChat:
             before = chat._conversation.n_turns
             with pytest.raises(InputError, match="positions"):
                 list(chat.ask("room " * 200, Generation(8)))
-            with pytest.raises(InputError, match="cannot read this grammar"):
+            with pytest.raises(InputError, match=r"cannot read this grammar \(Undefined"):
                 list(chat.ask("What?", Generation(8, gbnf="root ::= nowhere")))
             assert chat._conversation.n_turns == before > 1
 
@@ -276,6 +276,50 @@ class TestCommands:
         assert "unrecognized arguments: --bogus" in capsys.readouterr().err
         assert main(["chat"]) == 2
         assert "no clip to chat about" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (["--n-ctx", "20"], "positions, 200 of them for its answer, but 20 are there"),
+            (["--beams", "2"], "a conversation needs beams=1"),
+            (["--grammar", "rules.gbnf"], "Undefined rule identifier 'nowhere'"),
+        ],
+    )
+    def test_what_no_question_can_be_asked_with_is_said_once(
+        self,
+        command: Path,
+        options: list[str],
+        said: str,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "rules.gbnf").write_text("root ::= nowhere")
+        monkeypatch.setattr(sys, "stdin", io.StringIO("asr\nWhat?\nWhere?\n"))
+        assert main(["chat", str(command), "--threads", "1", *options]) == 2
+        shown = capsys.readouterr()
+        assert not shown.out and said in shown.err and shown.err.count("\n") == 1
+
+    def test_answers_name_the_keywords(self, command: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        words = ["--json", "--threads", "1", "--max-new-tokens", "3"]
+        listed = ["--keywords", "zorb, dishwasher"]
+        for asked in (["ask", str(command), "asr"], ["chat", str(command), "asr", "asr"]):
+            assert main([*asked, *words, *listed]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert [json.loads(line)["keywords"] for line in lines] == [["zorb", "dishwasher"]] * len(lines)
+            assert main([*asked, *words]) == 0
+            assert not any("keywords" in json.loads(line) for line in capsys.readouterr().out.splitlines())
+
+    def test_captions_say_what_stopped_them(self, command: Path, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+        for options, stopped in (
+            ([], None),
+            (["--max-new-tokens", "2"], "length"),
+            (["--stop", said.split()[2]], "stop"),
+            (["--max-seconds", "0.000001"], "time"),
+        ):
+            assert main(["caption", str(command), "--format", "jsonl", "--threads", "1", *options]) == 0
+            assert json.loads(capsys.readouterr().out)["stopped"] == stopped
 
     def test_a_line_that_is_no_text_is_refused_and_the_next_one_asked(
         self, command: Path, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
