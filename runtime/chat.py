@@ -15,6 +15,7 @@ from .sampling import Generation
 from .saying import Saying
 
 SHORTEST = "?"
+"""Of all questions."""
 
 
 class Chat:

@@ -267,6 +267,13 @@ def test_a_stage_that_skips_its_work_is_refused(monkeypatch: pytest.MonkeyPatch)
         stages.measure(None, FAST)
 
 
+def test_a_task_that_cannot_be_asked_is_told_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in every command, what is no task's name is a prompt of its own."""
+    monkeypatch.setattr(limits, "measure", None)
+    with pytest.raises(InputError, match="has a blank to fill"):
+        stages.measure(None, Options(prompt="slot_filling"))
+
+
 def test_values_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(RunError, match="no numbers"):
         stage_runs.require("speech", np.full((1, 2), np.nan, np.float32), (1, 2))
