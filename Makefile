@@ -4,6 +4,7 @@
 # make demo-bundle, demo-salm-bundle   models/demo from checkpoints/demo, models/demo-salm from checkpoints/demo-salm
 # make demo-salm-eval   names recalled with listed words and without, on sentences it never saw
 # make quality     word error, memory, speed and distance from f32 of every quantization of the demo model
+# make encoders    size, speed, error and word error of every precision of the encoders, and what was left out
 # make gptq-test   the tests that need GPTQModel, which it installs
 # make quantization-table   what calibration is worth, on the demo model: the table of docs/quantization.md, two hours
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
@@ -21,7 +22,7 @@ EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/earshot demo
@@ -56,6 +57,15 @@ quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	for llm in $(QUANTIZATIONS); do [ -d build/quality/$$llm ] || \
 		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done
 	$(BIN)/earshot-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
+
+ENCODERS := fp32 fp16 int8 int4
+VARIANTS := int8-dynamic int8-static int4-all
+encoders: $(VENV)/test.stamp system build/demo-f32/manifest.json
+	for each in $(ENCODERS); do [ -d build/encoders/$$each ] || \
+		$(EXPORT_DEMO) --name $$each --encoders $$each --llm q8_0 --out build/encoders/$$each; done
+	$(BIN)/python scripts/encoder-variants.py build/encoders/fp32 $(VARIANTS:%=build/encoders/%)
+	$(BIN)/earshot-bench quality $(ENCODERS:%=build/encoders/%) $(VARIANTS:%=build/encoders/%) \
+		--reference build/demo-f32 --report build/encoders-report
 
 GPTQ_NEEDS := accelerate datasets defuser device-smi dill logbar ninja pypcre threadpoolctl tokenicer
 gptq-test: $(VENV)/gptq.stamp system

@@ -41,6 +41,14 @@ QUALITY = (
     (("audio_kl", "kl"), "KL divergence from the reference"),
 )
 """Measures, the first that there is, and what they are."""
+BEFORE_LLM = (("error_audio_tokens",), "error of the audio tokens")
+"""The same, where bundles differ in their encoders."""
+COSTS = (("size", "size", "lower and further left"), ("speed", "speed", "lower and further right"))
+ENCODER_COSTS = (
+    ("encoders_size", "size of the encoders", "lower and further left"),
+    ("encoders", "time of the encoders", "lower and further left"),
+)
+"""Measures, what they are, and where the best bundle stands."""
 SWEPT = {
     "recall": "names recalled",
     "precision": "listed words that were said",
@@ -210,21 +218,23 @@ def _hop(record: Record) -> float | None:
 
 
 def _scatters(record: Record) -> list[Chart]:
-    """Quality of each bundle against its size, and against its speed."""
+    """Quality of each bundle against its size, and against its speed; or its encoders', where these differ most."""
     found: list[Chart] = []
-    for names, said in QUALITY:
+    hearing = len({s.encoders for s in record.subjects}) > len({s.llm for s in record.subjects})
+    costs = ENCODER_COSTS if hearing else COSTS
+    for names, said in (*QUALITY, BEFORE_LLM) if hearing else QUALITY:
         name = next((name for name in names if any(record.find(group, name) for group in record.groups)), names[0])
-        for x, better in (("size", "lower and further left"), ("speed", "lower and further right")):
+        for x, cost, better in costs:
             pairs = [(group, record.find(group, x), record.find(group, name)) for group in record.groups]
             points = [(group, a, b) for group, a, b in pairs if a and b]
             if len(points) < 2:
                 continue
-            title = f"{said[:1].upper() + said[1:]} against {x}"
+            title = f"{said[:1].upper() + said[1:]} against {cost}"
             caption = f"A point per bundle; {better} is better."
             drawn = [Point(group, a.value, b.value, _interval(record, b)) for group, a, b in points]
             if any(point.spread for point in drawn):
                 caption += " Upright lines are 95 % intervals."
-            found.append(scatter(title, caption, drawn, _axis(x, points[0][1]), _axis(said, points[0][2])))
+            found.append(scatter(title, caption, drawn, _axis(cost, points[0][1]), _axis(said, points[0][2])))
     return found
 
 

@@ -9,6 +9,7 @@ COUNTED = ("B", "FLOP")
 _NAMES = {
     "wall": "wall time",
     "cpu": "processor time",
+    "encoders_size": "size of the encoders",
     "ttft": "time to first token",
     "tpot": "time per token",
     "rtf": "real-time factor",

@@ -193,7 +193,7 @@ def look_ahead(
     if not options.probe:
         return by_shares(spec, seconds, machine, SHARES, place, "usual shares")
     types = [q for q in reversed(LLM_TYPES) if any(_memory(options, spec, q, e)[2] for e in ENCODER_BYTES)]
-    able = [e for e in ENCODER_BYTES if e != "int8" or place.provider == "cpu"]  # no GPU kernels for dynamic int8
+    able = [e for e in ENCODER_BYTES if e.startswith("fp") or place.provider == "cpu"]  # int8 and int4 are for the CPU
     precisions = [e for e in able if any(_memory(options, spec, q, e)[2] for q in types)]
     if stored:  # what it measured is wanted, whether it fits or not
         precisions = list(dict.fromkeys([*precisions, stored.subjects[0].encoders]))

@@ -116,7 +116,7 @@ def by_shares(
 
     def stage(name: str, work: Work, precision: str) -> float:
         limit = "fp32" if is_front_end(work) else place.bound(precision, "f32").encoders
-        share = shares.get(f"{name} {limit}", shares[name])
+        share = shares.get(f"{name} {precision}", shares.get(f"{name} {limit}", shares[name]))
         return work.flop / 1e9 / (share * machine.product(limit))
 
     encoders = {
@@ -138,9 +138,10 @@ def shares_of(record: Record) -> dict[str, float]:
     for stage in SHARES:
         if found := record.find(stage, "share"):
             shares[stage] = found.value / 100
-    if record.settings.get("encoders' limit") == "fp32":
-        for stage in [stage for stage in SHARES if f"{stage} fp32" in SHARES]:
-            shares[f"{stage} fp32"], shares[stage] = shares[stage], SHARES[stage]
+    int4 = any(subject.encoders == "int4" for subject in record.subjects)
+    kind = "int4" if int4 else record.settings.get("encoders' limit")
+    for stage in [stage for stage in SHARES if f"{stage} {kind}" in SHARES]:
+        shares[f"{stage} {kind}"], shares[stage] = shares[stage], SHARES[stage]
     shares["draft"] = shares["prefill"]
     return shares
 

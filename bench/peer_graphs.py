@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -85,18 +85,64 @@ def write_int8(source: Path, target: Path, feeds: Feeds) -> None:
     write_once(target, write)
 
 
+def write_int4(source: Path, target: Path) -> None:
+    """By the exporter's own rule, every layer in 4 bits."""
+    from ..export.int4 import write_int4
+
+    write_once(target, lambda path: write_int4(source, path))
+
+
 def write_plain_int8(source: Path, target: Path) -> None:
-    """By onnxruntime's quantize_dynamic: int8 weights per channel, every MatMul."""
+    """Once, by onnxruntime's quantize_dynamic."""
+    write_once(target, lambda path: quantize_dynamic(source, path))
+
+
+def write_static_int8(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
+    """Once, by onnxruntime's quantize_static."""
+    write_once(target, lambda path: quantize_static(source, path, feeds))
+
+
+def quantize_dynamic(source: Path, target: Path) -> None:
+    """onnxruntime's: int8 weights, a scale per output, of every linear layer; inputs as they come."""
     from onnxruntime import quantization
 
     library: Any = quantization
-    options = {
+    library.quantize_dynamic(source, target, **_linear_only(source))
+
+
+def quantize_static(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
+    """onnxruntime's: the same weights; inputs and outputs by the smallest and largest they were in the feeds."""
+    from onnxruntime import quantization
+
+    library: Any = quantization
+    left = iter(feeds)
+
+    class Reader(library.CalibrationDataReader):
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            return dict(feed) if (feed := next(left, None)) is not None else None
+
+    options = _linear_only(source) | {
+        "quant_format": library.QuantFormat.QDQ,
+        "calibrate_method": library.CalibrationMethod.MinMax,
+    }
+    library.quantize_static(source, target, Reader(), **options)
+
+
+def _linear_only(source: Path) -> dict[str, Any]:
+    """Both quantizers' options for int8 weights, a scale per output."""
+    from onnxruntime import quantization
+
+    from ..export.graph import read_model
+    from ..export.int8 import linear_layers
+
+    library: Any = quantization
+    return {
         "per_channel": True,
         "weight_type": library.QuantType.QInt8,
         "op_types_to_quantize": ["MatMul"],
+        "nodes_to_quantize": list(linear_layers(read_model(source, weights=False))),
         "use_external_data_format": source.with_name(source.name + ".data").exists(),
     }
-    write_once(target, lambda path: library.quantize_dynamic(source, path, **options))
 
 
 def open_ours(path: Path, info: GraphInfo, feeds: Feeds, threads: int) -> Work:

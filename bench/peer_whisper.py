@@ -19,6 +19,7 @@ from .peer_task import OURS, Contestant, Task, Work, whole_or_absent
 
 _CTRANSLATE2 = "ctranslate2==4.8.5"
 _FP32, _OURS, _PLAIN = "fp32", "earshot-int8", "plain-int8"
+_STATIC, _INT4 = "static-int8", "earshot-int4"
 _SPECIALS = ("<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>")
 
 
@@ -64,7 +65,7 @@ def file(task: Task, name: str) -> Path:
     """Where something written for these sizes lies."""
     spec = spec_of(task)
     directory = task.work / f"whisper-{spec.d_model}x{spec.n_layers}"
-    return graphs.graph_file(directory, name) if name in (_FP32, _OURS, _PLAIN) else directory / name
+    return graphs.graph_file(directory, name) if name in (_FP32, _OURS, _PLAIN, _STATIC, _INT4) else directory / name
 
 
 def write_full(task: Task) -> None:
@@ -87,6 +88,23 @@ def write_plain(task: Task) -> None:
     """The int8 graph by onnxruntime's own quantize_dynamic."""
     write_full(task)
     graphs.write_plain_int8(file(task, _FP32), file(task, _PLAIN))
+
+
+def write_static(task: Task) -> None:
+    """The int8 graph by onnxruntime's own quantize_static, calibrated on the very clip that is heard."""
+    write_full(task)
+    graphs.write_static_int8(file(task, _FP32), file(task, _STATIC), [feeds(task)])
+
+
+def write_int4(task: Task) -> None:
+    """The exporter's int4 graph."""
+    write_full(task)
+    graphs.write_int4(file(task, _FP32), file(task, _INT4))
+
+
+def open_int4(task: Task) -> Work:
+    """As the runtime opens it."""
+    return graphs.open_ours(file(task, _INT4), graphs.interface(task, "whisper"), feeds(task), task.threads)
 
 
 def open_ours(task: Task) -> Work:
@@ -181,7 +199,9 @@ def contestants(_: Task) -> dict[str, Contestant]:
     }
     return {
         OURS: Contestant(open_ours, write_ours),
+        "our int4": Contestant(open_int4, write_int4),
         "plain int8": Contestant(open_default(_PLAIN), write_plain),
+        "static int8": Contestant(open_default(_STATIC), write_static),
         "onnxruntime fp32": Contestant(open_default(_FP32), write_full),
         "torch fp32": Contestant(open_torch("float32")),
         "torch bf16": Contestant(open_torch("bfloat16")),

@@ -40,8 +40,8 @@ from ..models.llm import LLM_TYPES, LlmSpec
 from ..models.qformer import QFormerSpec
 from ..models.whisper import HOP_LENGTH, N_FFT, WhisperSpec
 
-ENCODER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Precision of the graphs -> bytes of a weight."""
+ENCODER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.640625}
+"""Precision of the graphs -> bytes of a weight; int4 has a float scale and half a byte of zero for each 32."""
 MICRO_BATCH = 512
 """Positions that llama.cpp computes at a time: its default n_ubatch."""
 HALVINGS = 3  # of frames and bands, before the FastConformer's layers

@@ -34,6 +34,7 @@ Tick = Callable[[], None]
 LAYERS = 2  # that are timed
 _DOMAIN = "com.microsoft"
 _SMALLEST_LAYER = 16  # narrower ones stay in float, as in the exporter
+_BLOCK = 32  # weights that share a scale in int4; narrower layers stay in float there
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class _Graph:
 
     def __init__(self, precision: str) -> None:
         self._dtype: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
-        self._int8 = precision == "int8"
+        self._int8, self._int4 = precision in ("int8", "int4"), precision == "int4"
         self._quantized: dict[str, tuple[str, str, str]] = {}
         self._rng = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
@@ -187,8 +188,10 @@ class _Graph:
         return self.op("LayerNormalization", x, ones, self.weight(width), axis=-1)
 
     def linear(self, x: str, inner: int, outer: int) -> str:
-        if not self._int8 or min(inner, outer) < _SMALLEST_LAYER:
+        if not self._int8 or min(inner, outer) < (_BLOCK if self._int4 else _SMALLEST_LAYER):
             return self.op("Add", self.op("MatMul", x, self.weight(inner, outer)), self.weight(outer))
+        if self._int4:
+            return self._four_bits(x, inner, outer)
         if x not in self._quantized:
             self._quantized[x] = (f"{x}/int8", f"{x}/scale", f"{x}/zero")
             self._nodes.append(helper.make_node("DynamicQuantizeLinear", [x], self._quantized[x]))
@@ -197,6 +200,14 @@ class _Graph:
         scales = self.constant(np.full(outer, 0.3 / inner**0.5 / 127, np.float32))
         inputs = (values, weight, scale, scales, zero, "", self.weight(outer))
         return self.op("MatMulIntegerToFloat", *inputs, domain=_DOMAIN)
+
+    def _four_bits(self, x: str, inner: int, outer: int) -> str:
+        blocks = -(-inner // _BLOCK)
+        sizes = (outer, blocks, _BLOCK // 2), (outer, -(-blocks // 2))
+        packed, zeros = (self.constant(self._rng.integers(0, 256, size, np.uint8)) for size in sizes)
+        scales = self.constant(np.full((outer, blocks), 0.3 / inner**0.5 / 8, np.float32))
+        kind = {"K": inner, "N": outer, "bits": 4, "block_size": _BLOCK, "accuracy_level": 4}
+        return self.op("MatMulNBits", x, packed, scales, zeros, "", self.weight(outer), domain=_DOMAIN, **kind)
 
     def feed_forward(self, x: str, d: int, d_ffn: int, swish: bool = False) -> str:
         x = self.linear(x, d, d_ffn)

@@ -4,8 +4,8 @@ Every bundle answers the same clips in a process of its own, one after the other
 higher precision, each is also made to say the reference's own answers, token by token (bench/divergence.py). So is one
 bundle with each of several types of its key-value cache, the reference being the same bundle with a cache of f32.
 
-The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: TTFT is
-waveform to first token, TPOT the decoding of an answer by its tokens.
+The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: encoders is
+waveform to audio tokens, TTFT waveform to first token, TPOT the decoding of an answer by its tokens.
 """
 
 from __future__ import annotations
@@ -189,10 +189,12 @@ def _measures(
         measures = [one("cache", "MB", "lower", manifest.spec.llm.kv_bytes(n_cells, cache) / 1e6)]
     else:
         measures = [one("size", "GB", "lower", subject(manifest).size_gb)]
+        measures.append(one("encoders_size", "MB", "lower", _graph_bytes(manifest) / 1e6))
     if found.peak_bytes:
         measures.append(one("memory", "GB", "lower", found.peak_bytes / 1e9))
     if heard:
         measures += [
+            one("encoders", "ms", "lower", *(reply.encoders_ms for reply in heard)),
             one("ttft", "ms", "lower", *(reply.ttft_ms for reply in heard)),
             one("rtf", "", "lower", *(reply.total_ms / 1e3 / reply.seconds for reply in heard)),
         ]
@@ -209,6 +211,12 @@ def _measures(
         rows = [row for row in _differences(found) if not row[0].startswith(heard_alike)]
         measures += [one(kind, unit, better, *s) for kind, unit, better, s in rows]
     return measures
+
+
+def _graph_bytes(manifest: Manifest) -> int:
+    """Of the encoders' files, weights beside them included."""
+    names = tuple(graph.file for graph in manifest.graphs.values())
+    return sum(entry.size for entry in manifest.files if entry.path.startswith(names))
 
 
 _Score = tuple[str, str, Better, float]

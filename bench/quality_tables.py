@@ -8,7 +8,9 @@ from .record import Measure, Record
 
 _COLUMNS = (
     ("size GB", "size", "{:.3g}"),
+    ("encoders MB", "encoders_size", "{:.3g}"),
     ("memory GB", "memory", "{:.3g}"),
+    ("encoders ms", "encoders", "{:.3g}"),
     ("TTFT ms", "ttft", "{:.3g}"),
     ("TPOT ms", "tpot", "{:.3g}"),
     ("tokens/s", "speed", "{:.0f}"),
@@ -17,6 +19,7 @@ _COLUMNS = (
     ("caption %", "caption", "{:.1f}"),
     ("exact %", "exact", "{:.1f}"),
 )
+_N_ALWAYS = 8  # of them; the others only where something has a value
 ERROR = "error_"
 """Before a stage's name: how far its output is from the reference's."""
 _DIFFERENCES = (
@@ -35,9 +38,9 @@ def lines(record: Record) -> list[str]:
     """Tables, notes, and one summary line per bundle at the end."""
     settings = record.settings
     out = [f"quality on {settings['data']}: {settings['clips']} clips, seed {settings['seed']}", ""]
-    first = [_CACHE if "kv types" in settings else _COLUMNS[0], *_COLUMNS[1:6]]
+    first = [_CACHE, *_COLUMNS[2:_N_ALWAYS]] if "kv types" in settings else _COLUMNS[:_N_ALWAYS]
     scores = [(name, [*_cells(record, name, first), wer(record, name)]) for name in record.groups]
-    more = [column for column in _COLUMNS[6:] if any(record.find(name, column[1]) for name in record.groups)]
+    more = [column for column in _COLUMNS[_N_ALWAYS:] if any(record.find(name, column[1]) for name in record.groups)]
     rows = [(name, [*cells, *_cells(record, name, more)]) for name, cells in scores]
     corner = "" if "kv types" in settings else "bundle"
     out += _table([title for title, _, _ in first] + ["WER %"] + [title for title, _, _ in more], rows, corner)

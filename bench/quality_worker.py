@@ -51,8 +51,10 @@ class Reply:
     text: str
     seconds: float
     """Of audio."""
-    ttft_ms: float
+    encoders_ms: float
     """Of the first segment."""
+    ttft_ms: float
+    """The same with the prompt read."""
     decode_ms: float
     total_ms: float
     n_tokens: int
@@ -133,11 +135,12 @@ def _ask(engine: Engine, item: Item) -> tuple[Answer | AudioError, Reply]:
         waveform = load_clip(item)
         answer = engine.ask(waveform, item.prompt)
     except AudioError as error:
-        return error, Reply("", 0.0, 0.0, 0.0, 0.0, 0, f"{item.origin}: {error}")
+        return error, Reply("", 0.0, 0.0, 0.0, 0.0, 0.0, 0, f"{item.origin}: {error}")
     timings = [segment.timings for segment in answer.segments]
     return answer, Reply(
         text=" ".join(answer.text.split("\n")),
         seconds=len(waveform) / SAMPLE_RATE,
+        encoders_ms=timings[0].encoders_ms,
         ttft_ms=timings[0].ttft_ms,
         decode_ms=sum(each.decode_ms for each in timings),
         total_ms=sum(each.total_ms for each in timings),

@@ -27,6 +27,8 @@ from .record import Measure, Record, make_record, subject
 from .stage_runs import LIVE, SETTLE_S, Bound, Options, StageRuns
 
 Progress = Callable[[str, int, int], None]
+INTEGER = ("int8", "int4")
+"""Precisions of graphs whose products are of integers."""
 CACHES = 1 << 28  # weights smaller than this may never leave a large machine's caches
 
 
@@ -85,13 +87,13 @@ def measure(bundle: Path | str | None, options: Options, progress: Progress | No
 
 
 def kernel_notes(ran: Mapping[str, Kernels], encoders: str) -> list[str]:
-    """Which kernels took the time, and a call-out for each int8 graph that multiplied no integers."""
+    """Which kernels took the time, and a call-out for each quantized graph that multiplied no integers."""
     notes = [f"{graph} ran {found.sentence()}" for graph, found in ran.items()]
     return notes + [
-        f"NO INTEGER KERNEL RAN in {graph}, which the bundle calls int8: it computes in float, several times slower "
-        "than it could; look at how it was exported"
+        f"NO INTEGER KERNEL RAN in {graph}, which the bundle calls {encoders}: it computes in float, several times "
+        "slower than it could; look at how it was exported"
         for graph, found in ran.items()
-        if encoders == "int8" and not found.integer
+        if encoders in INTEGER and not found.integer
     ]
 
 
@@ -131,7 +133,7 @@ class Place:
         """A GPU multiplies in float16 unless a graph is fp32; on a CPU llama.cpp multiplies quantized weights as
         integers, and float16 is computed as float32."""
         if self.provider == "cpu":
-            graphs = "int8" if encoders == "int8" else "fp32"
+            graphs = "int8" if encoders in INTEGER else "fp32"
         else:
             graphs = "fp32" if encoders == "fp32" else "fp16"
         if self.offloaded:

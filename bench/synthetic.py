@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ..export.bundle import Staging, refuse_existing
 from ..export.gguf_file import require_room
+from ..export.int4 import write_int4
 from ..export.int8 import write_int8
 from ..export.llm import VOCABULARY_BYTES, random_tensors, write_random_llm
 from ..export.progress import Progress, Report, no_report
@@ -46,8 +47,10 @@ from .record import memory_bytes
 MODELS = (*RELEASED, "demo")
 MEMORY_BYTES = 1_500_000_000  # that making any bundle may take, the libraries' own included
 LICENCE = "none needed: random weights of this project, they know nothing"
-Precision = Literal["fp32", "fp16", "int8"]
-PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int4"}
+QUANTIZED = ("int8", "int4")
+"""Made from an fp32 graph."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,11 @@ def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
 
 
 def disk_bytes(spec: FamilySpec, llm: str, encoders: str) -> int:
-    """Room that making the bundle takes at its fullest: an int8 graph lies beside the fp32 one it is made from."""
+    """Room that making the bundle takes at its fullest: a quantized graph lies beside the fp32 one it is made from."""
     done = highest = 0
     for make in recipe(spec).hollow.values():
         module = make()
-        passing = module_bytes(module, "fp32") if encoders == "int8" else 0
+        passing = module_bytes(module, "fp32") if encoders in QUANTIZED else 0
         done += module_bytes(module, encoders)
         highest = max(highest, done + passing)
     done += VOCABULARY_BYTES + sum(tensor.n_bytes for tensor in random_tensors(spec.llm, llm, seed=0))
@@ -144,9 +147,10 @@ def _graph_builder(plan: _Plan, name: str, write: WriteGraph) -> Builder:
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
         try:
-            write(full if plan.encoders == "int8" else path, RandomWeights(plan.seed, half=plan.encoders == "fp16"))
-            if plan.encoders == "int8":
-                write_int8(full, path)  # every layer: what float ones would save are errors, and these weights err
+            passing = plan.encoders in QUANTIZED
+            write(full if passing else path, RandomWeights(plan.seed, half=plan.encoders == "fp16"))
+            if passing:  # every layer: what finer ones would save are errors, and these weights err
+                (write_int8 if plan.encoders == "int8" else write_int4)(full, path)
         finally:
             for leftover in directory.glob(f"{name}.fp32.onnx*"):
                 leftover.unlink()
@@ -177,7 +181,7 @@ def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
         prompt=prompt,
         generation=GenerationInfo(plan.recipe.max_new_tokens, beams=1),
         quantization=QuantizationInfo(
-            plan.encoders, plan.llm, {name: () for name in spec.graphs} if plan.encoders == "int8" else {}
+            plan.encoders, plan.llm, {name: () for name in spec.graphs} if plan.encoders in QUANTIZED else {}
         ),
         licences=(LICENCE,),
         provenance=Provenance(

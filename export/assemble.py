@@ -49,6 +49,7 @@ from .graph import Arrays, to_fp16
 from .hub import model_name
 from .imatrix import Importance, read_imatrix, require_match, write_imatrix
 from .importance import Passage, gather, passages_of
+from .int4 import to_int4
 from .int8 import to_int8
 from .llm import Llm, LoraMode, export_llm, require_tables
 from .lora import Lora
@@ -60,6 +61,8 @@ from .rounding import Rounding, require_groups
 
 EMBEDDING_BESIDE_GPTQ = "q8_0"
 INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
+INT4_BUDGET = 0.2  # the same for int4; there they stay at 8 bits
+_QUANTIZERS = {"int8": (to_int8, INT8_BUDGET), "int4": (to_int4, INT4_BUDGET)}
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
 
 
@@ -216,17 +219,18 @@ def _reference(family: Family, options: ExportOptions) -> ReferenceLlm:
 def _export_graphs(
     staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report
 ) -> dict[str, tuple[str, ...]]:
-    """The graphs at the wanted precision; returns what int8 left in float."""
-    feeds = family.feeds() if options.encoders == "int8" else {}
+    """The graphs at the wanted precision; returns what int8 left in float, or int4 at 8 bits."""
+    _, budget = _QUANTIZERS.get(options.encoders, (None, INT8_BUDGET))
+    feeds = family.feeds() if options.encoders in _QUANTIZERS else {}
     float_layers: dict[str, tuple[str, ...]] = {}
     for done, (name, write) in enumerate(family.graphs.items()):
         report(f"export {name}", done, len(family.graphs))
-        key = f"{digest} {options.encoders} {INT8_BUDGET} {encode(family.spec)}"
+        key = f"{digest} {options.encoders} {budget} {encode(family.spec)}"
         heard = feeds.get(name, [])
         note = staging.part(
             name, key, lambda d, n=name, w=write, f=heard: _write_graph(d, n, w, options.encoders, f, report)
         )
-        if options.encoders == "int8":
+        if options.encoders in _QUANTIZERS:
             float_layers[name] = tuple(note["float_layers"])
     return float_layers
 
@@ -240,9 +244,10 @@ def _write_graph(
         write(full if precision != "fp32" else path)
         if precision == "fp16":
             to_fp16(full, path)
-        elif precision == "int8":
-            int8 = to_int8(full, path, feeds, INT8_BUDGET, report)
-            note = {"float_layers": list(int8.float_layers), "error": int8.error}
+        elif precision in _QUANTIZERS:
+            quantize, budget = _QUANTIZERS[precision]
+            made = quantize(full, path, feeds, budget, report)
+            note = {"float_layers": list(made.float_layers), "error": made.error}
     finally:
         for leftover in directory.glob(f"{name}.fp32.onnx*"):
             leftover.unlink()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -45,39 +45,59 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Int8Report:
-    """What int8 cost: relative rms against the float graph, and the layers left in float, worst first."""
+class Quantized:
+    """What it cost: relative rms against the float graph, and layers left in float (in int4 at 8 bits), worst first."""
 
     error: float
     float_layers: tuple[str, ...]
-    n_layers: int  # that could be int8
+    n_layers: int  # that could be quantized
+
+
+Write = Callable[[Path, Path, Collection[str]], None]
+"""From a graph to another, with these layers left finer."""
 
 
 def to_int8(
     path_in: Path, path_out: Path, feeds: Sequence[Arrays], budget: float, report: Report = no_report
-) -> Int8Report:
+) -> Quantized:
     """Write an int8 copy that differs from the float graph by at most `budget` (relative rms, worst feed).
 
     Each layer's own error is measured on `feeds` (real features); the worst are left in float until the budget is met.
     Raises RunError when it cannot be met with at least one layer in int8.
     """
     ranked = rank_layers(path_in, feeds, report)
+    found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), write_int8, report)
+    if found is None:
+        raise RunError(f"{path_in.name} cannot be int8 within a relative error of {budget}: export it as fp16")
+    return found
+
+
+def meet_budget(
+    path_in: Path,
+    path_out: Path,
+    feeds: Sequence[Arrays],
+    budget: float,
+    ranked: Sequence[str],
+    write: Write,
+    report: Report,
+) -> Quantized | None:
+    """Leave more and more of the ranked layers, until the budget is met; None, and no file, when all would be left."""
     trials = range(0, len(ranked), max(1, len(ranked) // 16))
-    tick = counter(report, f"{path_out.stem} to int8", len(feeds) + len(trials) * (1 + len(feeds)))
+    tick = counter(report, f"quantize {path_out.stem}", len(feeds) + len(trials) * (1 + len(feeds)))
     reference = _run_each(path_in, feeds, tick)
-    linear = set(linear_layers(read_model(path_in, weights=False)))
+    linear = set(linear_layers(read_model(path_in, weights=False))) & set(ranked)
     for left in trials:
         names = tuple(ranked)[:left]
         if linear <= set(names):
             break
-        write_int8(path_in, path_out, names)
+        write(path_in, path_out, names)
         tick(1)
         error = max(compare(*pair)[1] for pair in zip(_run_each(path_out, feeds, tick), reference, strict=True))
         if error <= budget:
-            return Int8Report(error, names, len(ranked))
+            return Quantized(error, names, len(ranked))
     for leftover in (path_out, graph.data_file(path_out)):
         leftover.unlink(missing_ok=True)
-    raise RunError(f"{path_in.name} cannot be int8 within a relative error of {budget}: export it as fp16")
+    return None
 
 
 def write_int8(path_in: Path, path_out: Path, float_layers: Collection[str] = ()) -> None:
@@ -92,8 +112,9 @@ def write_int8(path_in: Path, path_out: Path, float_layers: Collection[str] = ()
     attention = find_attention(model).values()
     kept = [each for each in attention if each.name in float_layers]
     rewrite_attention(model, kept, [each for each in attention if each.name not in float_layers], path_in.parent)
-    _use_integers(model, layers)
-    _write(model, layers, path_in.parent, path_out)
+    use_integers(model, layers)
+    size = sum(math.prod(layer.weight.dims) for layer in layers.values())
+    write_tensors(model, size, int8_weights(layers, path_in.parent), path_in.parent, path_out)
 
 
 def rank_layers(path: Path, feeds: Sequence[Arrays], report: Report = no_report) -> dict[str, float]:
@@ -105,7 +126,17 @@ def rank_layers(path: Path, feeds: Sequence[Arrays], report: Report = no_report)
     linear = linear_layers(model)
     if not linear:
         raise RunError(f"{path.name} has no linear layer to quantize")
-    layers: dict[str, Layer | Attention] = {**linear, **find_attention(model)}
+    return rank(path, feeds, {**linear, **find_attention(model)}, _error, report)
+
+
+Judge = Callable[["Layer | Attention", Mapping[str, Floats], Path], float]
+"""A layer's relative rms error, from the values it reads; the directory is where the graph lies."""
+
+
+def rank(
+    path: Path, feeds: Sequence[Arrays], layers: Mapping[str, Layer | Attention], judge: Judge, report: Report
+) -> dict[str, float]:
+    """Each layer's error on its worst feed, worst first."""
     worst: dict[str, float] = dict.fromkeys(layers, 0.0)
     groups = _groups({name: _sources(layer) for name, layer in layers.items()})
     tick = counter(report, f"layers of {path.name.split('.')[0]}", len(feeds) * len(layers))
@@ -113,7 +144,7 @@ def rank_layers(path: Path, feeds: Sequence[Arrays], report: Report = no_report)
         values = sorted({value for name in group for value in _sources(layers[name])})
         seen = dict(zip(values, _tap(path, values, feed), strict=True))
         for name in group:
-            worst[name] = max(worst[name], _error(layers[name], seen, path.parent))
+            worst[name] = max(worst[name], judge(layers[name], seen, path.parent))
             tick(1)
     return dict(sorted(worst.items(), key=lambda item: -item[1]))
 
@@ -175,8 +206,24 @@ def _is_wide(weight: TensorProto | None) -> bool:
     return weight is not None and len(weight.dims) == 2 and min(weight.dims) >= _SMALLEST_LAYER
 
 
-def _use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
-    """Each layer's MatMul, with the Add of its bias, becomes one integer product."""
+def use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
+    """Each layer becomes an integer product; an input is quantized where the first layer reads it."""
+    quantized: set[str] = set()
+
+    def make(layer: Layer, bias: str, output: str) -> list[onnx.NodeProto]:
+        nodes = [_integer_product(layer, bias, output)]
+        if layer.source not in quantized:
+            quantized.add(layer.source)
+            nodes.insert(0, helper.make_node("DynamicQuantizeLinear", [layer.source], _quantized(layer.source)))
+        return nodes
+
+    replace_products(model, layers, make)
+
+
+def replace_products(
+    model: onnx.ModelProto, layers: Mapping[str, Layer], make: Callable[[Layer, str, str], list[onnx.NodeProto]]
+) -> None:
+    """Each layer's MatMul, with the Add of its bias, becomes what is made of the layer, the bias or "", the output."""
     biases = {t.name: tuple(t.dims) for t in model.graph.initializer if len(t.dims) == 1}
     outputs = {value.name for value in model.graph.output}
     users: dict[str, list[onnx.NodeProto]] = {}
@@ -184,7 +231,6 @@ def _use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
         for name in node.input:
             users.setdefault(name, []).append(node)
     nodes: list[onnx.NodeProto] = []
-    quantized: set[str] = set()
     swallowed: set[int] = set()
     for node in model.graph.node:
         if id(node) in swallowed:
@@ -192,15 +238,12 @@ def _use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
         if (layer := layers.get(node.name)) is None:
             nodes.append(node)
             continue
-        if layer.source not in quantized:
-            quantized.add(layer.source)
-            nodes.append(helper.make_node("DynamicQuantizeLinear", [layer.source], _quantized(layer.source)))
         fitting = {name for name, dims in biases.items() if dims == (layer.weight.dims[1],)}
         used = [] if node.output[0] in outputs else users.get(node.output[0], [])
         add = _bias_of(used, node.output[0], fitting)
         if add is not None:
             swallowed.add(id(add[0]))
-        nodes.append(_integer_product(layer, add[1] if add else "", add[0].output[0] if add else node.output[0]))
+        nodes += make(layer, add[1] if add else "", add[0].output[0] if add else node.output[0])
     replace_nodes(model, nodes)
 
 
@@ -233,20 +276,29 @@ def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def _write(model: onnx.ModelProto, layers: Mapping[str, Layer], source: Path, path: Path) -> None:
-    """Tensor by tensor into the graph, or past graph.EXTERNAL_BYTES of them to the file beside it."""
+Named = Iterable[tuple[str, NDArray[Any]]]
+
+
+def int8_weights(layers: Mapping[str, Layer], directory: Path) -> Named:
+    """What `use_integers` reads, one layer in memory at a time."""
+    for layer in layers.values():
+        yield from zip(_weight_names(layer), quantize_weight(layer.values(directory)), strict=True)
+
+
+def write_tensors(model: onnx.ModelProto, n_bytes: int, made: Named, source: Path, path: Path) -> None:
+    """Write a graph with the constants of it that are used and those that are `made`, some n_bytes, one after another.
+
+    Into the graph, or past graph.EXTERNAL_BYTES of them to the file beside it. `source` is where the graph lay.
+    """
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    size = sum(math.prod(layer.weight.dims) for layer in layers.values())
-    size += sum(math.prod(t.dims) * helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in kept)
+    n_bytes += sum(math.prod(t.dims) * helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in kept)
     graph.data_file(path).unlink(missing_ok=True)
     with ExitStack() as stack:
-        external = size > graph.EXTERNAL_BYTES
+        external = n_bytes > graph.EXTERNAL_BYTES
         data = stack.enter_context(graph.data_file(path).open("wb")) if external else None
         tensors = [_stored(tensor.name, numpy_helper.to_array(tensor, str(source)), data) for tensor in kept]
-        for layer in layers.values():
-            for name, values in zip(_weight_names(layer), quantize_weight(layer.values(source)), strict=True):
-                tensors.append(_stored(name, values, data))
+        tensors += [_stored(name, values, data) for name, values in made]
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors)
     path.write_bytes(model.SerializeToString())

@@ -31,8 +31,9 @@ from .reference import ReferenceLlm
 
 REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
 SEED, SECONDS = 7, 3.0
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 8e-2}  # relative rms of a stage against the torch reference
-SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2}  # against the same graphs on another machine
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 8e-2, "int4": 0.3}
+"""Relative rms of a stage against the torch reference; the last stage gets the errors of those before it too."""
+SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2, "int4": 1e-2}  # the same graphs, another machine
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
         if not stage.relative_rms <= stage.tolerance:
             raise InputError(
                 f"{stage.stage} differs from the torch reference by {stage.relative_rms:.2%} on {stage.clip}, "
-                f"allowed is {stage.tolerance:.2%} at {manifest.quantization.encoders}: choose --encoders fp16 or fp32"
+                f"allowed is {stage.tolerance:.2%} at {manifest.quantization.encoders}: choose a finer --encoders"
             )
     wanted = LLM_TYPES[manifest.quantization.llm].agreement
     differing = round((1 - parity.token_agreement) * parity.n_tokens)

@@ -70,11 +70,11 @@ def hollow(module: M) -> M:
 
 
 def module_bytes(module: nn.Module, precision: str) -> int:
-    """About what a module's graph takes on disk: int8 keeps all but its linear layers' weights in float32."""
+    """About what a module's graph takes on disk: int8 and int4 keep all but their linear layers' weights in float32."""
     weights = {id(tensor): tensor.numel() for tensor in (*module.parameters(), *module.buffers())}
     linear = {id(m.weight): m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear)}
-    per_weight = {"fp32": (4, 4), "fp16": (2, 2), "int8": (4, 1)}[precision]
-    return (sum(weights.values()) - sum(linear.values())) * per_weight[0] + sum(linear.values()) * per_weight[1]
+    per_weight = {"fp32": (4, 4), "fp16": (2, 2), "int8": (4, 1), "int4": (4, 0.640625)}[precision]
+    return int((sum(weights.values()) - sum(linear.values())) * per_weight[0] + sum(linear.values()) * per_weight[1])
 
 
 class RandomWeights:

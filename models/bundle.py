@@ -57,9 +57,9 @@ class GenerationInfo:
 
 @dataclass(frozen=True)
 class QuantizationInfo:
-    """Precision of each half; float_layers: what int8 left in float, by graph, because it hurt there."""
+    """Precision of each half; float_layers: what int8 left in float, or int4 at 8 bits, by graph, as it hurt there."""
 
-    encoders: Literal["fp32", "fp16", "int8"]
+    encoders: Literal["fp32", "fp16", "int8", "int4"]
     llm: str
     float_layers: dict[str, tuple[str, ...]]
 

@@ -30,7 +30,12 @@ from earshot.runtime.llama import Model
 LIMITS = Limits((200.0,), (800.0,), (25.0,))
 PLACE = Place("cpu", False, 2, 1, -1)
 FAST = {"log_mel": 0.001, "fbank": 0.001, "whisper": 0.1, "beats": 0.05, "qformer": 0.01}
-HEARS = {"fp32": FAST | {"whisper": 1.0}, "fp16": FAST | {"whisper": 1.0}, "int8": FAST}
+HEARS = {
+    "fp32": FAST | {"whisper": 1.0},
+    "fp16": FAST | {"whisper": 1.0},
+    "int8": FAST,
+    "int4": FAST | {"whisper": 0.22},
+}
 
 
 def rates_for(types: Sequence[str], speed: float = 1.0) -> dict[str, LlmRates]:
@@ -60,6 +65,8 @@ def test_memory_is_what_the_parts_need() -> None:
     assert parts["kv"] == 512 * 524_288
     assert parts["encoders"] == pytest.approx(0.74e9, rel=0.03)  # 635 + 90 + 18 million weights
     full = fit.memory(SALMONN_7B, "q4_k_m", "fp32", 512, 30.0)
+    small = fit.memory(SALMONN_7B, "q4_k_m", "int4", 512, 30.0)
+    assert small["encoders"] == pytest.approx(0.64 * parts["encoders"], rel=0.01)
     assert full["encoders"] == 4 * parts["encoders"] and full["work"] == parts["work"]
 
 
@@ -208,7 +215,7 @@ def test_the_forecast_of_the_demo_without_a_probe(tmp_path: Path) -> None:
     assert told[-1][0] == told[-1][1]
     again = read_record(stored(record, tmp_path))
     table = fit.lines(again)
-    assert len([line for line in table if line.startswith(tuple(LLM_TYPES))]) == 3 * len(LLM_TYPES)
+    assert len([line for line in table if line.startswith(tuple(LLM_TYPES))]) == 4 * len(LLM_TYPES)
     assert len([line for line in table if line.endswith("<- best")]) == 1
     assert "usual shares" in again.settings["source"]
 
@@ -343,7 +350,7 @@ def test_a_probe_without_room_is_an_error(tmp_path: Path) -> None:
         probe_llm.write_zeros(tmp_path / "gone" / "probe.gguf", open_bundle().manifest.spec.llm, "f16")
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_the_encoders_probe_does_the_work_of_its_layers(precision: str, tmp_path: Path) -> None:
     """Counted as in test_bench_stages, by the shapes that onnxruntime saw."""
     from test_bench_stages import counted
@@ -360,7 +367,7 @@ def test_the_encoders_probe_does_the_work_of_its_layers(precision: str, tmp_path
     assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_the_fastconformers_probe_does_the_work_of_its_layers(precision: str, tmp_path: Path) -> None:
     """Without adapter and projection."""
     from test_bench_stages import counted
@@ -402,7 +409,7 @@ def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.Mo
     assert not outlook.same_shape(made, SALMONN_7B)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
 def test_the_encoders_probe_runs_in_every_precision(precision: str) -> None:
     spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     found = probe_encoders.whisper(spec.whisper, precision, 1, "cpu", lambda: None)

@@ -349,6 +349,10 @@ def test_speed_and_size_of_a_run(measured: Record) -> None:
     assert value(measured, "size") == pytest.approx(
         sum(entry.size for entry in open_bundle().manifest.files) / 1e9, rel=1e-6
     )
+    graphs = sum(entry.size for entry in open_bundle().manifest.files if entry.path.endswith(".onnx"))
+    assert value(measured, "encoders_size") == pytest.approx(graphs / 1e6, rel=1e-6)
+    hearing = measured.find("earshot-demo", "encoders")
+    assert hearing and all(0 < a < b for a, b in zip(hearing.samples, heard.samples, strict=True))
     if Path("/proc/self/status").exists():
         assert 0.05 < value(measured, "memory") < 1.0
     assert min(value(measured, name) for name in ("tpot", "rtf", "speed")) > 0

@@ -20,7 +20,7 @@ from bench_records import BIG, around, fit, live, peers, quality, record, stages
 from earshot.bench import report
 from earshot.bench.compare import compare
 from earshot.bench.digits import number, quantity
-from earshot.bench.record import SYNTHETIC, Measure, Record, to_line
+from earshot.bench.record import SYNTHETIC, Measure, Record, Subject, to_line
 from earshot.models.errors import InputError, RunError
 
 pytest.importorskip("matplotlib", reason="the report's charts need matplotlib")
@@ -87,6 +87,18 @@ def test_each_record_gets_the_charts_it_is_worth() -> None:
         "Word error rate against the LoRA's scale",
         "Length of an answer against the LoRA's scale",
     ]
+
+
+def test_bundles_that_differ_in_their_encoders_are_drawn_by_those() -> None:
+    found: list[Measure] = []
+    subjects: list[Subject] = []
+    for at, encoders in enumerate(("fp32", "int8", "int4")):
+        subjects.append(Subject(encoders, "salmonn", False, encoders, "q8_0", 0.01))
+        values = {"size": 0.01, "encoders_size": 14.0 - at, "encoders": 30.0 + at, "wer": 1.3, "error_audio_tokens": at}
+        found += [Measure(encoders, name, "", (value,), "lower") for name, value in values.items()]
+    made = titles(record("quality", subjects, {"clips": "9"}, found))
+    assert made[:2] == [f"Word error rate against {cost} of the encoders" for cost in ("size", "time")]
+    assert made[2:] == [f"Error of the audio tokens against {cost} of the encoders" for cost in ("size", "time")]
 
 
 def test_a_waterfall_has_the_stages_that_the_record_holds() -> None:

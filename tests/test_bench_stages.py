@@ -31,7 +31,15 @@ from earshot.runtime.bundle import open_bundle
 from earshot.runtime.engine import load
 
 FAST = Options(runs=1, warmup=0, seconds=2.0, n_new_tokens=3)
-PRODUCTS = ("MatMul", "Gemm", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "FusedMatMul")
+PRODUCTS = (
+    "MatMul",
+    "Gemm",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "FusedMatMul",
+    "MatMulNBits",
+)
 LIMITS = Limits((100.0, 90.0), (400.0,), (20.0, 25.0))
 
 
@@ -283,6 +291,7 @@ def test_an_int8_graph_that_computes_in_float_is_called_out(graphs: dict[str, Pa
     plain = kernels.profile(graphs["qformer"], features["qformer"], "cpu", 1)
     assert plain.integer == 0 and sum(plain.calls.values()) > 10
     assert [note for note in stages.kernel_notes({"qformer": plain}, "int8") if "NO INTEGER KERNEL" in note]
+    assert "the bundle calls int4" in stages.kernel_notes({"qformer": plain}, "int4")[-1]
     assert not [note for note in stages.kernel_notes({"qformer": plain}, "fp32") if "NO INTEGER KERNEL" in note]
 
 

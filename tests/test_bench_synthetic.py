@@ -282,11 +282,13 @@ def tiny_salm(monkeypatch: pytest.MonkeyPatch) -> str:
     return "tiny"
 
 
-def test_a_bundle_of_the_other_family_answers(tiny_salm: str, tmp_path: Path) -> None:
-    manifest = synthetic.synthesize(tiny_salm, "q4_k_m", "int8", tmp_path / "out")
+@pytest.mark.parametrize(("encoders", "product"), [("int8", "MatMulIntegerToFloat"), ("int4", "MatMulNBits")])
+def test_a_bundle_of_the_other_family_answers(encoders: str, product: str, tiny_salm: str, tmp_path: Path) -> None:
+    manifest = synthetic.synthesize(tiny_salm, "q4_k_m", encoders, tmp_path / "out")
+    assert manifest.quantization.encoders == encoders
     assert (manifest.family, manifest.synthetic, manifest.parity) == ("salm", True, None)
     assert earshot(["verify", str(tmp_path / "out")]) == 0
-    assert operators(tmp_path / "out" / "fastconformer.onnx")["com.microsoft::MatMulIntegerToFloat"] > 4
+    assert operators(tmp_path / "out" / "fastconformer.onnx")[f"com.microsoft::{product}"] > 4
     with load(tmp_path / "out") as engine:
         before, after = engine.llm.prompts.around(engine.prompt.tasks["asr"])
         assert (len(before), len(after)) == (9, 5)  # as Qwen3's own vocabulary cuts them
@@ -294,7 +296,7 @@ def test_a_bundle_of_the_other_family_answers(tiny_salm: str, tmp_path: Path) ->
         assert heard.audio_tokens.shape == (38, 256) and np.isfinite(heard.audio_tokens).all()
         assert engine.ask(synthetic_clip(7, 3.0), "asr").segments
     with pytest.raises(InputError, match="exists already"):
-        synthetic.synthesize(tiny_salm, "q4_k_m", "int8", tmp_path / "out")
+        synthetic.synthesize(tiny_salm, "q4_k_m", encoders, tmp_path / "out")
 
 
 def test_a_full_canary_qwen_takes_two_gigabytes() -> None:
