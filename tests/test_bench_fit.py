@@ -191,6 +191,16 @@ def test_expected_and_measured_stand_side_by_side() -> None:
     assert "0 of 10" in fit.compare(QUICK, SALMONN_7B, stages_record(2.0))[1]
 
 
+def test_a_record_of_int4_says_nothing_about_int8() -> None:
+    made = stages_record()
+    made = replace(made, subjects=(replace(made.subjects[0], encoders="int4"),))
+    shares = outlook.shares_of(made)
+    assert (shares["whisper int4"], shares["whisper"]) == (0.5, outlook.SHARES["whisper"])
+    ahead = outlook.by_shares(SALMONN_7B, 30.0, LIMITS, outlook.SHARES, PLACE, "usual")
+    ratio = ahead.encoders["int4"]["whisper"] / ahead.encoders["int8"]["whisper"]
+    assert ratio == pytest.approx(outlook.SHARES["whisper"] / outlook.SHARES["whisper int4"])
+
+
 def test_shares_of_another_model_are_used() -> None:
     shares = outlook.shares_of(stages_record())
     assert shares["whisper"] == shares["decode"] == shares["draft"] == 0.5
