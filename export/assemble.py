@@ -145,6 +145,7 @@ def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest
     if options.gptq:
         require_groups(family.llm.spec)
     weighing = _weighing(family, options)
+    heard = calibration(options.calibrate, family.prompt) if options.gptq else None
     with Staging(options.out, report) as staging:
         key = stat_key(family.sources)
         sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
@@ -154,7 +155,7 @@ def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest
         float_layers = _export_graphs(staging, family, options, digest, report)
         for name, write in family.data_files.items():
             staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
-        said = _export_llm(staging, family, options, f"{digest} {weighed}", report)
+        said = _export_llm(staging, family, options, heard, f"{digest} {weighed}", report)
         manifest = _manifest(options, family, sources, float_layers, said)
         found, check = _parity(staging, manifest, family, digest, report)
         if not options.force:
@@ -179,8 +180,13 @@ def _weighing(family: Family, options: ExportOptions) -> _Weighing | None:
         require_match(given, family.llm.spec, options.imatrix)
         return _Weighing(sha256_of(options.imatrix), lambda _: given)
     heard = calibration(options.calibrate, family.prompt)
-    key = f"{_lora_scale(family, options)} {heard.name} {heard.key}"
+    key = f"{_lora_scale(family, options)} {_heard_key(family, options, heard)}"
     return _Weighing(key, lambda report: _gather(family, options, heard, report))
+
+
+def _heard_key(family: Family, options: ExportOptions, heard: Calibration) -> str:
+    """What was heard, and through what."""
+    return f"{heard.name} {heard.key} {encode(family.spec)} {encode(family.prompt)} {_packages(options)}"
 
 
 def _export_imatrix(staging: Staging, weighing: _Weighing | None, digest: str, report: Report) -> str:
@@ -260,11 +266,16 @@ def _write_data(directory: Path, name: str, write: Callable[[Path], object]) -> 
 
 
 def _export_llm(
-    staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report
+    staging: Staging,
+    family: Family,
+    options: ExportOptions,
+    heard: Calibration | None,
+    digest: str,
+    report: Report,
 ) -> tuple[str, ...]:
     """llm.gguf and the adapter; returns what is to be said of its rounding."""
     threads = options.threads or max(1, (os.cpu_count() or 2) - 1)
-    heard = calibration(options.calibrate, family.prompt) if options.gptq else None
+    tables = options.tables(family.llm.spec.tied)
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         rounding = _rounding(family, options, heard, report) if heard else None
@@ -279,15 +290,14 @@ def _export_llm(
             force=options.force,
             progress=report,
             imatrix=directory / IMATRIX_FILE if options.imatrix else None,
-            tables=options.tables(family.llm.spec.tied),
+            tables=tables,
             rounding=rounding,
         )
         said = [f"GPTQ on {heard.name}: {rounding.summary()}"] if heard and rounding else []
         return tuple(path.name for path in written), said
 
-    tables = options.tables(family.llm.spec.tied)
     key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec} {tables}"
-    return tuple(staging.part("llm", f"{key} {heard.name} {heard.key}" if heard else key, build))
+    return tuple(staging.part("llm", f"{key} {_heard_key(family, options, heard)}" if heard else key, build))
 
 
 def _rounding(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Rounding:

@@ -41,7 +41,13 @@ class Solver:
     def __init__(self, linear: nn.Linear, symmetric: bool) -> None:
         library = _library()
         config = library.config(
-            bits=4, group_size=GROUP, sym=symmetric, desc_act=False, act_group_aware=False, offload_to_disk=False
+            bits=4,
+            group_size=GROUP,
+            sym=symmetric,
+            desc_act=False,
+            act_group_aware=False,
+            offload_to_disk=False,
+            fallback=None,  # else it rounds to the nearest, without a word, what it cannot solve
         )
         self._linear, self._symmetric = linear, symmetric
         with _quietly():
@@ -62,14 +68,18 @@ class Solver:
                 # Blocks of columns as wide as a group: a scale sees what earlier groups have added to its weights.
                 found = self._gptq.fasterquant(GROUP, DAMPING, group_size=GROUP)
                 self._gptq.free()
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except (ValueError, RuntimeError) as error:
             raise RunError(f"GPTQ found no solution ({error}): give --calibrate more recordings") from None
+        if not isinstance(found[4], float):  # its loss
+            raise RunError("GPTQ found no solution: give --calibrate more recordings")
         return _four_bit(self._linear.weight.detach(), found[0], found[1], self._symmetric)
 
 
 def _four_bit(weight: Tensor, scales: Tensor, zeros: Tensor, symmetric: bool) -> FourBit:
     """The levels of weights that lie on them."""
-    wide = [each.float().repeat_interleave(GROUP, dim=1) for each in (scales, zeros)]
+    wide = [each.float().to(weight.device).repeat_interleave(GROUP, dim=1) for each in (scales, zeros)]
     levels = torch.round(weight / wide[0] + wide[1])
     off = (wide[0] * (levels - wide[1]) - weight).abs().max()
     if not (levels.min() >= 0 and levels.max() < LEVELS and off <= 1e-5 * weight.abs().max()):
@@ -89,9 +99,13 @@ def _library() -> SimpleNamespace:
         with _quietly():
             from gptqmodel import QuantizeConfig  # pyright: ignore[reportMissingImports]
             from gptqmodel.quantization import GPTQ  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             f"GPTQ needs GPTQModel, which is not installed here ({error}): pip install 'earshot[export,gptq]'"
+        ) from None
+    except Exception as error:  # it reaches deep into torch and transformers
+        raise InputError(
+            f"GPTQ needs GPTQModel, which does not load here ({error}): install the version that Earshot asks for"
         ) from None
     finally:
         os.environ.clear()
@@ -137,8 +151,9 @@ def _quietly() -> Generator[None]:
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)

@@ -29,7 +29,7 @@ WORD = 32
 CHUNK = 32 * WORD  # inputs dequantized at a time
 _FORMATS = {"gptq": 1, "gptq_v2": 0}  # what is added to a stored zero
 _TENSORS = ("qzeros", "scales", "g_idx")  # of a module, beside its qweight
-_READ = ("quant_method", "bits", "group_size", "checkpoint_format", "sym")
+_READ = ("quant_method", "bits", "group_size", "checkpoint_format", "sym", "desc_act")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class GptqConfig:
     """To a stored zero."""
     symmetric: bool
     """Said to be: then every zero is the middle, 2^(bits - 1)."""
+    act_order: bool
+    """Said to be: then no group's inputs lie side by side, and g_idx names them."""
     where: str
     """The file that says so."""
 
@@ -79,6 +81,8 @@ def read_gptq_config(directory: Path, config: Mapping[str, Any]) -> GptqConfig |
     Raises CheckpointError when they contradict each other, or ask for what cannot be read.
     """
     inside: dict[str, Any] = config.get("quantization_config") or {}
+    if not isinstance(inside, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - it is from a file
+        raise CheckpointError(f"{directory}/config.json: quantization_config is {inside!r}, which says nothing: fix it")
     beside: dict[str, Any] = {}
     if (directory / CONFIG_FILE).is_file():
         beside = {"quant_method": "gptq", **read_json(directory / CONFIG_FILE)}
@@ -202,6 +206,11 @@ class GptqWeights(Weights):
     def _groups(self, module: _Module) -> torch.Tensor:
         """[n_in] int64: the group of each input."""
         n_groups = self.config.n_groups(module.n_in)
+        if "g_idx" not in module.parts and self.config.act_order and n_groups > 1:
+            raise CheckpointError(
+                f"{self.config.where} says desc_act, but {module.parts['qweight'][1]} has no g_idx beside it: "
+                "download the checkpoint again"
+            )
         if "g_idx" not in module.parts:
             return torch.arange(module.n_in) // (self.config.group_size if n_groups > 1 else module.n_in)
         groups = super()._read(*module.parts["g_idx"]).long()
@@ -247,7 +256,7 @@ def _config(said: dict[str, Any], where: str) -> GptqConfig:
     if method != "gptq":
         named = f"quantized by {method}" if method else "quantized, and does not say how (bitsandbytes, perhaps)"
         raise CheckpointError(f"{where} says that the weights are {named}: only GPTQ is read, {remedy}")
-    layout = said.get("checkpoint_format") or said.get("format") or "gptq"
+    layout = str(said.get("checkpoint_format") or said.get("format") or "gptq")
     if said.get("is_marlin_format"):
         layout = "marlin"
     if layout not in _FORMATS:
@@ -263,7 +272,7 @@ def _config(said: dict[str, Any], where: str) -> GptqConfig:
         raise CheckpointError(f"{where} says bits {bits!r}: one of {', '.join(map(str, BITS))} is read, else {remedy}")
     if not isinstance(group_size, int) or isinstance(group_size, bool) or (group_size < 1 and group_size != -1):
         raise CheckpointError(f"{where} says group_size {group_size!r}: it should be a number above 0, or -1")
-    return GptqConfig(bits, group_size, _FORMATS[layout], said.get("sym") is True, where)
+    return GptqConfig(bits, group_size, _FORMATS[layout], said.get("sym") is True, said.get("desc_act") is True, where)
 
 
 def _note(directory: Path, config: GptqConfig) -> str:

@@ -10,7 +10,7 @@ from ..models.errors import EarshotError, InputError, RunError, missing_package
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 _GPTQ = ("quantize_config.json", "gptq_model-*.safetensors", "gptq_model-*.index.json")
-_TORCH = ("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json")
+_TORCH = ("pytorch_model.bin", "pytorch_model-*.bin", "gptq_model-*.bin", "pytorch_model.bin.index.json")
 WANTED = {
     "whisper": ("config.json",),
     "vicuna": ("config.json", "tokenizer.model", *_GPTQ),

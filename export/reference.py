@@ -123,7 +123,8 @@ class OneLayer:
         return {self._name(name): module for name, module in named if isinstance(module, torch.nn.Linear)}
 
     def load(self, n: int) -> None:
-        """Layer n in the place of the one before."""
+        """Layer n in the place of the one before, which goes first."""
+        self._layer.to("meta")
         state = self._llm.layer(n, self._layer.state_dict())
         self._layer.load_state_dict({name: value.to(self._device) for name, value in state.items()}, assign=True)
         self._n = n

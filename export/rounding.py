@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from gguf import GGMLQuantizationType as Kind
 
-from ..models.errors import InputError
+from ..models.errors import InputError, RunError
 from ..models.llm import LlmSpec
 from .decoder import PROJECTIONS, shapes
 from .four_bit import GROUP, FourBit
@@ -44,8 +44,14 @@ class Rounding:
 
     def take(self, name: str) -> FourBit:
         """The linear with this Hugging Face name; each once, a layer's before the next layer's."""
-        while name not in self._done:
-            self._round_layer()
+        try:
+            while name not in self._done:
+                self._round_layer()
+        except (MemoryError, torch.OutOfMemoryError):
+            raise RunError(
+                f"there is no memory for GPTQ of layer {self._next}: close other programs, or hide a small GPU with "
+                "CUDA_VISIBLE_DEVICES="
+            ) from None
         found = self._done.pop(name)
         self._minimum_error = max(self._minimum_error, found.minimum_error())
         return found

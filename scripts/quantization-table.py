@@ -172,12 +172,13 @@ def main() -> None:
                     continue
                 found = [table.kl(quantization, each) for each in drawn]
                 means = [fmean(by_seed) for by_seed in found]
-                plain.setdefault(kind, means[0])
+                if name == "none":
+                    plain.setdefault(kind, means[0])
                 spread = f" ± {1e3 * stdev(means):.2f}" if len(means) > 1 else ""
                 by_seed = " | ".join(f"{1e3 * fmean(column):.2f}" for column in zip(*found, strict=True))
-                ratio = fmean(means) / plain[kind]
+                ratio = f"{fmean(means) / plain[kind]:.2f}" if kind in plain else "-"
                 print(
-                    f"| {quantization} | {name} | {by_seed} | {1e3 * fmean(means):.2f}{spread} | {ratio:.2f} |",
+                    f"| {quantization} | {name} | {by_seed} | {1e3 * fmean(means):.2f}{spread} | {ratio} |",
                     flush=True,
                 )
 

@@ -33,7 +33,7 @@ from earshot.export.quantize import BY_MIXTURE, TableTypes
 from earshot.export.reference import ReferenceLlm
 from earshot.export.rounding import Rounding, linears, require_groups
 from earshot.models.bundle import LLM_FILE, read_manifest
-from earshot.models.errors import InputError
+from earshot.models.errors import InputError, RunError
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
@@ -213,6 +213,17 @@ def test_the_file_holds_what_was_found(
     assert head.tensor_type == Kind.Q8_0 and held["token_embd.weight"].tensor_type == Kind.Q8_0
 
 
+def test_too_little_memory_is_a_sentence(vicuna: tuple[Llm, Lora], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Nearest):
+        def solve(self) -> FourBit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(rounding, "Solver", Full)
+    found = Rounding(reference(vicuna), passages(vicuna[0].spec.hidden), True, NOTHING)
+    with pytest.raises(RunError, match="no memory for GPTQ of layer 0: close other programs"):
+        found.take(linears(vicuna[0].spec)[0])
+
+
 # --- the command
 
 
@@ -316,6 +327,15 @@ def test_its_rounding_changes_what_comes_out_less_than_the_nearest_does(symmetri
     plain = torch.from_numpy(nearest(weight, symmetric).weights())
     error, nearest_error = ((inputs @ (w - weight).T).square().sum() for w in (rounded, plain))
     assert error < 0.5 * nearest_error
+
+
+@with_library
+@pytest.mark.parametrize("inputs", [torch.full((8, 64), torch.nan), torch.full((8, 64), torch.inf)], ids=["nan", "inf"])
+def test_what_cannot_be_solved_is_not_rounded_to_the_nearest(inputs: Tensor) -> None:
+    solver = gptq.Solver(torch.nn.Linear(64, 8, bias=False), symmetric=True)
+    solver.add(inputs)
+    with pytest.raises(RunError, match="give --calibrate more recordings"):
+        solver.solve()
 
 
 @with_library

@@ -174,6 +174,13 @@ def test_autogptq_names_its_files_by_bits_and_group(tmp_path: Path) -> None:
     assert weight_files(folder) == [index, *(folder / name for name in parts)]
 
 
+def test_activation_order_needs_the_groups_it_left(tmp_path: Path) -> None:
+    ordered = {**CONFIG, "desc_act": True}
+    assert opened(one(tmp_path / "kept", ordered)).get("x.weight").shape == (64, 96)
+    with pytest.raises(CheckpointError, match=r"says desc_act, but x\.qweight has no g_idx"):
+        opened(one(tmp_path / "lost", ordered, g_idx=None))
+
+
 def test_two_models_in_a_directory_are_refused(tmp_path: Path) -> None:
     for size in (32, 128):
         written(tmp_path / "m", {"x": torch.ones(1)}, name=f"gptq_model-4bit-{size}g.safetensors")
@@ -195,12 +202,14 @@ def test_two_models_in_a_directory_are_refused(tmp_path: Path) -> None:
         ({"quant_method": "gptq", "bits": 4}, "group_size None"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size 0"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "marlin"}, "marlin"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": ["gptq"]}, "['gptq']"),
+        ("gptq", "quantization_config is 'gptq'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "is_marlin_format": True}, "marlin"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "pack_dtype": "int64"}, "int64"),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32, "dynamic": {"+:.*q_proj": {"bits": 8}}}, "dynamic"),
     ],
 )
-def test_another_quantization_is_refused_by_name(tmp_path: Path, config: dict[str, Any], said: str) -> None:
+def test_another_quantization_is_refused_by_name(tmp_path: Path, config: Any, said: str) -> None:
     with pytest.raises(CheckpointError) as error:
         open_base(tmp_path, {"quantization_config": config})
     assert said in str(error.value)
