@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from earshot.models.errors import RunError
 
+onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 from earshot.export import assemble, int4, parity  # noqa: E402
 from earshot.export import graph as graph_module  # noqa: E402
