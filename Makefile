@@ -52,7 +52,7 @@ build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth models/mani
 	rm -rf build/demo-f32 build/demo-f32.partial
 	$(EXPORT_DEMO) --encoders fp32 --llm f32 --out build/demo-f32
 
-QUANTIZATIONS := q8_0 q6_k q5_k_m q4_1 q4_k_m q4_0 iq4_xs q3_k_m
+QUANTIZATIONS := q8_0 q6_k q5_k_m q4_k_m q4_1 q4_0 iq4_xs q3_k_m
 quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	for llm in $(QUANTIZATIONS); do [ -d build/quality/$$llm ] || \
 		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,3 +168,29 @@ def features(parts: SimpleNamespace, golden: Path) -> dict[str, dict[str, np.nda
 def spoken(tmp_path: Path) -> Path:
     """Where `say` writes what it is given, a line each."""
     return tmp_path / "spoken.txt"
+
+
+@pytest.fixture(scope="module")
+def vicuna() -> Any:
+    """The golden SALMONN's language model, opened, and its LoRA: Llm, Lora."""
+    pytest.importorskip("torch")
+    from earshot.export.checkpoint import load_section
+    from earshot.export.llm import read_llm
+    from earshot.export.lora import read_lora
+
+    checkpoint = GOLDEN / "salmonn-tiny" / "checkpoint"
+    state = load_section(checkpoint / "salmonn.pth", "model", "a SALMONN checkpoint")
+    return read_llm(checkpoint / "vicuna"), read_lora(state, alpha=32.0)
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Any:
+    """The golden SALM's language model, opened, and its LoRA: Llm, Lora."""
+    pytest.importorskip("torch")
+    from earshot.export.checkpoint import open_weights, read_json
+    from earshot.export.llm import read_salm_llm
+    from earshot.export.lora import read_salm_lora, salm_lora_spec
+
+    checkpoint = GOLDEN / "salm-tiny" / "checkpoint"
+    weights, config = open_weights(checkpoint), read_json(checkpoint / "config.json")
+    return read_salm_llm(weights, checkpoint / "qwen3"), read_salm_lora(weights, salm_lora_spec(config))

@@ -21,7 +21,7 @@ from earshot.bench.record import Measure, Record, Subject, make_record, read_rec
 from earshot.bench.stages import Place
 from earshot.models.errors import InputError, RunError
 from earshot.models.fastconformer import FastConformerSpec
-from earshot.models.llm import LLM_TYPES
+from earshot.models.llm import LLM_TYPES, LlmSpec
 from earshot.models.salm import SALM
 from earshot.models.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
 from earshot.runtime.bundle import open_bundle
@@ -308,10 +308,8 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[0] == Options("demo", 8e9, kv_type="q8_0", threads=1, probe=False) and asked[1] is None
 
 
-@pytest.mark.parametrize("quantization", list(LLM_TYPES))
-def test_llama_opens_the_probe_of_every_type(quantization: str, tmp_path: Path) -> None:
-    spec = replace(open_bundle().manifest.spec.llm, n_layers=2)
-    path = tmp_path / "probe.gguf"
+def probed(path: Path, spec: LlmSpec, quantization: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A probe's logits, and its sizes as llama.cpp read them."""
     probe_llm.write_zeros(path, spec, quantization)
     model = Model(path, 0)
     context = model.context(64, 1, 1)
@@ -319,6 +317,14 @@ def test_llama_opens_the_probe_of_every_type(quantization: str, tmp_path: Path) 
     context.close()
     sizes = model.hidden, model.n_layers, model.n_heads, model.vocab
     model.close()
+    return logits, sizes
+
+
+@pytest.mark.parametrize("quantization", list(LLM_TYPES))
+def test_llama_opens_the_probe_of_every_type(quantization: str, tmp_path: Path) -> None:
+    spec = replace(open_bundle().manifest.spec.llm, n_layers=2)
+    path = tmp_path / "probe.gguf"
+    logits, sizes = probed(path, spec, quantization)
     assert logits.shape == (1, spec.vocab) and np.isfinite(logits).all()
     assert sizes == (spec.hidden, 2, spec.n_heads, spec.vocab)
     vocabulary = 40 * spec.vocab
@@ -332,13 +338,7 @@ def test_llama_opens_the_probe_of_a_qwen(quantization: str, tmp_path: Path) -> N
     """Heads wider than hidden / n_heads, norms in attention, a head that is the embedding."""
     spec = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=600)
     path = tmp_path / "probe.gguf"
-    probe_llm.write_zeros(path, spec, quantization)
-    model = Model(path, 0)
-    context = model.context(64, 1, 1)
-    logits = context.decode_ids([3, 4], range(2), [0, 0], [1])
-    context.close()
-    sizes = model.hidden, model.n_layers, model.n_heads, model.vocab
-    model.close()
+    logits, sizes = probed(path, spec, quantization)
     assert logits.shape == (1, 600) and np.isfinite(logits).all() and sizes == (256, 2, 4, 600)
 
 

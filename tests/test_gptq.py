@@ -22,13 +22,12 @@ from conftest import export_arguments, salm_arguments
 from earshot.export import assemble, gptq, rounding
 from earshot.export.__main__ import main
 from earshot.export.assemble import ExportOptions
-from earshot.export.checkpoint import load_section, open_weights, read_json
 from earshot.export.decoder import gguf_name, rotary_heads
 from earshot.export.four_bit import GROUP, FourBit
 from earshot.export.gguf_file import rotary_rows
 from earshot.export.importance import Passage
-from earshot.export.llm import Llm, export_llm, read_llm, read_salm_llm
-from earshot.export.lora import Lora, read_lora, read_salm_lora, salm_lora_spec
+from earshot.export.llm import Llm, export_llm
+from earshot.export.lora import Lora
 from earshot.export.quantize import BY_MIXTURE, TableTypes
 from earshot.export.reference import ReferenceLlm
 from earshot.export.rounding import Rounding, linears, require_groups
@@ -48,8 +47,6 @@ with_library = pytest.mark.skipif(find_spec("gptqmodel") is None, reason="GPTQMo
 
 class Nearest:
     """Rounds to the nearest level, whatever is read; keeps that."""
-
-    read: dict[int, list[Tensor]]
 
     def __init__(self, linear: torch.nn.Linear, symmetric: bool) -> None:
         self.linear, self.symmetric, self.inputs = linear, symmetric, list[Tensor]()
@@ -84,20 +81,6 @@ def nearest(weight: Tensor, symmetric: bool) -> FourBit:
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounding, "Solver", Nearest)
     monkeypatch.setattr(assemble, "require_gptq", NOTHING)
-
-
-@pytest.fixture(scope="module")
-def vicuna() -> tuple[Llm, Lora]:
-    state = load_section(SALMONN / "salmonn.pth", "model", "a SALMONN checkpoint")
-    return read_llm(SALMONN / "vicuna"), read_lora(state, alpha=32.0)
-
-
-@pytest.fixture(scope="module")
-def qwen() -> tuple[Llm, Lora]:
-    weights = open_weights(SALM)
-    return read_salm_llm(weights, SALM / "qwen3"), read_salm_lora(
-        weights, salm_lora_spec(read_json(SALM / "config.json"))
-    )
 
 
 def reference(opened: tuple[Llm, Lora]) -> ReferenceLlm:

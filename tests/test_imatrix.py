@@ -20,22 +20,20 @@ from conftest import export_arguments, salm_arguments
 from earshot.export import assemble
 from earshot.export.__main__ import main
 from earshot.export.assemble import ExportOptions
-from earshot.export.calibration import Example, calibration
-from earshot.export.checkpoint import load_section, open_weights, read_json
+from earshot.export.calibration import Example
 from earshot.export.decoder import gguf_name, shapes
 from earshot.export.imatrix import Importance, read_imatrix, require_match, write_imatrix
 from earshot.export.importance import Passage, gather, passages_of
 from earshot.export.invented import gguf_vocabulary
-from earshot.export.llm import Llm, export_llm, read_llm, read_salm_llm, write_gguf, write_random_llm
-from earshot.export.lora import Lora, read_lora, read_salm_lora, salm_lora_spec
+from earshot.export.llm import Llm, export_llm, write_gguf, write_random_llm
+from earshot.export.lora import Lora
 from earshot.export.mixture import tensor_type
 from earshot.export.quantize import quantize
 from earshot.export.reference import ReferenceLlm
 from earshot.export.tokenizer import encode_text
-from earshot.models import salm, salmonn
-from earshot.models.audio import SAMPLE_RATE
+from earshot.models import salmonn
 from earshot.models.bundle import LLM_FILE
-from earshot.models.errors import AudioError, InputError
+from earshot.models.errors import InputError
 from earshot.models.llm import LlmSpec
 from earshot.models.prompt import PromptInfo
 from earshot.runtime.bundle import shipped_bundle
@@ -46,19 +44,6 @@ SALMONN = GOLDEN / "salmonn-tiny" / "checkpoint"
 SALM = GOLDEN / "salm-tiny" / "checkpoint"
 JFK = Path(assemble.__file__).parent / "jfk.wav"
 NOTHING: Callable[..., None] = lambda *_: None  # noqa: E731
-
-
-@pytest.fixture(scope="module")
-def vicuna() -> tuple[Llm, Lora]:
-    state = load_section(SALMONN / "salmonn.pth", "model", "a SALMONN checkpoint")
-    return read_llm(SALMONN / "vicuna"), read_lora(state, alpha=32.0)
-
-
-@pytest.fixture(scope="module")
-def qwen() -> tuple[Llm, Lora]:
-    weights = open_weights(SALM)
-    config = read_json(SALM / "config.json")
-    return read_salm_llm(weights, SALM / "qwen3"), read_salm_lora(weights, salm_lora_spec(config))
 
 
 @pytest.fixture(scope="module")
@@ -324,71 +309,6 @@ def test_types_that_nothing_weighs_are_refused(llm: str, vicuna: tuple[Llm, Lora
 def test_calibrate_goes_with_auto_alone(imatrix: Path | None, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is for --imatrix auto and --llm gptq"):
         ExportOptions(out=tmp_path, imatrix=imatrix, calibrate=tmp_path)
-
-
-# --- what is heard
-
-
-def test_the_demos_clips_with_their_own_prompts(info: PromptInfo) -> None:
-    found = calibration(None, info)
-    assert len(found.examples) == 10
-    first = found.examples[0]
-    assert (first.prompt, first.answer) == (info.tasks["asr"], "turn on the kitchen dishwasher")
-    assert found.examples[1].prompt == "According to the speech, what is the task?"
-    assert 0 < len(first.waveform(SAMPLE_RATE)) <= SAMPLE_RATE
-
-
-def test_a_family_is_asked_only_what_it_knows() -> None:
-    known = salm.prompt_info(lambda _: [1], 2)
-    answers = [(each.prompt, each.answer) for each in calibration(None, known).examples]
-    assert {prompt for prompt, _ in answers} == {known.tasks["asr"]}
-    assert [answer for _, answer in answers][:2] == ["turn on the kitchen dishwasher", None]
-
-
-def test_a_folder_of_recordings(info: PromptInfo, tmp_path: Path) -> None:
-    for name in ("b.wav", "a.wav", ".hidden.wav"):
-        (tmp_path / name).write_bytes(JFK.read_bytes())
-    (tmp_path / "a.txt").write_text(" and so \n")
-    (tmp_path / "b.txt").write_text("\n")
-    (tmp_path / "list.json").write_text("[]")
-    found = calibration(tmp_path, info)
-    assert [(each.audio, each.answer) for each in found.examples] == [
-        (tmp_path / "a.wav", "and so"),
-        (tmp_path / "b.wav", None),
-    ]
-    assert found.name == tmp_path.name and {each.prompt for each in found.examples} == {info.tasks["asr"]}
-    assert len(found.examples[0].waveform(2 * SAMPLE_RATE)) == 2 * SAMPLE_RATE
-    key = found.key
-    (tmp_path / "a.txt").write_text("and so my")
-    assert calibration(tmp_path, info).key != key
-
-
-def test_lines_of_text(info: PromptInfo, tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("one line\n\n another \n")
-    found = calibration(tmp_path / "text.txt", info)
-    assert [(each.audio, each.prompt) for each in found.examples] == [(None, "one line"), (None, "another")]
-
-
-@pytest.mark.parametrize(
-    ("make", "word"),
-    [
-        (lambda place: place.mkdir(), "holds no recordings"),
-        (lambda place: None, "cannot be read"),
-        (lambda place: place.write_text("\n"), "holds no text"),
-        (lambda place: place.write_bytes(JFK.read_bytes()), "is not text in UTF-8"),
-    ],
-)
-def test_nothing_to_hear_is_said(make: Callable[[Path], Any], word: str, info: PromptInfo, tmp_path: Path) -> None:
-    make(tmp_path / "given")
-    with pytest.raises(InputError, match=word):
-        calibration(tmp_path / "given", info)
-
-
-def test_a_file_that_is_no_recording_is_named(info: PromptInfo, tmp_path: Path) -> None:
-    (tmp_path / "notes.pdf").write_bytes(b"%PDF-1.4 nothing to hear")
-    (example,) = calibration(tmp_path, info).examples
-    with pytest.raises(AudioError, match=r"notes\.pdf is not audio"):
-        example.waveform(SAMPLE_RATE)
 
 
 # --- the command
