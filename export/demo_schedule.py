@@ -1,4 +1,4 @@
-"""Training by the clock: a loop that spends some minutes, survives being stopped, and ends with a low rate.
+"""Training by the clock: a loop that computes for some minutes, survives being stopped, and ends with a low rate.
 
 Under torchrun every process trains on its own batches and gradients are averaged: on a busy machine two processes of
 one thread are faster than one of two.
@@ -28,30 +28,35 @@ class Trainer:
     `path` every minute and read back from it, with the optimizers and the time already spent.
     """
 
-    def __init__(self, path: Path, modules: dict[str, nn.Module], minutes: float, rate: float = 2e-3) -> None:
+    def __init__(
+        self, path: Path, modules: dict[str, nn.Module], minutes: float, rate: float = 2e-3, *, muon: bool = True
+    ) -> None:
         self.path, self.modules, self.budget = path, modules, minutes * 60
         weights = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        matrices = [p for p in weights if p.ndim == _ORTHOGONAL and min(p.shape) > 1]
+        matrices = [p for p in weights if muon and p.ndim == _ORTHOGONAL and min(p.shape) > 1]
         chosen = {id(p) for p in matrices}
         others = [p for p in weights if id(p) not in chosen]
         self.weights = weights
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01),
+            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
         ]
+        if matrices:
+            muon_step = torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+            self.optimizers.insert(0, muon_step)
         self.rate, self.steps, self.spent = rate, 0, 0.0
         self._losses: list[float] = []
         if path.exists():
             self._load()
 
     def __iter__(self) -> Iterator[int]:
-        clock = printed = saved = time.monotonic()
+        printed = saved = time.monotonic()
+        clock = _computed()
         while self.spent < self.budget:
             for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = self.rate * self._warmth(self.spent / self.budget)
             yield self.steps
-            now = time.monotonic()
-            self.spent, clock, self.steps = self.spent + now - clock, now, self.steps + 1
+            now, computed = time.monotonic(), _computed()
+            self.spent, clock, self.steps = self.spent + computed - clock, computed, self.steps + 1
             if now - printed > _PRINT_EVERY:
                 printed = now
                 self._report()
@@ -114,6 +119,11 @@ class Trainer:
         mean = sum(self._losses) / max(len(self._losses), 1)
         print(f"{self.path.stem}: step {self.steps}, {self.spent:.0f} s, loss {mean:.4f}", flush=True)
         self._losses.clear()
+
+
+def _computed() -> float:
+    """Seconds of computation: as on a machine that does nothing else, however busy this one is."""
+    return time.process_time() / torch.get_num_threads()
 
 
 def _first() -> bool:

@@ -1,0 +1,1 @@
+"""Models trained here: data, losses and stages -> checkpoints in the official formats."""

@@ -1,0 +1,62 @@
+"""Train `small`: `python -m earshot.export.training.small.train --work DIR --whisper DIR --beats FILE --llm DIR`.
+
+Stages: `bridge` (CTC against the language model's embeddings), `joint` (the language model reads the audio tokens
+through its LoRA, CTC going on as a second loss). The corpus is made by another process, for as long as these train.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from ....models.demo_text import sample_utterance
+from ...demo_schedule import Trainer
+from .bridge import Bridge, Reader, Shards, Vocabulary, train_bridge
+from .corpus import Texts
+
+STAGES = ("bridge",)
+MINUTES = {"bridge": 120.0}
+_COMMANDS = 4000  # of the demo's grammar: all of its words are among them
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m earshot.export.training.small.train", description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--llm", type=Path, required=True)
+    parser.add_argument("--stage", choices=STAGES, required=True)
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(given.llm)
+    llm = LlamaForCausalLM.from_pretrained(given.llm, dtype=torch.bfloat16).eval().requires_grad_(False)
+    vocabulary = whole_vocabulary(given.work, tokenizer)
+    reader = Reader(llm.get_input_embeddings().weight[list(vocabulary.ids)])
+    bridge = Bridge(dropout=0.1)
+    print(f"{len(vocabulary.ids)} tokens, {sum(p.numel() for p in bridge.parameters())} weights", flush=True)
+    minutes = given.minutes or MINUTES[given.stage]
+    shards = Shards(given.work / "shards", random.Random())
+    trainer = Trainer(given.work / "bridge.pt", {"bridge": bridge, "reader": reader}, minutes, 1e-3, muon=False)
+    train_bridge(trainer, bridge, reader, vocabulary, tokenizer, shards)
+    return 0
+
+
+def whole_vocabulary(work: Path, tokenizer) -> Vocabulary:
+    """The tokens of all that is spoken in training, read once."""
+    path = work / "vocabulary.txt"
+    if not path.exists():
+        texts, rng = Texts.load(work / "prose.txt", held_out=False), random.Random(0)
+        commands = [sample_utterance(rng, "train").text for _ in range(_COMMANDS)]
+        found = Vocabulary.of([*texts.examples, *texts.definitions, *texts.prose, *commands], tokenizer)
+        path.write_text(" ".join(map(str, found.ids)))
+    return Vocabulary([int(word) for word in path.read_text().split()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
