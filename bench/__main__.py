@@ -14,17 +14,17 @@ from .options import parser
 
 COMMANDS = {
     "synth": "synthetic",
-    "stages": "stages",
-    "live": "live",
-    "quality": "quality",
-    "lora-sweep": "lora_sweep",
-    "keywords": "keywords",
-    "fit": "fit",
-    "peers": "peers",
-    "compare": "compare",
-    "report": "report",
-    "demo-eval": "demo_eval",
-    "demo-live": "demo_live",
+    "stages": "speed.stages",
+    "live": "live.live",
+    "quality": "quality.quality",
+    "lora-sweep": "quality.lora_sweep",
+    "keywords": "quality.keywords",
+    "fit": "speed.fit",
+    "peers": "peers.peers",
+    "compare": "report.compare",
+    "report": "report.page",
+    "demo-eval": "quality.demo_eval",
+    "demo-live": "live.demo_live",
 }
 RECORDED = ("stages", "live", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
@@ -62,7 +62,7 @@ def _module(command: str) -> ModuleType:
 
 def _measure(module: ModuleType, arguments: argparse.Namespace) -> int:
     """The table, then the record as the last line; with --report a page about it."""
-    from .record import to_line
+    from .result import to_line
 
     if arguments.report:
         _module("report").require_writable(arguments.report)

@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
         refuse_existing(arguments.out)
         for role in filter(vars(arguments).__contains__, WANTED):
             require_given(role, getattr(arguments, role), arguments.download)
-        from .families import FAMILIES  # torch, seconds of it
+        from .families.registry import FAMILIES  # torch, seconds of it
         from .progress import Progress
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None

@@ -18,16 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..models.bundle import (
-    MANIFEST,
-    FileEntry,
-    Manifest,
-    check_hashes,
-    file_entry,
-    read_manifest,
-    write_manifest,
-)
-from ..models.codec import decode, encode
+from ..models.bundle import MANIFEST, FileEntry, Manifest, check_hashes, file_entry, read_manifest, write_manifest
+from ..models.dataclass_json import decode, encode
 from ..models.errors import InputError, RunError
 from .progress import Report, counter, no_report
 

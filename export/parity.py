@@ -19,15 +19,15 @@ from ..models.bundle import Manifest, ParityReport, SelfCheck, StageError
 from ..models.errors import InputError
 from ..models.llm import LLM_TYPES
 from ..models.prompt import first_task
-from ..runtime.audio import read_audio
+from ..runtime.audio.decode import read_audio
 from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine, EngineOptions
-from ..runtime.llm import LlmOptions
-from ..runtime.ort import OrtOptions
-from ..runtime.selfcheck import N_TOKENS, expected_stage, greedy_ids
-from .graph import compare
+from ..runtime.llm.session import LlmOptions
+from ..runtime.self_check import N_TOKENS, expected_stage, greedy_ids
+from ..runtime.system.ort import OrtOptions
+from .graphs.onnx_graph import compare
+from .llm.torch_reference import ReferenceLlm
 from .progress import Report, counter
-from .reference import ReferenceLlm
 
 REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
 SEED, SECONDS = 7, 3.0

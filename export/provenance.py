@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..models.bundle import SourceFile, sha256_of
 from ..models.errors import CheckpointError
-from .checkpoint import weight_files
-from .gptq_checkpoint import CONFIG_FILE
+from .formats.checkpoint import weight_files
+from .formats.gptq_checkpoint import CONFIG_FILE
 from .progress import Report, counter
 
 QWEN_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

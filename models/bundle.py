@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from . import beats, fastconformer, salm, salmonn, whisper
 from .audio import SAMPLE_RATE
-from .codec import DecodeError, decode, encode
+from .dataclass_json import DecodeError, decode, encode
+from .encoders import beats, fastconformer, whisper
 from .errors import BundleError
-from .interface import GraphInfo, Profile
+from .families import salm, salmonn
+from .families.salm import SalmSpec
+from .families.salmonn import SalmonnSpec
+from .graph_io import GraphInfo, Profile
 from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
-from .salm import SalmSpec
-from .salmonn import SalmonnSpec
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"

@@ -182,11 +182,11 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Does one command; returns the exit status. Raises EarshotError."""
     if arguments.command == "doctor":  # first: it must speak where the others cannot even be imported
-        from .doctor import run_doctor
+        from .cli.doctor import run_doctor
 
         return run_doctor(as_json=arguments.json)
     try:
-        from . import commands
+        from .cli import ask as commands
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu") from None
     except (ImportError, OSError) as error:

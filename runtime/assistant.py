@@ -21,27 +21,18 @@ from typing import Any
 
 from ..models.errors import InputError, RunError
 from ..models.tasks import nonempty
-from .conversation import Conversation
-from .ear import Ear, EarEvent, Heard, seconds
 from .engine import Engine
-from .events import (
-    Answered,
-    AssistantEvent,
-    KeywordsRead,
-    Piece,
-    SessionEnded,
-    SpeechEnded,
-    SpeechStarted,
-    Timings,
-)
-from .gate import Closed, GateOptions, Opened
-from .grammar import schema_grammar
+from .events import Answered, AssistantEvent, KeywordsRead, Piece, SessionEnded, SpeechEnded, SpeechStarted, Timings
 from .keywords import Keywords
-from .live import open_gate
-from .sampling import Generation
-from .saying import Saying
-from .sources import Source
-from .speaker import Sentences, Speaker, speech_command
+from .live.captions import open_gate
+from .live.gate import Closed, GateOptions, Opened
+from .live.segmenter import Ear, EarEvent, Heard, seconds
+from .llm.conversation import Conversation
+from .llm.grammar import schema_grammar
+from .llm.sampling import Generation
+from .llm.stopping import Saying
+from .sources.playback import Source
+from .tts import Sentences, Speaker, speech_command
 
 POLL_SECONDS = 0.1
 DEFAULT_TASK = "speech_query"

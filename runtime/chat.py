@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..models.errors import InputError
-from .conversation import Conversation
+from .encoders.base import Heard
 from .engine import Audio, Engine
 from .events import Final, Piece
-from .hearing import Heard
-from .sampling import Generation
-from .saying import Saying
+from .llm.conversation import Conversation
+from .llm.sampling import Generation
+from .llm.stopping import Saying
 
 SHORTEST = "?"
 """Of all questions."""

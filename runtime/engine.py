@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 
 from ..models.audio import SAMPLE_RATE, Waveform
 from ..models.errors import AudioError, InputError, RunError
-from ..models.salm import FAMILY as SALM
-from ..models.salmonn import FAMILY as SALMONN
-from .audio import as_waveform, open_audio
+from ..models.families.salm import FAMILY as SALM
+from ..models.families.salmonn import FAMILY as SALMONN
+from .audio.decode import as_waveform, open_audio
+from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
+from .encoders.base import Encoders, Heard
 from .events import AnswerEvent, Final, Piece, SegmentStarted
-from .hearing import Encoders, Heard
-from .llm import Llm, LlmOptions
-from .ort import OrtOptions, Session, open_session
-from .salm import SalmEncoders
-from .salmonn import SalmonnEncoders
-from .sampling import Generation
-from .saying import Saying
-from .segments import Segment, split_at_pauses
+from .families.salm import SalmEncoders
+from .families.salmonn import SalmonnEncoders
+from .llm.sampling import Generation
+from .llm.session import Llm, LlmOptions
+from .llm.stopping import Saying
+from .system.ort import OrtOptions, Session, open_session
 
 ENCODERS: dict[str, Callable[[Mapping[str, Session], Any, Path], Encoders]] = {
     SALMONN: SalmonnEncoders,

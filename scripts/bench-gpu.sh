@@ -9,8 +9,8 @@ out=${OUT:-bench/results/gpu-$(date +%Y-%m-%d)} work=build/bench
 "$python" - <<'PY' || exit 2
 import sys
 
-from earshot.runtime.llama import can_offload
-from earshot.runtime.ort import probe
+from earshot.runtime.llm.llama import can_offload
+from earshot.runtime.system.ort import probe
 
 reason = probe("cuda")
 if reason or not can_offload():

@@ -20,16 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from earshot.bench.peer_graphs import Feeds, quantize_dynamic, quantize_static, salmonn_of
-from earshot.export.graph import run_graph
-from earshot.export.int4 import write_int4
-from earshot.models import beats, qformer, whisper
+from earshot.bench.peers.onnx_graphs import Feeds, quantize_dynamic, quantize_static, salmonn_of
+from earshot.export.graphs.int4 import write_int4
+from earshot.export.graphs.onnx_graph import run_graph
 from earshot.models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE
 from earshot.models.bundle import file_entry, write_manifest
-from earshot.runtime.audio import read_audio
-from earshot.runtime.beats import fbank
+from earshot.models.encoders import beats, qformer, whisper
+from earshot.runtime.audio.decode import read_audio
 from earshot.runtime.bundle import Bundle, open_bundle, shipped_bundle
-from earshot.runtime.whisper import log_mel
+from earshot.runtime.encoders.beats import fbank
+from earshot.runtime.encoders.whisper import log_mel
 
 Quantize = Callable[[Path, Path, Sequence[Feeds]], None]
 WAYS: dict[str, tuple[str, Quantize]] = {

@@ -14,12 +14,12 @@ import time
 from dataclasses import replace
 
 import torch
-from earshot.export.decoder import shapes
-from earshot.export.gptq import require_gptq
-from earshot.export.importance import Passage
-from earshot.export.lora import Lora
-from earshot.export.reference import ReferenceLlm
-from earshot.export.rounding import Rounding, linears
+from earshot.export.formats.tensor_names import shapes
+from earshot.export.llm.gptq import Rounding, linears
+from earshot.export.llm.gptq_linear import require_gptq
+from earshot.export.llm.imatrix import Passage
+from earshot.export.llm.lora import Lora
+from earshot.export.llm.torch_reference import ReferenceLlm
 from earshot.models.llm import CANARY_QWEN_LORA, QWEN3_1_7B, SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11
 
 MODELS = {

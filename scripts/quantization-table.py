@@ -17,25 +17,25 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
-from earshot.bench.divergence import divergence, forced_logits
-from earshot.export.assemble import EMBEDDING_BESIDE_GPTQ
-from earshot.export.calibration import Example, calibration
-from earshot.export.imatrix import write_imatrix
-from earshot.export.importance import Passage, gather, passages_of
-from earshot.export.llm import write_gguf
-from earshot.export.quantize import BY_MIXTURE, TableTypes, quantize
-from earshot.export.reference import ReferenceLlm
-from earshot.export.rounding import Rounding
-from earshot.export.salmonn import SalmonnExport, open_family
-from earshot.models import demo_corpus as corpus
+from earshot.bench.quality.divergence import divergence, forced_logits
+from earshot.export.families.salmonn import SalmonnExport, open_family
+from earshot.export.formats.imatrix_file import write_imatrix
+from earshot.export.llm.calibration import Example, calibration
+from earshot.export.llm.export import write_gguf
+from earshot.export.llm.gptq import Rounding
+from earshot.export.llm.imatrix import Passage, gather, passages_of
+from earshot.export.llm.quantize import BY_MIXTURE, TableTypes, quantize
+from earshot.export.llm.torch_reference import ReferenceLlm
+from earshot.export.pipeline import EMBEDDING_BESIDE_GPTQ
 from earshot.models.bundle import LLM_FILE
-from earshot.models.demo_text import sample_utterance
+from earshot.models.corpus import examples as corpus
+from earshot.models.corpus.sentences import sample_utterance
+from earshot.models.encoders.qformer import OUTPUT
 from earshot.models.llm import GPTQ_TYPES
-from earshot.models.qformer import OUTPUT
 from earshot.runtime.bundle import Bundle, open_bundle
 from earshot.runtime.engine import Engine, EngineOptions
-from earshot.runtime.llm import LlmOptions
-from earshot.runtime.ort import OrtOptions
+from earshot.runtime.llm.session import LlmOptions
+from earshot.runtime.system.ort import OrtOptions
 
 DEMO, REFERENCE = Path("checkpoints/demo"), Path("build/demo-f32")
 SEEDS = (1, 2, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from earshot.bench.record import SCHEMA, SYNTHETIC, Machine, Measure, Record, Subject
+from earshot.bench.result import SCHEMA, SYNTHETIC, Machine, Measure, Record, Subject
 
 MACHINE = Machine(
     "AMD EPYC 9654 96-Core Processor",

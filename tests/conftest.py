@@ -119,10 +119,10 @@ def export_arguments(out: Path, **changed: str) -> list[str]:
 def parts(golden: Path) -> SimpleNamespace:
     """The golden checkpoint's encoders in torch: whisper, beats, qformer (LoadedQFormer) and their specs."""
     pytest.importorskip("torch")
-    from earshot.export.beats import load_beats
-    from earshot.export.checkpoint import load_section
-    from earshot.export.qformer import QFormerOptions, load_qformer
-    from earshot.export.whisper import load_whisper
+    from earshot.export.encoders.beats import load_beats
+    from earshot.export.encoders.qformer import QFormerOptions, load_qformer
+    from earshot.export.encoders.whisper import load_whisper
+    from earshot.export.formats.checkpoint import load_section
 
     checkpoint = golden / "salmonn-tiny" / "checkpoint"
     whisper_spec, whisper = load_whisper(checkpoint / "whisper")
@@ -137,9 +137,9 @@ def parts(golden: Path) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def graphs(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The three encoder graphs in float32, exported from the golden checkpoint. Read-only."""
-    from earshot.export.beats import export_beats
-    from earshot.export.qformer import export_qformer
-    from earshot.export.whisper import export_whisper
+    from earshot.export.encoders.beats import export_beats
+    from earshot.export.encoders.qformer import export_qformer
+    from earshot.export.encoders.whisper import export_whisper
 
     folder = tmp_path_factory.mktemp("graphs")
     paths = {name: folder / f"{name}.onnx" for name in ("whisper", "beats", "qformer")}
@@ -174,9 +174,9 @@ def spoken(tmp_path: Path) -> Path:
 def vicuna() -> Any:
     """The golden SALMONN's language model, opened, and its LoRA: Llm, Lora."""
     pytest.importorskip("torch")
-    from earshot.export.checkpoint import load_section
-    from earshot.export.llm import read_llm
-    from earshot.export.lora import read_lora
+    from earshot.export.formats.checkpoint import load_section
+    from earshot.export.llm.export import read_llm
+    from earshot.export.llm.lora import read_lora
 
     checkpoint = GOLDEN / "salmonn-tiny" / "checkpoint"
     state = load_section(checkpoint / "salmonn.pth", "model", "a SALMONN checkpoint")
@@ -187,9 +187,9 @@ def vicuna() -> Any:
 def qwen() -> Any:
     """The golden SALM's language model, opened, and its LoRA: Llm, Lora."""
     pytest.importorskip("torch")
-    from earshot.export.checkpoint import open_weights, read_json
-    from earshot.export.llm import read_salm_llm
-    from earshot.export.lora import read_salm_lora, salm_lora_spec
+    from earshot.export.formats.checkpoint import open_weights, read_json
+    from earshot.export.llm.export import read_salm_llm
+    from earshot.export.llm.lora import read_salm_lora, salm_lora_spec
 
     checkpoint = GOLDEN / "salm-tiny" / "checkpoint"
     weights, config = open_weights(checkpoint), read_json(checkpoint / "config.json")

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from earshot.models.audio import SAMPLE_RATE, Waveform
 from earshot.models.errors import RunError
-from earshot.runtime.devices import Hear, InputDevice
-from earshot.runtime.microphone import Microphone, MicrophoneOptions
+from earshot.runtime.sources.microphone import Microphone, MicrophoneOptions
+from earshot.runtime.sources.portaudio import Hear, InputDevice
 
 BLOCK = 4_800
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from earshot.models.audio import Waveform
-from earshot.runtime.vad import VadState
+from earshot.runtime.live.silero import VadState
 
 
 class LoudnessVad:

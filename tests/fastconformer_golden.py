@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from earshot.models.fastconformer import FastConformerSpec
-from earshot.runtime.fastconformer import Featurizer
+from earshot.models.encoders.fastconformer import FastConformerSpec
+from earshot.runtime.encoders.fastconformer import Featurizer
 
 CHECKPOINT = Path(__file__).parent / "golden" / "salm-tiny" / "checkpoint"
 CLIPS = ("jfk_11s", "noise_1s", "tone_40s")
@@ -26,7 +26,7 @@ def golden_clip(golden: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def load(directory: Path) -> Any:
-    from earshot.export.checkpoint import Weights, read_json
-    from earshot.export.fastconformer import load_fastconformer
+    from earshot.export.encoders.fastconformer import load_fastconformer
+    from earshot.export.formats.checkpoint import Weights, read_json
 
     return load_fastconformer(read_json(directory / "config.json"), Weights(directory), directory)

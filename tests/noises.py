@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.demo_sounds import synthesize
+from earshot.models.corpus.sounds import synthesize
 
 KINDS = ("silence", "white", "room", "music")
 

@@ -19,21 +19,21 @@ from typing import Any
 import numpy as np
 import pytest
 from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.demo_corpus import INTENT_PROMPT
+from earshot.models.corpus.examples import INTENT_PROMPT
 from earshot.models.errors import InputError, RunError
-from earshot.runtime import assisting
 from earshot.runtime.__main__ import main
 from earshot.runtime.assistant import Assistant, AssistantOptions
-from earshot.runtime.conversation import Conversation
-from earshot.runtime.ear import Ear
+from earshot.runtime.cli import assist as assisting
 from earshot.runtime.engine import Engine, Heard, load
 from earshot.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
-from earshot.runtime.gate import GateOptions, Opened, SpeechGate
-from earshot.runtime.llm import Llm
-from earshot.runtime.sampling import Generation
-from earshot.runtime.sources import FilePlayback
-from earshot.runtime.timeline import Chunk
-from earshot.runtime.vad import VadState
+from earshot.runtime.live.gate import GateOptions, Opened, SpeechGate
+from earshot.runtime.live.segmenter import Ear
+from earshot.runtime.live.silero import VadState
+from earshot.runtime.llm.conversation import Conversation
+from earshot.runtime.llm.sampling import Generation
+from earshot.runtime.llm.session import Llm
+from earshot.runtime.sources.playback import FilePlayback
+from earshot.runtime.sources.source import Chunk
 from voices import say, wait_for
 
 FRAME = 512
@@ -265,7 +265,7 @@ def test_stop_before_the_session_ends_it_at_once(engine: Engine) -> None:
 
 
 def test_a_loop_is_ended_and_forgotten(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earshot.runtime.saying.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
+    monkeypatch.setattr("earshot.runtime.llm.stopping.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
     (answered,) = answers(run(engine, TURN))
     assert answered.stopped == "loop" and len(answered.token_ids) == 3
 

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from earshot.models.audio import synthetic_clip
 from earshot.models.bundle import MANIFEST, Manifest, read_manifest, sha256_of
-from earshot.models.codec import DecodeError, decode, encode, json_schema
+from earshot.models.dataclass_json import DecodeError, decode, encode, json_schema
 from earshot.models.errors import BundleError, InputError
 from earshot.runtime.bundle import open_bundle, verify_hashes
 

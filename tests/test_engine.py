@@ -17,15 +17,15 @@ import pytest
 from earshot.models.audio import Waveform
 from earshot.models.bundle import MANIFEST
 from earshot.models.errors import AudioError, BundleError, EarshotError, InputError, RunError
-from earshot.models.salmonn import TASKS
+from earshot.models.families.salmonn import TASKS
 from earshot.models.tasks import prompt_for
 from earshot.runtime.__main__ import main
-from earshot.runtime.audio import open_audio, read_audio
+from earshot.runtime.audio.decode import open_audio, read_audio
 from earshot.runtime.engine import Engine, EngineOptions, load
 from earshot.runtime.events import Final, Piece, SegmentStarted, Timings
-from earshot.runtime.llm import LlmOptions
-from earshot.runtime.salmonn import SalmonnEncoders
-from earshot.runtime.sampling import Generation
+from earshot.runtime.families.salmonn import SalmonnEncoders
+from earshot.runtime.llm.sampling import Generation
+from earshot.runtime.llm.session import LlmOptions
 
 JFK = Path(__file__).parent / "golden" / "jfk.wav"
 GREEDY = Generation(max_new_tokens=16)
@@ -295,7 +295,7 @@ def spinners(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def stop(self) -> None:
             told.append("stop")
 
-    monkeypatch.setattr("earshot.runtime.commands.waiting", lambda _text: Spinner())
+    monkeypatch.setattr("earshot.runtime.cli.ask.waiting", lambda _text: Spinner())
     return told
 
 

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from earshot.models import beats, qformer, whisper
+from earshot.models.encoders import beats, qformer, whisper
 from earshot.models.llm import GPTQ_TYPES, LLM_TYPES
 
 FOLDERS = ("models", "export", "runtime", "bench")
@@ -133,7 +133,7 @@ def test_types_of_the_language_model_are_the_same_everywhere() -> None:
 
 def test_the_bench_offers_every_model_and_part() -> None:
     from earshot.bench import options
-    from earshot.models import salm, salmonn
+    from earshot.models.families import salm, salmonn
 
     assert (*salmonn.RELEASED, *salm.RELEASED, "demo") == options.MODELS
     peer = Path(str(resources.files("earshot.bench"))) / "peer.py"
@@ -206,7 +206,7 @@ def test_help_is_fast() -> None:
 
 def test_schema_file_says_what_the_dataclasses_say() -> None:
     from earshot.models.bundle import Manifest
-    from earshot.models.codec import json_schema
+    from earshot.models.dataclass_json import json_schema
 
     written = json.loads((resources.files("earshot.models") / "manifest.schema.json").read_text(encoding="utf-8"))
     assert written == json_schema(Manifest, "Earshot bundle manifest, schema version 2")

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from earshot.models.errors import InputError
+from earshot.models.families.salm import TASKS
 from earshot.models.prompt import MAX_KEYWORDS, read_keywords
-from earshot.models.salm import TASKS
 from earshot.runtime.__main__ import main
 from earshot.runtime.engine import Engine, EngineOptions, load
 from earshot.runtime.events import Final, KeywordsRead
 from earshot.runtime.keywords import Keywords
-from earshot.runtime.live import LiveOptions, captions
-from earshot.runtime.llm import LlmOptions
-from earshot.runtime.sampling import Generation
-from earshot.runtime.sources import FilePlayback
+from earshot.runtime.live.captions import LiveOptions, captions
+from earshot.runtime.llm.sampling import Generation
+from earshot.runtime.llm.session import LlmOptions
+from earshot.runtime.sources.playback import FilePlayback
 
 WORDING = "Following words may occur in audio: ['Kubernetes' 'Zhang Wei'] "
 

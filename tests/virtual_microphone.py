@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from earshot.models.errors import EarshotError
-from earshot.runtime.devices import PortAudio, list_devices
+from earshot.runtime.sources.portaudio import PortAudio, list_devices
 
 NAME = "earshot_test_microphone"
 PROGRAMS = ("pulseaudio", "paplay")

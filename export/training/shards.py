@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.demo_text import Utterance
+from ...models.corpus.sentences import Utterance
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from ....models.qformer import QFormerSpec
-from ...demo_schedule import Trainer
-from ...qformer import ReferenceQFormer
+from ....models.encoders.qformer import QFormerSpec
+from ...encoders.qformer import ReferenceQFormer
 from ..shards import View, read_shard, shard_names
+from ..trainer import Trainer
 from .corpus import WINDOW
 
 SPEC = QFormerSpec(
@@ -85,7 +85,9 @@ class Vocabulary:
         """Every token of the texts, each of which begins with a space."""
         found: set[int] = set()
         for start in range(0, len(texts), 4096):
-            for ids in tokenizer([f" {text}" for text in texts[start : start + 4096]], add_special_tokens=False).input_ids:
+            for ids in tokenizer(
+                [f" {text}" for text in texts[start : start + 4096]], add_special_tokens=False
+            ).input_ids:
                 found.update(ids)
         return cls(sorted(found))
 

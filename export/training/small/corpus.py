@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...beats import Beats, load_beats
-from ...demo_features import fbank, log_mel
-from ...whisper import encode, load_whisper
-from ....models import demo_corpus, demo_sounds
-from ....models import demo_speech as rooms
 from ....models.audio import SAMPLE_RATE, Waveform
-from ....models.demo_text import Utterance, sample_utterance
+from ....models.corpus import examples as demo_corpus
+from ....models.corpus import sounds as demo_sounds
+from ....models.corpus import voices as rooms
+from ....models.corpus.sentences import Utterance, sample_utterance
+from ...encoders.beats import Beats, load_beats
+from ...encoders.whisper import encode, load_whisper
+from ..salmonn.features import fbank, log_mel
 from ..shards import View, remove_shard, shard_names, write_shard
 from .sentences import is_held_out, wordnet_sentences
 from .voices import HELD_OUT, Piper, Speaker

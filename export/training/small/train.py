@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from ....models.demo_text import sample_utterance
-from ...demo_schedule import Trainer
+from ....models.corpus.sentences import sample_utterance
+from ..trainer import Trainer
 from .bridge import Bridge, Reader, Shards, Vocabulary, train_bridge
 from .corpus import Texts
 

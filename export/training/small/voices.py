@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ....models.audio import SAMPLE_RATE, Waveform
-from ....models.demo_speech import Voice, resample, speak, training_voice
+from ....models.corpus.voices import Voice, resample, speak, training_voice
 from ....models.errors import RunError
 
 HELD_OUT = Voice("flite", "slt")

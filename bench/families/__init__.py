@@ -1,0 +1,1 @@
+"""Families as the benches see them: stages, sizes, bundles of random weights."""

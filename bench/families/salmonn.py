@@ -1,0 +1,119 @@
+"""SALMONN for the benches: two front ends, two encoders, the Q-Former."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+from typing import cast
+
+import numpy as np
+from onnxruntime import OrtValue
+
+from ...models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE, Waveform, synthetic_clip
+from ...models.encoders import beats, qformer, whisper
+from ...models.families.salmonn import MAX_NEW_TOKENS, SalmonnSpec
+from ...runtime.encoders.beats import fbank
+from ...runtime.encoders.whisper import log_mel
+from ...runtime.engine import Engine
+from ...runtime.families.salmonn import SalmonnEncoders
+from .. import flops as physics
+from ..flops import Work
+from ..machine import probe_encoders
+from ..machine.timing import repeat
+from .base import Family, Floats, Part, Tick
+
+_WHISPER, _BEATS, _QFORMER = "whisper", "beats", "qformer"  # names of the graphs
+
+
+def works(spec: SalmonnSpec, precision: str, seconds: float) -> dict[str, Work]:
+    """See Family."""
+    return {
+        whisper.INPUT: physics.log_mel(spec.whisper, seconds),
+        beats.INPUT: physics.fbank(seconds),
+        _WHISPER: physics.whisper(spec.whisper, precision),
+        _BEATS: physics.beats(spec.beats, precision, seconds),
+        _QFORMER: physics.qformer(spec.qformer, spec.whisper.n_positions, precision),
+    }
+
+
+def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
+    """See Family. The Q-Former reads the encoders' results where they left them."""
+    encoders, spec = cast(SalmonnEncoders, engine.encoders), cast(SalmonnSpec, engine.spec)
+    missing = round(MIN_MODEL_SECONDS * SAMPLE_RATE) - len(waveform)
+    padded = np.pad(waveform, (0, missing)) if missing > 0 else waveform
+    n_mel, n_bank = spec.whisper.n_frames, beats.n_frames(len(padded))
+    yield Part(whisper.INPUT, lambda: log_mel(waveform, spec.whisper), (1, spec.whisper.n_mels, n_mel), n_mel)
+    yield Part(beats.INPUT, lambda: fbank(padded), (1, n_bank, beats.N_MELS), n_bank)
+    heard: dict[str, OrtValue] = {}
+    sessions = {_WHISPER: encoders.whisper.session, _BEATS: encoders.beats.session}
+    feeds = {
+        _WHISPER: {whisper.INPUT: log_mel(waveform, spec.whisper)},
+        _BEATS: {beats.INPUT: fbank(padded)},
+    }
+
+    def encode(name: str) -> Floats:
+        heard[name] = sessions[name].run(**feeds[name])
+        return heard[name].numpy()
+
+    n, n_audio = spec.whisper.n_positions, spec.beats.n_tokens(n_bank)
+    yield Part(_WHISPER, lambda: encode(_WHISPER), (1, n, spec.whisper.d_model), n, feeds[_WHISPER])
+    yield Part(_BEATS, lambda: encode(_BEATS), (1, n_audio, spec.beats.d_model), n_audio, feeds[_BEATS])
+    speech, audio = heard[_WHISPER], heard[_BEATS]
+    read = {qformer.SPEECH_INPUT: speech.numpy(), qformer.AUDIO_INPUT: audio.numpy()}
+    n_windows = spec.n_audio_tokens
+    run = encoders.qformer.audio_tokens
+    yield Part(_QFORMER, lambda: run(speech, audio), (n_windows, spec.llm.hidden), n_windows, read)
+
+
+def probe(
+    spec: SalmonnSpec, seconds: float, precision: str, threads: int, provider: str, tick: Tick
+) -> dict[str, float]:
+    """See Family. The Q-Former's products have few rows: they are taken to be half as fast as Whisper's."""
+    clip = synthetic_clip(1, seconds)
+    speech = probe_encoders.whisper(spec.whisper, precision, threads, provider, tick).seconds(spec.whisper.n_layers)
+    audio = probe_encoders.beats(spec.beats, seconds, precision, threads, provider, tick).seconds(spec.beats.n_layers)
+    work = works(spec, precision, seconds)
+    return {
+        whisper.INPUT: median(repeat(lambda: log_mel(clip, spec.whisper), 3).wall_s),
+        beats.INPUT: median(repeat(lambda: fbank(clip), 3).wall_s),
+        _WHISPER: speech,
+        _BEATS: audio,
+        _QFORMER: 2 * work[_QFORMER].flop * speech / work[_WHISPER].flop,
+    }
+
+
+def scratch(spec: SalmonnSpec, seconds: float) -> float:
+    """See Family: attention's scores of both encoders, kept for the next clip, and rows of activations."""
+    w, b = spec.whisper, spec.beats
+    n_audio = physics.beats_tokens(b, seconds)
+    scores = 4.0 * (2 * w.n_heads * w.n_positions**2 + 3 * b.n_heads * n_audio**2)
+    return scores + 4.0 * w.n_positions * (w.d_ffn + 4 * w.d_model)
+
+
+def params(spec: SalmonnSpec) -> int:
+    """See Family."""
+    encoders = physics.whisper_params(spec.whisper) + physics.beats_params(spec.beats)
+    return encoders + physics.qformer_params(spec.qformer)
+
+
+DESCRIPTION = Family(
+    works=works,
+    n_audio_tokens=lambda spec, _seconds: spec.n_audio_tokens,
+    parts=parts,
+    probe=probe,
+    shares={
+        whisper.INPUT: 0.02,
+        beats.INPUT: 0.02,
+        _WHISPER: 0.55,
+        f"{_WHISPER} fp32": 0.9,
+        f"{_WHISPER} int4": 0.25,
+        _BEATS: 0.35,
+        f"{_BEATS} fp32": 0.7,
+        f"{_BEATS} int4": 0.23,
+        _QFORMER: 0.3,
+    },
+    params=params,
+    scratch=scratch,
+    question=(8, 21),
+    max_new_tokens=MAX_NEW_TOKENS,
+)

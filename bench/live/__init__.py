@@ -1,0 +1,1 @@
+"""Latency, stability and memory of live captions."""

@@ -1,0 +1,1 @@
+"""The machine's own limits: memory bandwidth, matrix products, timing."""

@@ -1,0 +1,173 @@
+"""Who reads a prompt and decodes: our loop, and llama.cpp's own functions on the same file in the barest loop there is.
+
+decode    110 ids are read (not timed), then ids are chosen one by one; both must say the same
+prefill   110 positions into an empty cache, up to the first id: ours reads prefix, audio embeddings and suffix, as for
+          a real question, llama.cpp 110 ids at once
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...models.bundle import Manifest, read_manifest
+from ...models.errors import InputError, RunError
+from ...models.prompt import first_task
+from .task import OURS, SEED, Contestant, Outcome, Task, Work
+
+if TYPE_CHECKING:
+    from ...runtime.llm.session import Llm
+
+N_CTX = 512
+_AUDIO_RMS = 0.02  # about that of an embedding
+
+
+def prompt_ids(manifest: Manifest, n: int) -> list[int]:
+    """What begins a conversation, and ids drawn at random, the same for everyone."""
+    start, vocab = manifest.prompt.start_ids, manifest.spec.llm.vocab
+    drawn = np.random.default_rng(SEED).integers(1000 % vocab, vocab, n - len(start))
+    return [*start, *drawn.tolist()]
+
+
+def open_our_decode(task: Task) -> Work:
+    """Llm.generate and the detokenizer, as the engine runs them."""
+    from ...runtime.llm.sampling import Generation
+
+    llm, manifest = _our_llm(task)
+    llm.eos = frozenset()  # an answer to random ids may end at once: let it go on, as the peer does
+    ids = prompt_ids(manifest, task.positions)
+    generation = Generation(max_new_tokens=task.tokens)
+
+    def read() -> None:
+        llm.restart()
+        llm.question(ids)
+
+    def decode() -> Outcome:
+        text, said = llm.detokenizer(), list[int]()
+        for token in llm.generate(generation):
+            said.append(token)
+            text.add(token)
+        return Outcome(tokens=tuple(said))
+
+    return Work(decode, read)
+
+
+def open_our_prefill(keep_prefix: bool) -> Callable[[Task], Work]:
+    """Llm.prefill of a whole question. keep_prefix: as in a conversation, where the prefix's KV is there already."""
+
+    def opened(task: Task) -> Work:
+        llm, manifest = _our_llm(task)
+        prompt = first_task(manifest.prompt)
+        n_audio = task.positions - sum(map(len, llm.prompts.around(prompt)))
+        if n_audio < 1:
+            raise InputError(f"{task.positions} positions do not hold the prompt's own {task.positions - n_audio}")
+        drawn = np.random.default_rng(SEED).normal(0, _AUDIO_RMS, (n_audio, manifest.spec.llm.hidden))
+        audio_tokens = drawn.astype(np.float32)
+
+        def run() -> Outcome:
+            if not keep_prefix:
+                llm.restart()
+            llm.prefill(audio_tokens, prompt)
+            return Outcome(shape=(llm.n_past,))
+
+        return Work(run)
+
+    return opened
+
+
+def open_decode(task: Task) -> Work:
+    """llama_decode and llama.cpp's own greedy sampler."""
+    bare = _Bare(task)
+
+    def decode() -> Outcome:
+        said = [bare.sample()]
+        while len(said) < task.tokens:
+            bare.feed(said[-1:])
+            said.append(bare.sample())
+        return Outcome(tokens=tuple(said))
+
+    return Work(decode, bare.read)
+
+
+def open_prefill(task: Task) -> Work:
+    """llama_decode of all ids in one batch."""
+    bare = _Bare(task)
+
+    def prefill() -> Outcome:
+        bare.read()
+        bare.sample()
+        return Outcome(shape=(task.positions,))
+
+    return Work(prefill)
+
+
+class _Bare:
+    """A model and a context with nothing around them, opened with our numbers and llama.cpp's defaults."""
+
+    def __init__(self, task: Task) -> None:
+        import llama_cpp
+
+        self._c: Any = llama_cpp
+        path, manifest = _file(task)
+        self._silent = self._c.llama_log_callback(_be_silent)
+        self._c.llama_log_set(self._silent, ctypes.c_void_p(0))
+        self._c.llama_backend_init()
+        options = self._c.llama_model_default_params()
+        options.n_gpu_layers = 0
+        self._model = self._c.llama_model_load_from_file(str(path).encode(), options)
+        parameters = self._c.llama_context_default_params()
+        parameters.n_ctx = N_CTX
+        parameters.n_threads = parameters.n_threads_batch = task.threads
+        self._context = self._model and self._c.llama_init_from_model(self._model, parameters)
+        if not self._context:
+            raise RunError(f"llama.cpp cannot open {path}")
+        self._sampler = self._c.llama_sampler_init_greedy()
+        self._ids = prompt_ids(manifest, task.positions)
+
+    def read(self) -> None:
+        """The whole prompt, into an empty cache."""
+        self._c.llama_memory_clear(self._c.llama_get_memory(self._context), True)
+        self.feed(self._ids)
+
+    def feed(self, ids: list[int]) -> None:
+        """One batch."""
+        array = (ctypes.c_int32 * len(ids))(*ids)
+        if self._c.llama_decode(self._context, self._c.llama_batch_get_one(array, len(ids))) != 0:
+            raise RunError("llama.cpp failed to compute")
+
+    def sample(self) -> int:
+        """The likeliest id after the last."""
+        return int(self._c.llama_sampler_sample(self._sampler, self._context, -1))
+
+
+def _be_silent(_level: int, _text: bytes, _user: object) -> None:
+    """What llama.cpp logs is of no use here."""
+
+
+def _our_llm(task: Task) -> tuple[Llm, Manifest]:
+    from ...runtime.llm.session import Llm, LlmOptions
+
+    path, manifest = _file(task)
+    return Llm(path, manifest, None, LlmOptions(n_ctx=N_CTX, n_threads=task.threads, n_gpu_layers=0)), manifest
+
+
+def _file(task: Task) -> tuple[Path, Manifest]:
+    if task.bundle is None:
+        raise InputError("a bundle is needed: give --bundle DIR")
+    manifest = read_manifest(task.bundle)
+    return task.bundle / manifest.llm.file, manifest
+
+
+def contestants(task: Task) -> dict[str, Contestant]:
+    """In the order of running."""
+    if task.part == "decode":
+        return {OURS: Contestant(open_our_decode), "llama.cpp": Contestant(open_decode)}
+    return {
+        OURS: Contestant(open_our_prefill(keep_prefix=False)),
+        "llama.cpp": Contestant(open_prefill),
+        "earshot, prefix kept": Contestant(open_our_prefill(keep_prefix=True)),
+    }

@@ -1,0 +1,1 @@
+"""Words: error rates by precision, LoRA scale and keyword list."""

@@ -1,0 +1,1 @@
+"""Results -> tables, charts, one HTML page."""

@@ -1,0 +1,1 @@
+"""Stages timed, forecast and fitted to a device."""

@@ -1,0 +1,1 @@
+"""Encoders: research checkpoint -> torch module -> ONNX graph."""

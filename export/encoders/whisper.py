@@ -1,0 +1,165 @@
+"""The Whisper encoder from Hugging Face files, and its graph.
+
+Source: transformers models/whisper/modeling_whisper.py (docs/reference.md §2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from ...models.encoders.whisper import INPUT, N_MELS, OUTPUT, WhisperSpec
+from ...models.errors import CheckpointError
+from ..formats.checkpoint import Weights, read_json, require_shape
+from ..graphs.onnx_graph import save_graph
+from ..synthetic.random_graph import SaveGraph, hollow
+
+_RIGHT = "SALMONN was trained with openai/whisper-large-v2"
+_PREFIXES = ("model.encoder.", "encoder.")
+
+
+class SpeechEncoder(nn.Module):
+    """log_mel [1, n_mels, 2 n] -> speech [1, n, d_model], ln_speech applied: the graph, for any n up to n_positions."""
+
+    def __init__(self, encoder: WhisperEncoder, ln_speech: nn.LayerNorm) -> None:
+        super().__init__()
+        self.encoder, self.ln_speech = encoder, ln_speech
+        self.conv2 = HalveRate(encoder.conv2)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        return self.ln_speech(encode(self.encoder, log_mel, self.conv2))
+
+
+class HalveRate(nn.Module):
+    """[B, d, 2 n] -> [B, n, d]: a convolution of width 3, stride 2 and padding 1 as a linear layer.
+
+    The same sums; written so, int8 takes them over.
+    """
+
+    def __init__(self, conv: nn.Conv1d) -> None:
+        super().__init__()
+        n_out, n_in, width = conv.weight.shape
+        self.linear = nn.Linear(width * n_in, n_out, device=conv.weight.device)
+        with torch.no_grad():
+            self.linear.weight.copy_(conv.weight.transpose(1, 2).flatten(1))
+            self.linear.bias.copy_(conv.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        pairs = x.transpose(1, 2).unflatten(1, (-1, 2)).flatten(2)  # frames 2 t and 2 t + 1 side by side
+        before = F.pad(pairs[:, :-1, x.shape[1] :], (0, 0, 1, 0))  # frame 2 t - 1
+        return self.linear(torch.cat([before, pairs], dim=2))
+
+
+def encode(encoder: WhisperEncoder, log_mel: Tensor, conv2: HalveRate | None = None) -> Tensor:
+    """log_mel [B, n_mels, 2 n] -> [B, n, d_model], for any n up to n_positions.
+
+    transformers' own forward insists on the whole window; fewer frames are what `--context short` hears. conv2 is what
+    takes the second convolution's place, where it does.
+    """
+    x = F.gelu(encoder.conv1(log_mel))
+    x = F.gelu(encoder.conv2(x).transpose(1, 2) if conv2 is None else conv2(x))
+    x = x + encoder.embed_positions.weight[: x.shape[1]]
+    for layer in encoder.layers:
+        x = layer(x, None)
+    return encoder.layer_norm(x)
+
+
+def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
+    """Read the encoder of a Hugging Face Whisper directory in float32; the decoder is never read.
+
+    Raises CheckpointError for anything but an 80-mel Whisper, and for missing or misshapen tensors.
+    """
+    spec, config = _read_config(directory)
+    weights = Weights(directory)
+    with torch.device("meta"):
+        encoder = WhisperEncoder(config)
+    prefix = next((p for p in _PREFIXES if f"{p}conv1.weight" in weights), _PREFIXES[0])
+    expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    weights.require([prefix + name for name in expected], "Whisper encoder")
+    state = {
+        name: require_shape(weights.get(prefix + name), shape, prefix + name, directory).clone()
+        for name, shape in expected.items()
+    }
+    weights.close()
+    encoder.load_state_dict(state, assign=True)
+    return spec, encoder.eval().requires_grad_(False)
+
+
+def hollow_whisper(spec: WhisperSpec) -> SpeechEncoder:
+    """An encoder of these sizes without weights, for `skeleton.RandomWeights` to export."""
+    with torch.device("meta"):
+        module = SpeechEncoder(WhisperEncoder(_config(spec)), nn.LayerNorm(spec.d_model))
+    return hollow(module)
+
+
+def export_whisper(
+    encoder: WhisperEncoder,
+    ln_speech: nn.LayerNorm,
+    spec: WhisperSpec,
+    path: Path,
+    save: SaveGraph = save_graph,
+) -> None:
+    """Write whisper.onnx in float32, or as `save` does."""
+    example = torch.zeros(1, spec.n_mels, spec.n_frames)
+    save(
+        SpeechEncoder(encoder, ln_speech),
+        {INPUT: example},
+        {OUTPUT: (1, "n_positions", spec.d_model)},
+        path,
+        {INPUT: {2: "mel_frames"}},
+    )
+
+
+def _read_config(directory: Path) -> tuple[WhisperSpec, WhisperConfig]:
+    path = directory / "config.json"
+    raw = read_json(path)
+    if raw.get("model_type") != "whisper":
+        raise CheckpointError(f"{path} describes a {raw.get('model_type')!r} model, not Whisper: {_RIGHT}")
+    _check_structure(raw, path)
+    spec = WhisperSpec(
+        d_model=_size(raw, "d_model", path),
+        n_layers=_size(raw, "encoder_layers", path),
+        n_heads=_size(raw, "encoder_attention_heads", path),
+        d_ffn=_size(raw, "encoder_ffn_dim", path),
+        n_mels=_size(raw, "num_mel_bins", path),
+        n_positions=_size(raw, "max_source_positions", path),
+    )
+    if spec.n_mels != N_MELS:
+        raise CheckpointError(
+            f"{directory} reads {spec.n_mels} mel bands, as whisper-large-v3 does, where {N_MELS} are needed: {_RIGHT}"
+        )
+    return spec, _config(spec)
+
+
+def _config(spec: WhisperSpec) -> WhisperConfig:
+    sizes: dict[str, Any] = {
+        "num_mel_bins": spec.n_mels,
+        "d_model": spec.d_model,
+        "encoder_layers": spec.n_layers,
+        "encoder_attention_heads": spec.n_heads,
+        "encoder_ffn_dim": spec.d_ffn,
+        "max_source_positions": spec.n_positions,
+        "attn_implementation": "eager",  # plain operators, which every runtime fuses
+    }
+    return WhisperConfig(**sizes)
+
+
+def _check_structure(raw: Mapping[str, Any], path: Path) -> None:
+    if raw.get("activation_function", "gelu") != "gelu":
+        raise CheckpointError(f"{path} says activation_function={raw['activation_function']!r}: only gelu is known")
+    if raw.get("scale_embedding", False):
+        raise CheckpointError(f"{path} says scale_embedding=true, which no released Whisper does")
+
+
+def _size(raw: Mapping[str, Any], key: str, path: Path) -> int:
+    value = raw.get(key)
+    if type(value) is not int or value <= 0:
+        raise CheckpointError(f"{path} says {key}={value!r}, which should be a positive number")
+    return value

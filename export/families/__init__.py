@@ -1,0 +1,1 @@
+"""Families: the checkpoints of one model -> the parts of its bundle."""

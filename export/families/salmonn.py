@@ -1,0 +1,163 @@
+"""SALMONN: Whisper + BEATs + Vicuna + SALMONN's own checkpoint, opened and found to fit together -> one bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...models.audio import Waveform
+from ...models.bundle import Manifest
+from ...models.encoders import beats, qformer, whisper
+from ...models.errors import CheckpointError
+from ...models.families.salmonn import FAMILY, MAX_NEW_TOKENS, SalmonnSpec, prompt_info
+from ...runtime.encoders.beats import fbank
+from ...runtime.encoders.whisper import log_mel
+from .. import parity
+from ..bundle import refuse_existing
+from ..encoders.beats import AudioEncoder, export_beats, load_beats
+from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
+from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper
+from ..formats.checkpoint import load_section
+from ..formats.sentencepiece import encode_text
+from ..graphs.onnx_graph import Arrays
+from ..llm.base_model import check_base
+from ..llm.export import Llm, read_llm
+from ..llm.lora import Lora, read_lora, require_fit
+from ..pipeline import ExportOptions, Family, assemble
+from ..progress import Report
+from ..provenance import salmonn_sources
+
+LICENCES = (
+    "SALMONN code and checkpoint: Apache-2.0",
+    "BEATs: MIT",
+    "Whisper: MIT (OpenAI), Apache-2.0 (Hugging Face card)",
+    "Vicuna: 13B v1.1 under LLaMA's non-commercial terms, 7B v1.5 under the Llama 2 community licence",
+)
+
+
+@dataclass(frozen=True)
+class SalmonnExport(ExportOptions):
+    """What `earshot-export salmonn` was asked for."""
+
+    whisper: Path
+    beats: Path
+    vicuna: Path
+    salmonn: Path
+    lora_alpha: float = 32.0
+    second_per_window: float = 0.333333
+    second_stride: float = 0.333333
+    qformer_heads: int | None = None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The checkpoints, opened and found to fit together."""
+
+    spec: SalmonnSpec
+    whisper: SpeechEncoder
+    beats: AudioEncoder
+    qformer: LoadedQFormer
+    llm: Llm
+    lora: Lora
+    notes: tuple[str, ...]
+
+
+def open_parts(options: SalmonnExport) -> Parts:
+    """Reads every checkpoint and checks each against the others. Raises CheckpointError."""
+    state = load_section(options.salmonn, "model", "a SALMONN checkpoint (salmonn_v1.pth)")
+    _refuse_foreign(state, options.salmonn)
+    lora = read_lora(state, options.lora_alpha, options.salmonn.name)
+    llm = read_llm(options.vicuna)
+    whisper_spec, whisper = load_whisper(options.whisper)
+    beats_spec, beats = load_beats(options.beats)
+    windows = QFormerOptions(
+        options.qformer_heads,
+        second_per_window=options.second_per_window,
+        second_stride=options.second_stride,
+    )
+    qformer = load_qformer(state, whisper_spec, beats_spec, windows, options.salmonn)
+    spec = SalmonnSpec(whisper_spec, beats_spec, qformer.spec, llm.spec, lora.spec)
+    if qformer.spec.d_llm != llm.spec.hidden:
+        raise CheckpointError(
+            f"{options.salmonn} speaks to a language model {qformer.spec.d_llm} wide, {options.vicuna} is "
+            f"{llm.spec.hidden} wide: SALMONN-13B goes with vicuna-13b-v1.1, SALMONN-7B with vicuna-7b-v1.5"
+        )
+    require_fit(lora, llm.spec, llm.directory.name)
+    if not options.force:
+        check_base(llm.spec, llm.fingerprint)
+    unknown = (f"unknown key in {options.salmonn.name}: {key}" for key in qformer.unknown_keys)
+    return Parts(
+        spec,
+        SpeechEncoder(whisper, qformer.ln_speech).eval(),
+        AudioEncoder(beats, qformer.ln_audio).eval(),
+        qformer,
+        llm,
+        lora,
+        (*llm.notes, *unknown),
+    )
+
+
+def _refuse_foreign(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    if "patch_embedding.weight" in state:
+        raise CheckpointError(f"{path} is a BEATs checkpoint: give it as --beats, and salmonn_v1.pth as --salmonn")
+
+
+def export_salmonn(options: SalmonnExport, report: Report) -> Manifest:
+    """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    refuse_existing(options.out)
+    return assemble(open_family(options), options, report)
+
+
+def open_family(options: SalmonnExport) -> Family:
+    """Reads every checkpoint and checks each against the others. Raises CheckpointError."""
+    return _family(open_parts(options), options)
+
+
+def _family(parts: Parts, options: SalmonnExport) -> Family:
+    spec, vocabulary = parts.spec, parts.llm.vocabulary
+    tokenizer = options.vicuna
+    return Family(
+        family=FAMILY,
+        spec=spec,
+        prompt=prompt_info(lambda text: encode_text(tokenizer, text), vocabulary.bos, vocabulary.eos),
+        tokenize=lambda text: encode_text(tokenizer, text),
+        max_new_tokens=MAX_NEW_TOKENS,
+        llm=parts.llm,
+        lora=parts.lora,
+        graphs={
+            "whisper": lambda path: export_whisper(parts.whisper.encoder, parts.whisper.ln_speech, spec.whisper, path),
+            "beats": lambda path: export_beats(parts.beats.beats, parts.beats.ln_audio, path),
+            "qformer": lambda path: export_qformer(parts.qformer.folded(), path),
+        },
+        feeds=lambda: _feeds(parts),
+        data_files={},
+        stages=lambda clip: _stages(parts, clip),
+        sources=salmonn_sources(options.whisper, options.beats, options.vicuna, options.salmonn),
+        notes=parts.notes,
+    )
+
+
+def _feeds(parts: Parts) -> dict[str, list[Arrays]]:
+    """What each graph reads of the clips."""
+    spec, clips = parts.spec.whisper, parity.clips(parts.spec.n_samples).values()
+    outputs = [_stages(parts, clip) for clip in clips]
+    heard = [(each[whisper.OUTPUT], each[beats.OUTPUT]) for each in outputs]
+    return {
+        "whisper": [{whisper.INPUT: log_mel(clip, spec)} for clip in clips],
+        "beats": [{beats.INPUT: fbank(clip)} for clip in clips],
+        "qformer": [{qformer.SPEECH_INPUT: speech, qformer.AUDIO_INPUT: audio} for speech, audio in heard],
+    }
+
+
+def _stages(parts: Parts, clip: Waveform) -> dict[str, NDArray[np.float32]]:
+    """Each graph's output as torch computes it."""
+    with torch.no_grad():
+        speech = parts.whisper(torch.from_numpy(log_mel(clip, parts.spec.whisper)))
+        audio = parts.beats(torch.from_numpy(fbank(clip)))
+        tokens = parts.qformer.reference(speech, audio)[0]
+    return {whisper.OUTPUT: speech.numpy(), beats.OUTPUT: audio.numpy(), qformer.OUTPUT: tokens.numpy()}

@@ -1,0 +1,1 @@
+"""File formats read and written: torch, safetensors, GPTQ, GGUF, SentencePiece, importance matrices."""

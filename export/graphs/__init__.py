@@ -1,0 +1,1 @@
+"""ONNX graphs: built, rewritten, quantized, compared, and turned into TensorRT engines."""

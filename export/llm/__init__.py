@@ -1,0 +1,1 @@
+"""Language models: checkpoint and LoRA -> quantized GGUF."""

@@ -1,0 +1,351 @@
+"""The language model: base weights, LLaMA or Qwen3, and a LoRA -> llm.gguf, lora.gguf when asked.
+
+One tensor at a time, so a 13B model needs little more memory than its largest tensor. A LLaMA's vocabulary ends where
+its tokenizer does: SALMONN's reference adds a random [PAD] row, which is dropped. A Qwen3 keeps every row of its
+embedding. Source: docs/reference.md §4, §5.3, §7.4, §7.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Literal
+
+import gguf
+import numpy as np
+import torch
+
+from ...models.bundle import ADAPTER_FILE, LLM_FILE
+from ...models.errors import CheckpointError, InputError
+from ...models.llm import CANARY_QWEN_LORA, LLM_TYPES, SALMONN_LORA, LlmSpec
+from ..formats.byte_bpe import ByteVocabulary, read_byte_vocabulary
+from ..formats.checkpoint import Weights, read_json
+from ..formats.gguf_writer import LORA_SCALE, RawTensor, Tensor, require_room, rotary_rows, write_tensors
+from ..formats.gptq_checkpoint import open_base
+from ..formats.imatrix_file import read_imatrix, require_match
+from ..formats.sentencepiece import Vocabulary, read_vocabulary
+from ..formats.tensor_names import (
+    HEAD,
+    SALM_EMBEDDING,
+    SALM_LLM,
+    TABLES,
+    gguf_name,
+    layer_part,
+    rotary_heads,
+    salm_names,
+    shapes,
+)
+from ..progress import Report, no_report
+from ..synthetic.random_weights import weight_pool
+from .base_model import Fingerprint, check_base, fingerprint
+from .config import llama_spec, qwen3_spec
+from .gptq import Rounding
+from .lora import Lora, require_fit, write_adapter
+from .quantize import BY_MIXTURE, DIRECT, TableTypes, quantize, require_type, require_weighted
+from .tensor_types import tensor_type
+
+LoraMode = Literal["merged", "adapter", "both"]
+
+RELEASE_BYTES = 1 << 30  # mapped weights given back to the system after so much was read
+VOCABULARY_BYTES = 16 << 20  # more than any vocabulary takes in a file
+_TRAINED = {"llama": SALMONN_LORA, "qwen3": CANARY_QWEN_LORA}
+
+
+@dataclass(frozen=True)
+class Llm:
+    """An opened base model: nothing but its headers and vocabulary is in memory. Tensors by Hugging Face's names."""
+
+    directory: Path
+    spec: LlmSpec
+    weights: Weights
+    vocabulary: Vocabulary | ByteVocabulary
+    fingerprint: Fingerprint
+    notes: tuple[str, ...] = ()
+    """What the user should know of the base."""
+
+
+def read_llm(directory: Path) -> Llm:
+    """Open a Hugging Face LLaMA directory: config.json, tokenizer.model, safetensors or .bin shards, float or GPTQ.
+
+    Raises CheckpointError for another architecture, missing or unknown tensors (named), wrong shapes, or
+    a vocabulary that does not fit the weights.
+    """
+    config = read_json(directory / "config.json")
+    vocabulary = read_vocabulary(directory / "tokenizer.model")
+    spec = llama_spec(config, len(vocabulary), directory)
+    weights, notes = open_base(directory, config)
+    wanted = shapes(spec)
+    weights.require(wanted, "LLaMA")
+    _require_known(weights.names(), wanted, directory)
+    for name, shape in wanted.items():
+        _require_shape(name, weights.shape(name), shape, directory)
+    found = fingerprint(spec, weights, directory, str(config.get("_name_or_path") or ""))
+    return Llm(directory, spec, weights, vocabulary, found, notes)
+
+
+def read_salm_llm(checkpoint: Weights, qwen: Path) -> Llm:
+    """The Qwen3 inside a SALM checkpoint, without its LoRA; config and tokenizer from the directory `qwen`.
+
+    Raises CheckpointError for missing or unknown tensors (named), wrong shapes, a head that is not the embedding
+    although config.json ties them, or a tokenizer that does not fit.
+    """
+    config = read_json(qwen / "config.json")
+    spec = qwen3_spec(config, qwen)
+    vocabulary = read_byte_vocabulary(qwen, spec.vocab)
+    wanted = shapes(spec)
+    names = salm_names(wanted, checkpoint.names())
+    _require_salm(checkpoint, names, qwen)
+    for name, shape in wanted.items():
+        found = checkpoint.shape(names[name])
+        if found != shape:
+            raise CheckpointError(
+                f"{checkpoint.source}: {names[name]} is {list(found)} but {qwen}/config.json says {list(shape)}: "
+                "give the directory of the Qwen3 that it was trained on as --qwen"
+            )
+    if spec.tied:
+        _require_tied(checkpoint)
+    weights = checkpoint.renamed(names)
+    name_or_path = str(config.get("_name_or_path") or qwen.name)
+    return Llm(
+        checkpoint.source, spec, weights, vocabulary, fingerprint(spec, weights, checkpoint.source, name_or_path)
+    )
+
+
+def export_llm(
+    llm: Llm,
+    lora: Lora,
+    out: Path,
+    *,
+    quantization: str,
+    mode: LoraMode = "merged",
+    lora_scale: float | None = None,
+    n_threads: int = 1,
+    force: bool = False,
+    progress: Report = no_report,
+    verbose: bool = False,
+    imatrix: Path | None = None,
+    tables: TableTypes = BY_MIXTURE,
+    rounding: Rounding | None = None,
+) -> list[Path]:
+    """Write llm.gguf and, for mode adapter or both, lora.gguf into the directory `out`; returns their paths.
+
+    merged: the LoRA is in the weights at lora_scale (alpha / rank when None). adapter: llm.gguf is the base
+    alone. both: merged weights, and an adapter that a runtime adds at (wanted scale - lora_scale). A
+    quantized type needs the f16 file beside it on disk until it is done, and is rounded by an imatrix file when
+    given one; its linears are those of `rounding` when given that. Raises CheckpointError for the wrong base unless
+    `force`, InputError for an unknown type, another model's imatrix or too little disk.
+    """
+    require_type(quantization)
+    require_tables(llm.spec, quantization, tables)
+    if imatrix:
+        require_weighted(quantization)
+        require_match(read_imatrix(imatrix), llm.spec, imatrix)
+    require_fit(lora, llm.spec, llm.directory.name)
+    if not force:
+        check_base(llm.spec, llm.fingerprint)
+    scale = lora.spec.scale if lora_scale is None else lora_scale
+    if not math.isfinite(scale):
+        raise InputError(f"LoRA scale {scale} is not possible: this model was trained with {lora.spec.scale:g}")
+    needed = disk_bytes(llm.spec, quantization) + (4 * llm.spec.vocab * llm.spec.hidden if tables else 0)
+    require_room(out, needed, f"writing the language model as {quantization}")
+    written = [out / LLM_FILE]
+    merge = None if mode == "adapter" else (lora, scale)
+    if quantization in DIRECT:
+        write_gguf(llm, written[0], quantization, merge, progress)
+    else:
+        passing = written[0].with_name(written[0].stem + ".f16.gguf.part")
+        try:
+            write_gguf(llm, passing, "f16", merge, progress, rounding)
+            quantize(passing, written[0], quantization, n_threads, progress, verbose, imatrix, tables)
+        finally:
+            passing.unlink(missing_ok=True)
+    if mode != "merged":
+        written.append(out / ADAPTER_FILE)
+        write_adapter(written[-1], lora, llm.spec, progress)
+    return written
+
+
+def require_tables(spec: LlmSpec, quantization: str, tables: TableTypes) -> None:
+    """Raises InputError for types of the embedding or the head that this model or file does not have."""
+    if tables and quantization in DIRECT:
+        raise InputError(f"--llm {quantization} keeps the embedding and the head as they are: leave their types out")
+    if tables.embedding and spec.tied:
+        raise InputError("this model's embedding is its head: give --output-tensor-type, not --token-embedding-type")
+
+
+def disk_bytes(spec: LlmSpec, quantization: str) -> int:
+    """Room needed while exporting: the file, and for a quantized type the f16 file it is made from."""
+    kept = spec.weight_bytes(quantization)
+    passing = 0 if quantization in DIRECT else spec.weight_bytes("f16")
+    return round(1.05 * (kept + passing)) + 2 * VOCABULARY_BYTES
+
+
+def write_gguf(
+    llm: Llm,
+    path: Path,
+    quantization: str,
+    merge: tuple[Lora, float] | None = None,
+    progress: Report = no_report,
+    rounding: Rounding | None = None,
+) -> None:
+    """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way.
+
+    What is rounded already is written as it was rounded.
+    """
+    writer = gguf.GGUFWriter(None, llm.spec.architecture)
+    _add_metadata(writer, llm.spec, llm.fingerprint.directory, quantization, merge[1] if merge else 0.0)
+    llm.vocabulary.add_to(writer)
+    try:
+        tensors = _tensors(llm, quantization, merge, rounding)
+        write_tensors(writer, path, tensors, f"write {quantization}", progress)
+    finally:
+        llm.weights.close()
+
+
+def write_random_llm(
+    spec: LlmSpec,
+    vocabulary: Vocabulary | ByteVocabulary,
+    path: Path,
+    quantization: str,
+    seed: int,
+    progress: Report = no_report,
+) -> None:
+    """Write a model of these sizes with random weights, its blocks of the types llama.cpp's quantizer would choose.
+
+    Little memory is used, and nothing but the file's own room on disk. Rows must be multiples of 256.
+    """
+    writer = gguf.GGUFWriter(None, spec.architecture)
+    _add_metadata(writer, spec, f"random weights, seed {seed}", quantization, _TRAINED[spec.architecture].scale)
+    vocabulary.add_to(writer)
+    write_tensors(writer, path, random_tensors(spec, quantization, seed), f"write {quantization}", progress)
+
+
+def random_tensors(spec: LlmSpec, quantization: str, seed: int) -> list[RawTensor]:
+    """Every tensor of the model in the order of its file: norms are 1, the rest is random."""
+    rng = np.random.default_rng(seed)
+    sizes = {gguf_name(name): shape for name, shape in shapes(spec).items()}
+    kinds = {name: tensor_type(name, spec.n_layers, quantization, spec.tied) for name in sizes}
+    pools = cache(lambda kind: weight_pool(kind, rng))
+
+    def tensor(name: str) -> RawTensor:
+        shape, kind = sizes[name], kinds[name]
+        if len(shape) == 1:
+            return RawTensor(name, shape, kind, lambda: [np.ones(shape, np.float32)])
+        raw = RawTensor(name, shape, kind, lambda: pools(kind).take(raw.n_blocks))
+        return raw
+
+    return [tensor(name) for name in sizes]
+
+
+def _tensors(
+    llm: Llm, quantization: str, merge: tuple[Lora, float] | None, rounding: Rounding | None
+) -> Iterator[Tensor | RawTensor]:
+    """In the model's own order, so that the same weights make the same file, however they are sharded."""
+    reader = _Reader(llm, merge)
+    for name, shape in shapes(llm.spec).items():
+        if rounding and name in rounding.names:
+            yield RawTensor(gguf_name(name), shape, rounding.kind, partial(_blocks, llm.spec, rounding, name))
+            continue
+        dtype = np.float32 if quantization == "f32" or len(shape) == 1 else np.float16
+        yield Tensor(gguf_name(name), shape, dtype, lambda name=name: reader.read(name))
+
+
+def _blocks(spec: LlmSpec, rounding: Rounding, name: str) -> list[np.ndarray]:
+    heads = rotary_heads(spec, name.split(".")[-2])
+    found = rounding.take(name)
+    return [(found.rotary(heads) if heads else found).blocks()]
+
+
+class _Reader:
+    """Reads tensors as the GGUF file wants them, and gives mapped files back to the system now and then."""
+
+    def __init__(self, llm: Llm, merge: tuple[Lora, float] | None) -> None:
+        self._llm = llm
+        self._merge = merge
+        self._n_read = 0
+
+    def read(self, name: str) -> np.ndarray:
+        spec, weights = self._llm.spec, self._llm.weights
+        if self._n_read > RELEASE_BYTES:  # pages of a mapped shard count as ours until it is closed
+            weights.close()
+            self._n_read = 0
+        weight = weights.get(name)
+        self._n_read += weight.nbytes
+        place = layer_part(name)
+        if place is None:
+            return _array(weight[: spec.vocab] if weight.ndim == 2 else weight)
+        layer, target = place[0], place[1].split(".")[-1]
+        if self._merge:
+            lora, scale = self._merge
+            weight = lora.merged(weight, layer, target, scale)
+        heads = rotary_heads(spec, target)
+        return rotary_rows(_array(weight), heads) if heads else _array(weight)
+
+
+def _array(weight: torch.Tensor) -> np.ndarray:
+    return (weight.float() if weight.dtype == torch.bfloat16 else weight).detach().numpy()
+
+
+def _add_metadata(writer: gguf.GGUFWriter, spec: LlmSpec, name: str, quantization: str, lora_scale: float) -> None:
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name)
+    writer.add_file_type(LLM_TYPES[quantization].ftype)
+    writer.add_vocab_size(spec.vocab)
+    writer.add_context_length(spec.max_positions)
+    writer.add_embedding_length(spec.hidden)
+    writer.add_block_count(spec.n_layers)
+    writer.add_feed_forward_length(spec.d_ffn)
+    writer.add_head_count(spec.n_heads)
+    writer.add_head_count_kv(spec.n_kv_heads)
+    if spec.head_dim:
+        writer.add_key_length(spec.d_head)
+        writer.add_value_length(spec.d_head)
+    writer.add_rope_dimension_count(spec.d_head)
+    writer.add_rope_freq_base(spec.rope_theta)
+    writer.add_layer_norm_rms_eps(spec.rms_norm_eps)
+    writer.add_float32(LORA_SCALE, lora_scale)
+
+
+def _require_known(names: Iterable[str], known: Collection[str], directory: Path) -> None:
+    strange = [name for name in names if name not in known and not name.endswith("rotary_emb.inv_freq")]
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise CheckpointError(f"{directory} holds {', '.join(strange[:3])}{more}, which no Vicuna has")
+
+
+def _require_shape(name: str, found: tuple[int, ...], wanted: tuple[int, ...], directory: Path) -> None:
+    if name in TABLES and len(found) == len(wanted) == 2 and found[1] == wanted[1]:
+        if found[0] < wanted[0]:
+            raise CheckpointError(
+                f"{directory}: {name} has {found[0]} rows for the {wanted[0]} pieces of tokenizer.model: "
+                "they belong to different models"
+            )
+    elif found != wanted:
+        raise CheckpointError(f"{directory}: {name} is {list(found)} but config.json says {list(wanted)}")
+
+
+def _require_salm(checkpoint: Weights, names: dict[str, str], qwen: Path) -> None:
+    """Raises CheckpointError unless the checkpoint's language model has these tensors, its LoRA, and no others."""
+    checkpoint.require(names.values(), f"SALM checkpoint for the language model of {qwen.name}")
+    known = {*names.values(), SALM_LLM + HEAD}  # a tied head is stored once more
+    llm = [name for name in checkpoint.names() if name.startswith("llm.") and ".lora_" not in name]
+    strange = [name for name in llm if name not in known]
+    if strange:
+        more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+        raise CheckpointError(
+            f"{checkpoint.source} holds {', '.join(strange[:3])}{more}, for which {qwen}/config.json has no place: "
+            "give the directory of the Qwen3 that it was trained on as --qwen"
+        )
+
+
+def _require_tied(checkpoint: Weights) -> None:
+    head = SALM_LLM + HEAD
+    if head in checkpoint and not torch.equal(checkpoint.get(head), checkpoint.get(SALM_EMBEDDING)):
+        raise CheckpointError(
+            f"{checkpoint.source}: {head} differs from {SALM_EMBEDDING}, but config.json of --qwen ties them: "
+            "the checkpoint is damaged, or belongs to another Qwen3"
+        )
+    checkpoint.close()

@@ -1,0 +1,375 @@
+"""From opened checkpoints to a bundle, the same way for every family.
+
+sources hashed [-> imatrix.gguf] -> graphs at the wanted precision, data files -> llm.gguf [, lora.gguf] -> parity
+-> manifest, renamed into place. What a family is says its own module.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..models.audio import Waveform
+from ..models.bundle import (
+    ADAPTER_FILE,
+    IMATRIX_FILE,
+    LLM_FILE,
+    SCHEMA_VERSION,
+    FamilySpec,
+    GenerationInfo,
+    LlmInfo,
+    Manifest,
+    ParityReport,
+    PromptInfo,
+    Provenance,
+    QuantizationInfo,
+    SelfCheck,
+    SourceFile,
+    sha256_of,
+)
+from ..models.dataclass_json import decode, encode
+from ..models.encoders.qformer import OUTPUT as AUDIO_TOKENS
+from ..models.errors import InputError
+from ..models.llm import GPTQ_TYPES
+from . import parity
+from .bundle import Staging
+from .formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
+from .graphs.int4 import to_int4
+from .graphs.int8 import to_int8
+from .graphs.onnx_graph import Arrays, to_fp16
+from .hub import model_name
+from .llm.calibration import Calibration, calibration
+from .llm.export import Llm, LoraMode, export_llm, require_tables
+from .llm.gptq import Rounding, require_groups
+from .llm.gptq_linear import require_gptq
+from .llm.imatrix import Passage, gather, passages_of
+from .llm.lora import Lora
+from .llm.quantize import TableTypes, require_weighted
+from .llm.torch_reference import ReferenceLlm
+from .progress import Report
+from .provenance import Source, hash_sources, stat_key
+
+EMBEDDING_BESIDE_GPTQ = "q8_0"
+INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
+INT4_BUDGET = 0.2  # the same for int4; there they stay at 8 bits
+_QUANTIZERS = {"int8": (to_int8, INT8_BUDGET), "int4": (to_int4, INT4_BUDGET)}
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What every export is asked."""
+
+    out: Path
+    encoders: str = "int8"
+    llm: str = "q4_k_m"
+    lora: LoraMode = "merged"
+    lora_scale: float | None = None
+    name: str | None = None
+    licence: tuple[str, ...] = ()
+    force: bool = False
+    threads: int | None = None
+    imatrix: Path | Literal["auto"] | None = None
+    """A file that says how strongly each input of the language model is driven, or measured here."""
+    calibrate: Path | None = None
+    """What "auto" and GPTQ listen to; None: the demo's clips."""
+    token_embedding_type: str | None = None
+    output_tensor_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.imatrix is not None:
+            require_weighted(self.llm)
+        if self.calibrate is not None and self.imatrix != "auto" and not self.gptq:
+            raise InputError(
+                f"--calibrate {self.calibrate} is for --imatrix auto and --llm gptq-q4_0 to hear: give one of them too"
+            )
+        if self.gptq:
+            require_gptq()
+            if self.lora == "adapter":
+                raise InputError(
+                    f"--llm {self.llm} rounds the weights with the LoRA in them: give --lora merged or both"
+                )
+
+    @property
+    def gptq(self) -> bool:
+        """Whether the linears are rounded by GPTQ."""
+        return self.llm in GPTQ_TYPES
+
+    @property
+    def llm_type(self) -> str:
+        """The type of the file, one of LLM_TYPES."""
+        return GPTQ_TYPES.get(self.llm, self.llm)
+
+    def tables(self, tied: bool) -> TableTypes:
+        """With GPTQ's linears an embedding of 4 bits would be what hurts most, and only rows of it are read."""
+        fine = EMBEDDING_BESIDE_GPTQ if self.gptq and not tied else None
+        return TableTypes(self.token_embedding_type or fine, self.output_tensor_type)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One opened checkpoint: all that differs from one family to another."""
+
+    family: str
+    spec: FamilySpec
+    prompt: PromptInfo
+    tokenize: Callable[[str], Sequence[int]]
+    """A text between audios to ids, nothing added."""
+    max_new_tokens: int
+    llm: Llm
+    lora: Lora
+    graphs: Mapping[str, Callable[[Path], object]]
+    """Writes each graph in float32."""
+    feeds: Callable[[], Mapping[str, list[Arrays]]]
+    """What each graph reads of a few clips: int8 is tried on it."""
+    data_files: Mapping[str, Callable[[Path], object]]
+    stages: Callable[[Waveform], dict[str, NDArray[np.float32]]]
+    """Every graph's output in torch, as the runtime's Encoders.stages gives them."""
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...] = ()
+
+
+def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest:
+    """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    require_tables(family.llm.spec, options.llm_type, options.tables(family.llm.spec.tied))
+    if options.gptq:
+        require_groups(family.llm.spec)
+    weighing = _weighing(family, options)
+    heard = calibration(options.calibrate, family.prompt) if options.gptq else None
+    with Staging(options.out, report) as staging:
+        key = stat_key(family.sources)
+        sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
+        versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime")]
+        digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
+        weighed = _export_imatrix(staging, weighing, digest, report)
+        float_layers = _export_graphs(staging, family, options, digest, report)
+        for name, write in family.data_files.items():
+            staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
+        said = _export_llm(staging, family, options, heard, f"{digest} {weighed}", report)
+        manifest = _manifest(options, family, sources, float_layers, said)
+        found, check = _parity(staging, manifest, family, digest, report)
+        if not options.force:
+            parity.refuse_beyond_tolerance(found, manifest)
+        return staging.finish(replace(manifest, parity=found, self_check=check))
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """Where the importance matrix comes from."""
+
+    key: str
+    make: Callable[[Report], Importance]
+
+
+def _weighing(family: Family, options: ExportOptions) -> _Weighing | None:
+    """Nothing is measured yet, but what was given is read. Raises InputError."""
+    if options.imatrix is None:
+        return None
+    if isinstance(options.imatrix, Path):
+        given = read_imatrix(options.imatrix)
+        require_match(given, family.llm.spec, options.imatrix)
+        return _Weighing(sha256_of(options.imatrix), lambda _: given)
+    heard = calibration(options.calibrate, family.prompt)
+    key = f"{_lora_scale(family, options)} {_heard_key(family, options, heard)}"
+    return _Weighing(key, lambda report: _gather(family, options, heard, report))
+
+
+def _heard_key(family: Family, options: ExportOptions, heard: Calibration) -> str:
+    """What was heard, and through what."""
+    return f"{heard.name} {heard.key} {encode(family.spec)} {encode(family.prompt)} {_packages(options)}"
+
+
+def _export_imatrix(staging: Staging, weighing: _Weighing | None, digest: str, report: Report) -> str:
+    """A part of the bundle, when one is wanted; returns what it was made from."""
+    if weighing is None:
+        return ""
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        write_imatrix(directory / IMATRIX_FILE, weighing.make(report))
+        return (IMATRIX_FILE,), {}
+
+    staging.part("imatrix", f"{digest} {weighing.key}", build)
+    return weighing.key
+
+
+def _gather(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Importance:
+    llm = _reference(family, options)
+    return gather(llm, _listen(family, llm, heard, report), (heard.name,), report)
+
+
+def _listen(family: Family, llm: ReferenceLlm, heard: Calibration, report: Report) -> list[Passage]:
+    return passages_of(
+        heard.examples,
+        llm,
+        family.prompt,
+        family.tokenize,
+        lambda example: family.stages(example.waveform(family.spec.n_samples))[AUDIO_TOKENS],
+        report,
+    )
+
+
+def _reference(family: Family, options: ExportOptions) -> ReferenceLlm:
+    return ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, _lora_scale(family, options))
+
+
+def _export_graphs(
+    staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report
+) -> dict[str, tuple[str, ...]]:
+    """The graphs at the wanted precision; returns what int8 left in float, or int4 at 8 bits."""
+    _, budget = _QUANTIZERS.get(options.encoders, (None, INT8_BUDGET))
+    feeds = family.feeds() if options.encoders in _QUANTIZERS else {}
+    float_layers: dict[str, tuple[str, ...]] = {}
+    for done, (name, write) in enumerate(family.graphs.items()):
+        report(f"export {name}", done, len(family.graphs))
+        key = f"{digest} {options.encoders} {budget} {encode(family.spec)}"
+        heard = feeds.get(name, [])
+        note = staging.part(
+            name, key, lambda d, n=name, w=write, f=heard: _write_graph(d, n, w, options.encoders, f, report)
+        )
+        if options.encoders in _QUANTIZERS:
+            float_layers[name] = tuple(note["float_layers"])
+    return float_layers
+
+
+def _write_graph(
+    directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays], report: Report
+) -> tuple[tuple[str, ...], Any]:
+    path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
+    note: dict[str, Any] = {"float_layers": []}
+    try:
+        write(full if precision != "fp32" else path)
+        if precision == "fp16":
+            to_fp16(full, path)
+        elif precision in _QUANTIZERS:
+            quantize, budget = _QUANTIZERS[precision]
+            made = quantize(full, path, feeds, budget, report)
+            note = {"float_layers": list(made.float_layers), "error": made.error}
+    finally:
+        for leftover in directory.glob(f"{name}.fp32.onnx*"):
+            leftover.unlink()
+    return tuple(sorted(p.name for p in directory.glob(f"{name}.onnx*"))), note
+
+
+def _write_data(directory: Path, name: str, write: Callable[[Path], object]) -> tuple[tuple[str, ...], Any]:
+    write(directory / name)
+    return (name,), {}
+
+
+def _export_llm(
+    staging: Staging,
+    family: Family,
+    options: ExportOptions,
+    heard: Calibration | None,
+    digest: str,
+    report: Report,
+) -> tuple[str, ...]:
+    """llm.gguf and the adapter; returns what is to be said of its rounding."""
+    threads = options.threads or max(1, (os.cpu_count() or 2) - 1)
+    tables = options.tables(family.llm.spec.tied)
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        rounding = _rounding(family, options, heard, report) if heard else None
+        written = export_llm(
+            family.llm,
+            family.lora,
+            directory,
+            quantization=options.llm_type,
+            mode=options.lora,
+            lora_scale=options.lora_scale,
+            n_threads=threads,
+            force=options.force,
+            progress=report,
+            imatrix=directory / IMATRIX_FILE if options.imatrix else None,
+            tables=tables,
+            rounding=rounding,
+        )
+        said = [f"GPTQ on {heard.name}: {rounding.summary()}"] if heard and rounding else []
+        return tuple(path.name for path in written), said
+
+    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec} {tables}"
+    return tuple(staging.part("llm", f"{key} {_heard_key(family, options, heard)}" if heard else key, build))
+
+
+def _rounding(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Rounding:
+    llm = _reference(family, options)
+    return Rounding(llm, _listen(family, llm, heard, report), options.llm_type == "q4_0", report)
+
+
+def _parity(
+    staging: Staging, manifest: Manifest, family: Family, digest: str, report: Report
+) -> tuple[ParityReport, SelfCheck]:
+    llm = ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, manifest.llm.lora_scale)
+    reference = parity.Reference(family.stages, llm)
+
+    def build(directory: Path) -> tuple[tuple[str, ...], Any]:
+        return (), [encode(part) for part in parity.check_parity(directory, manifest, reference, report)]
+
+    key = f"{digest} {encode(manifest.spec)} {encode(manifest.quantization)} {encode(manifest.llm)}"
+    note = staging.part("parity", key, build)
+    return decode(ParityReport, note[0]), decode(SelfCheck, note[1])
+
+
+def _manifest(
+    options: ExportOptions,
+    family: Family,
+    sources: list[Any],
+    float_layers: dict[str, tuple[str, ...]],
+    notes: tuple[str, ...],
+) -> Manifest:
+    said = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        family=family.family,  # pyright: ignore
+        name=options.name or options.out.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        synthetic=False,
+        spec=family.spec,
+        graphs=family.spec.graphs,
+        llm=LlmInfo(
+            file=LLM_FILE,
+            lora="none" if options.lora == "adapter" else "merged",
+            lora_scale=_lora_scale(family, options),
+            adapter=None if options.lora == "merged" else ADAPTER_FILE,
+        ),
+        prompt=family.prompt,
+        generation=GenerationInfo(family.max_new_tokens, beams=1),
+        quantization=QuantizationInfo(options.encoders, options.llm_type, float_layers),  # pyright: ignore
+        licences=options.licence,
+        provenance=Provenance(
+            earshot=metadata.version("earshot"),
+            packages=_packages(options) | {"python": platform.python_version()},
+            options={name: _said(value) for name, value in said.items()},
+            base_fingerprint=family.llm.fingerprint.as_text(),
+            sources=tuple(decode(SourceFile, source) for source in sources),
+            notes=family.notes + notes,
+        ),
+        parity=None,
+        self_check=None,
+        files=(),
+    )
+
+
+def _packages(options: ExportOptions) -> dict[str, str]:
+    solver = ["gptqmodel"] if options.gptq and find_spec("gptqmodel") else []
+    return {name: metadata.version(name) for name in (*PACKAGES, *solver)}
+
+
+def _lora_scale(family: Family, options: ExportOptions) -> float:
+    return family.lora.spec.scale if options.lora_scale is None else options.lora_scale
+
+
+def _said(value: object) -> str:
+    """Paths by their last name: where a file lay on the exporting machine is nobody's business."""
+    if isinstance(value, Path):
+        return model_name(value) if value.is_dir() else value.name
+    return str(value)

@@ -1,0 +1,1 @@
+"""Full-size bundles of random weights, for speed and memory alone."""

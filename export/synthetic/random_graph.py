@@ -1,0 +1,168 @@
+"""Graphs of full size with random weights, in little memory: for bundles that measure speed.
+
+A module whose weights take no memory (each is one number, seen through strides of 0) is exported as any other. In
+the graph, its weights are left hollow: name, type and shape without data. They get random data when they are written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from ...models.graph_io import GraphInfo
+from ..graphs.onnx_graph import (
+    EXTERNAL_BYTES,
+    HalfPrecision,
+    Shape,
+    check_graph,
+    data_file,
+    export_module,
+    finish,
+    put_beside,
+)
+from .random_weights import Pool, float_pool
+
+SaveGraph = Callable[
+    [nn.Module, Mapping[str, torch.Tensor], Mapping[str, Shape], Path, Mapping[str, Mapping[int, str]] | None],
+    GraphInfo,
+]
+"""What an exporter writes its module with: `graph.save_graph`, or `RandomWeights`."""
+
+M = TypeVar("M", bound=nn.Module)
+_SMALL = 4096  # weights; a smaller tensor has values of its own, and keeps them
+_HOLLOW = "hollow"
+_FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+
+
+def hollow(module: M) -> M:
+    """Give a module that was made on the meta device weights that take no memory: small ones are real.
+
+    Norms are near 1, the rest near 0, and no two weights equal, so that the exporter cannot leave anything out.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n = 0
+
+    def weights(like: torch.Tensor, centre: float) -> torch.Tensor:
+        nonlocal n
+        n += 1
+        if like.numel() > _SMALL:
+            return torch.full((1,) * like.ndim, 1e-4 * n).expand(like.shape)
+        return centre + torch.randn(like.shape, generator=generator) * 0.02
+
+    for owner in module.modules():
+        centre = float(isinstance(owner, nn.LayerNorm))
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            value = weights(parameter, centre if name == "weight" else 0.0)
+            owner.register_parameter(name, nn.Parameter(value, requires_grad=False))
+        for name, buffer in list(owner.named_buffers(recurse=False)):
+            if buffer.is_meta:  # a table that is computed has its numbers already
+                owner.register_buffer(name, weights(buffer, 0.0))
+    return module.eval()
+
+
+def module_bytes(module: nn.Module, precision: str) -> int:
+    """About what a module's graph takes on disk: int8 and int4 keep all but their linear layers' weights in float32."""
+    weights = {id(tensor): tensor.numel() for tensor in (*module.parameters(), *module.buffers())}
+    linear = {id(m.weight): m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear)}
+    per_weight = {"fp32": (4, 4), "fp16": (2, 2), "int8": (4, 1), "int4": (4, 0.640625)}[precision]
+    return int((sum(weights.values()) - sum(linear.values())) * per_weight[0] + sum(linear.values()) * per_weight[1])
+
+
+class RandomWeights:
+    """Writes a hollow module's graph, filled with random weights: used where `save_graph` would be.
+
+    half: in float16, by the same rules as graph.to_fp16.
+    """
+
+    def __init__(self, seed: int, half: bool = False) -> None:
+        self._rng, self._half = np.random.default_rng(seed), half
+
+    def __call__(
+        self,
+        module: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Mapping[str, Shape],
+        path: Path,
+        dynamic: Mapping[str, Mapping[int, str]] | None = None,
+    ) -> GraphInfo:
+        model = _export(module, inputs, outputs, dynamic)
+        if self._half:
+            model = _HollowHalf(model).convert()
+        self._fill(model, path)
+        named = {name: (dynamic or {}).get(name, {}) for name in inputs}
+        shapes = {name: tuple(named[name].get(n, size) for n, size in enumerate(x.shape)) for name, x in inputs.items()}
+        return check_graph(path, shapes, outputs)
+
+    def _fill(self, model: onnx.ModelProto, path: Path) -> None:
+        """Data into the graph, or past EXTERNAL_BYTES of it beside the graph, as write_model does."""
+        empty = [tensor for tensor in model.graph.initializer if _is_hollow(tensor)]
+        pools = {kind: float_pool(_FLOATS[kind], self._rng) for kind in {tensor.data_type for tensor in empty}}
+        data_file(path).unlink(missing_ok=True)
+        if sum(map(_n_bytes, empty)) > EXTERNAL_BYTES:
+            with data_file(path).open("wb") as file:
+                for tensor in empty:
+                    _write_beside(tensor, pools[tensor.data_type], file)
+        else:
+            for tensor in empty:
+                _write_inside(tensor, pools[tensor.data_type])
+        path.write_bytes(model.SerializeToString())
+
+
+def _export(
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Mapping[str, Shape],
+    dynamic: Mapping[str, Mapping[int, str]] | None,
+) -> onnx.ModelProto:
+    """As save_graph exports, but with hollow weights."""
+    program = export_module(module, inputs, outputs, dynamic)
+    for value in program.model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size > _SMALL:
+            value.const_value = ir.ExternalTensor(
+                _HOLLOW, 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name or "", base_dir=""
+            )
+    return finish(ir.serde.serialize_model(program.model), outputs)
+
+
+class _HollowHalf(HalfPrecision):
+    """The same conversion; a hollow weight stays hollow."""
+
+    def _halve(self, name: str, new_name: str) -> None:
+        weight = self.weights[name]
+        if not _is_hollow(weight):
+            super()._halve(name, new_name)
+            return
+        halved = TensorProto(name=new_name, data_type=TensorProto.FLOAT16, dims=weight.dims)
+        halved.data_location = TensorProto.EXTERNAL
+        halved.external_data.extend(weight.external_data)
+        self.graph.initializer.append(halved)
+
+
+def _is_hollow(tensor: TensorProto) -> bool:
+    return any(entry.key == "location" and entry.value == _HOLLOW for entry in tensor.external_data)
+
+
+def _n_bytes(tensor: TensorProto) -> int:
+    return math.prod(tensor.dims) * np.dtype(_FLOATS[tensor.data_type]).itemsize
+
+
+def _write_inside(tensor: TensorProto, pool: Pool) -> None:
+    del tensor.external_data[:]
+    tensor.data_location = TensorProto.DEFAULT
+    tensor.raw_data = b"".join(piece.tobytes() for piece in pool.take(math.prod(tensor.dims)))
+
+
+def _write_beside(tensor: TensorProto, pool: Pool, file: IO[bytes]) -> None:
+    put_beside(tensor, file, _n_bytes(tensor))
+    for piece in pool.take(math.prod(tensor.dims)):
+        piece.tofile(file)

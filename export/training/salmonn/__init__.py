@@ -1,0 +1,1 @@
+"""The training of the demo: SALMONN at a small size."""

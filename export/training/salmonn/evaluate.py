@@ -1,0 +1,127 @@
+"""The demo model's marks in torch, float32, greedy: held-out sentences, sounds and slots, before quantization."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import Tensor, nn
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from ....models.corpus import examples as corpus
+from ....models.corpus.examples import Example
+from ...encoders.beats import Beats
+from ...encoders.whisper import encode
+from .bridge import N_WINDOWS, SPEC, Bridge
+from .corpus import Rendered, render
+from .encoders import WINDOW_FRAMES
+from .joint import prompt_ids
+
+_BATCH, _MAX_NEW_TOKENS = 32, 48
+
+
+class Judge:
+    """Answers examples with the parts of one model."""
+
+    def __init__(
+        self,
+        whisper: WhisperEncoder,
+        beats: Beats,
+        bridge: Bridge,
+        llm: nn.Module,
+        tokenizer: sentencepiece.SentencePieceProcessor,
+    ) -> None:
+        self.whisper, self.beats, self.bridge, self.llm, self.tokenizer = whisper, beats, bridge, llm, tokenizer
+
+    @torch.no_grad()
+    def answers(self, examples: list[Example]) -> list[str]:
+        """The model's answer to each example."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, example in enumerate(examples):
+            groups[example.task].append(index)
+        out = [""] * len(examples)
+        for task, indices in groups.items():
+            for start in range(0, len(indices), _BATCH):
+                some = indices[start : start + _BATCH]
+                texts = self._generate(task, self._hear([render(examples[index].clip) for index in some]))
+                for index, text in zip(some, texts, strict=True):
+                    out[index] = text
+        return out
+
+    def _hear(self, clips: list[Rendered]) -> Tensor:
+        mel = torch.from_numpy(np.stack([clip.padded_mel(WINDOW_FRAMES) for clip in clips]))
+        used = N_WINDOWS * SPEC.window
+        speech = encode(self.whisper, mel)[:, :used]
+        audio, real = torch.zeros(len(clips), used, SPEC.d_audio), torch.zeros(len(clips), used, 1)
+        for row, clip in enumerate(clips):
+            tokens = self.beats(torch.from_numpy(clip.fbank)[None])[0][:used]
+            audio[row, : len(tokens)], real[row, : len(tokens)] = tokens, 1.0
+        tokens = self.bridge(*(rows.flatten(0, 1) for rows in (speech, audio, real)))
+        return tokens.view(len(clips), N_WINDOWS, SPEC.d_llm)
+
+    def _generate(self, task: str, audio_tokens: Tensor) -> list[str]:
+        before, after = prompt_ids(task, self.tokenizer)
+        embed = self.llm.get_input_embeddings()  # pyright: ignore
+        rows = len(audio_tokens)
+        first, last = (embed(torch.tensor([ids])).expand(rows, -1, -1) for ids in (before, after))
+        embeds = torch.cat([first, audio_tokens, last], 1)
+        ids = self.llm.generate(  # pyright: ignore
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+            max_new_tokens=_MAX_NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
+        return [self.tokenizer.decode([i for i in row if i != 2]).strip() for row in ids.tolist()]
+
+
+def report(judge: Judge, n: int = 300, seed: int = 0) -> dict[str, float]:
+    """Print and return the marks: word error of both splits and of each unseen voice, sounds, slots, answers."""
+    marks: dict[str, float] = {}
+    for split in ("seen", "unseen"):
+        examples = list(corpus.held_out(split, n, seed))
+        answers = judge.answers(examples)
+        marks[f"wer_{split}"] = word_error_rate(zip(examples, answers, strict=True))
+        by_voice: dict[str, list[tuple[Example, str]]] = defaultdict(list)
+        for example, answer in zip(examples, answers, strict=True):
+            by_voice[example.clip.voice or ""].append((example, answer))
+        if split == "unseen":
+            marks |= {f"wer_{voice}": word_error_rate(pairs) for voice, pairs in by_voice.items()}
+        wrong = [(e.expected, a) for e, a in zip(examples, answers, strict=True) if e.expected != a]
+        print(f"{split}: {len(wrong)} of {n} sentences wrong, for example {wrong[:4]}", flush=True)
+    sounds = list(corpus.sound_examples(n, seed))
+    described = zip(sounds, judge.answers(sounds), strict=True)
+    named = [corpus.named_sound(answer) == example.clip.sound for example, answer in described]
+    marks |= {"sound_accuracy": float(np.mean(named)), "sound_alone": float(np.mean(named[::2]))}
+    for name, examples in (
+        ("slot_accuracy", list(corpus.slot_examples(n, seed))),
+        ("query_accuracy", list(corpus.query_examples(n // 3, seed))),
+        ("keyword_accuracy", list(corpus.query_examples(n // 3, seed, "keywords"))),
+    ):
+        right = [e.expected == answer for e, answer in zip(examples, judge.answers(examples), strict=True)]
+        marks[name] = float(np.mean(right))
+    print(marks, flush=True)
+    return marks
+
+
+def word_error_rate(pairs: Iterable[tuple[Example, str]]) -> float:
+    """Word edits over words of reference, over all pairs."""
+    edits = total = 0
+    for example, answer in pairs:
+        reference = example.expected.split()
+        edits += _edits(reference, answer.split())
+        total += len(reference)
+    return edits / max(total, 1)
+
+
+def _edits(reference: list[str], heard: list[str]) -> int:
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(reference, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]

@@ -1,0 +1,187 @@
+"""What the demo model's bridge is trained on: clips as the encoders hear them, whole, cut off while someone speaks, and
+with Whisper's window padded or short.
+
+Live captions read a segment while it is spoken, so the model must say what was heard so far and no more. Where words
+end is known from the letters that the speech encoder spells (CTC, forced alignment).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from ....models.corpus.sentences import Utterance
+from ...encoders.beats import Beats
+from ...encoders.whisper import encode
+from .bridge import N_WINDOWS, SPEC
+from .corpus import Rendered
+from .encoders import WINDOW_FRAMES, spell
+from .features import Frames
+
+_SHORT, _CUT = 0.35, 0.35  # of the views
+_GROUP = 400  # clips per file
+_BATCH = 16  # clips encoded at once
+_LATE = 3  # encoder frames (20 ms each) that CTC may name a word's last letter after its end
+
+
+@dataclass(frozen=True)
+class View:
+    """One clip, or the beginning of one, behind both encoders; rows are frames of 20 ms."""
+
+    speech: NDArray[np.float16]
+    """[n_windows * 17, d_speech]: the frames of whole windows."""
+    audio: NDArray[np.float16]
+    """[n, d_audio]."""
+    utterance: Utterance | None
+    """What was said in it; without answer and slots where it was cut off."""
+    sound: str | None
+    cut: bool
+
+
+def write_views(
+    folder: Path,
+    clips: list[Rendered],
+    whisper: WhisperEncoder,
+    letters: nn.Linear,
+    beats: Beats,
+    part: tuple[int, int],
+) -> None:
+    """One view of every clip into `folder`; of the groups of clips, every part[1]-th from part[0]. Made once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = range(part[0], -(-len(clips) // _GROUP), part[1])
+    for group in groups:
+        path = folder / f"views-{group:03d}.json"
+        if path.exists():
+            continue
+        views = list(_views(clips[group * _GROUP : (group + 1) * _GROUP], group, whisper, letters, beats))
+        for kind in ("speech", "audio"):
+            np.save(path.with_name(f"{kind}-{group:03d}.npy"), np.concatenate([getattr(view, kind) for view in views]))
+        rows = [
+            {
+                "speech": len(view.speech),
+                "audio": len(view.audio),
+                "utterance": asdict(view.utterance) if view.utterance else None,
+                "sound": view.sound,
+                "cut": view.cut,
+            }
+            for view in views
+        ]
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(rows))
+        temporary.rename(path)
+        print(f"views: {group + 1} of {groups.stop}", flush=True)
+
+
+def read_views(folder: Path) -> list[View]:
+    """All of them, their frames memory-mapped."""
+    found: list[View] = []
+    for path in sorted(folder.glob("views-*.json")):
+        group = path.stem.split("-")[1]
+        speech, audio = (np.load(folder / f"{kind}-{group}.npy", mmap_mode="r") for kind in ("speech", "audio"))
+        at = [0, 0]
+        for row in json.loads(path.read_text()):
+            to = [at[0] + row["speech"], at[1] + row["audio"]]
+            utterance = Utterance(**row["utterance"]) if row["utterance"] else None
+            found.append(View(speech[at[0] : to[0]], audio[at[1] : to[1]], utterance, row["sound"], row["cut"]))
+            at = to
+    return found
+
+
+@torch.no_grad()
+def _views(
+    clips: list[Rendered], seed: int, whisper: WhisperEncoder, letters: nn.Linear, beats: Beats
+) -> Iterator[View]:
+    rng = random.Random(seed)
+    order = sorted(clips, key=lambda clip: len(clip.log_mel))  # clips of like length are encoded together
+    for start in range(0, len(order), _BATCH):
+        batch = order[start : start + _BATCH]
+        chosen = [row for row in range(len(batch)) if rng.random() < _CUT]
+        ends = word_ends([batch[row] for row in chosen], whisper, letters)
+        cut = {row: _cut_off(batch[row], found, rng) for row, found in zip(chosen, ends, strict=True)}
+        heard = [cut.get(row) or clip for row, clip in enumerate(batch)]
+        longest = max(len(clip.log_mel) for clip in heard)
+        n_windows = _short_windows(longest) + rng.randint(0, 1) if rng.random() < _SHORT else N_WINDOWS
+        n_rows = min(n_windows, N_WINDOWS) * SPEC.window
+        n_frames = 2 * n_rows if n_windows < N_WINDOWS else WINDOW_FRAMES
+        mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in heard]))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            speech = encode(whisper, mel)[:, :n_rows].half().numpy()
+        for row, clip in enumerate(heard):
+            audio = beats(torch.from_numpy(clip.fbank.astype(np.float32))[None])[0].half().numpy()
+            yield View(speech[row], audio[:n_rows], clip.utterance, clip.sound, cut.get(row) is not None)
+
+
+def _short_windows(n_frames: int) -> int:
+    """Windows that hold n_frames of mel, at least a second."""
+    return -(-max(n_frames // 2, 50) // SPEC.window)
+
+
+def _cut_off(clip: Rendered, ends: list[float], rng: random.Random) -> Rendered | None:
+    """The clip until a moment in it, with the words that ended by then. ends: in encoder frames."""
+    shortest, longest = 30, len(clip.log_mel) - 10
+    if longest <= shortest:
+        return None
+    at = rng.randint(shortest, longest)
+    if ends and rng.random() < 0.5:  # just behind a word
+        at = min(max(shortest, int(2 * rng.choice(ends)) + rng.randint(4, 24)), longest)
+    mel = clip.log_mel[:at]
+    floor = max(float(mel.max()) - 2.0, -1.5)
+    utterance = clip.utterance
+    if utterance is not None:
+        words = utterance.text.split()
+        n_words = sum(end + _LATE <= at / 2 for end in ends)
+        utterance = Utterance(" ".join(words[:n_words]), "") if n_words else None
+    return replace(clip, log_mel=mel, floor=floor, fbank=_bank(clip, at), utterance=utterance)
+
+
+def _bank(clip: Rendered, n_frames: int) -> Frames:
+    """The filter bank of as much time, at least one patch of it."""
+    return clip.fbank[: max(n_frames - 2, 16)]
+
+
+@torch.no_grad()
+def word_ends(clips: list[Rendered], whisper: WhisperEncoder, letters: nn.Linear) -> list[list[float]]:
+    """Encoder frame of each word's last letter, of each clip; [] where nobody speaks."""
+    if not clips:
+        return []
+    n_frames = min(WINDOW_FRAMES, -(-max(len(clip.log_mel) for clip in clips) // 32) * 32)
+    mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in clips]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = encode(whisper, mel)
+    scores = F.log_softmax(letters(hidden.float()), -1).numpy()
+    return [_align(scores[row], clip.utterance.text) if clip.utterance else [] for row, clip in enumerate(clips)]
+
+
+def _align(scores: NDArray[np.float32], text: str) -> list[float]:
+    """Viterbi over CTC's states: log-probabilities [T, letters + 1] and the text -> where each word ends."""
+    labels = spell(text).numpy()
+    states = np.zeros(2 * len(labels) + 1, np.int64)
+    states[1::2] = labels
+    can_skip = np.zeros(len(states), bool)
+    can_skip[3::2] = labels[1:] != labels[:-1]
+    best = np.full(len(states), -np.inf)
+    best[:2] = scores[0, states[:2]]
+    back = np.zeros((len(scores), len(states)), np.int8)
+    for t in range(1, len(scores)):
+        one, two = np.concatenate([[-np.inf], best[:-1]]), np.concatenate([[-np.inf, -np.inf], best[:-2]])
+        choices = np.stack([best, one, np.where(can_skip, two, -np.inf)])
+        back[t] = choices.argmax(0)
+        best = choices.max(0) + scores[t, states]
+    state = len(states) - 1 if best[-1] >= best[-2] else len(states) - 2
+    last_frame = np.zeros(len(labels))
+    for t in range(len(scores) - 1, -1, -1):
+        if state % 2 and not last_frame[state // 2]:
+            last_frame[state // 2] = t
+        state -= int(back[t, state])
+    ends = np.cumsum([len(word) + 1 for word in text.split()]) - 2  # index of each word's last letter
+    return [float(last_frame[index]) for index in ends]

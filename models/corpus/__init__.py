@@ -1,0 +1,1 @@
+"""What the demos say and hear: sentences, voices, sounds and the answers expected."""

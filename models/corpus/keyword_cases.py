@@ -1,0 +1,121 @@
+"""What listed words are good for: the second demo model's test. Held-out sentences, held-out names, lists, marks.
+
+A name's spelling is drawn anew for every clip and cannot be heard, so only a list can tell it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..audio import Waveform
+from . import voices as speech
+from .examples import fit
+from .names import NamedSentence, distractors, named_sentence, ordinary_sentence
+
+LIST_SIZES = (1, 5, 20, 50)
+NEAR = 0.1  # of a list's other words differ from the name in one sound only
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out clip, the transcript its speaker meant, and the name in it as written there."""
+
+    waveform: Waveform
+    sentence: NamedSentence
+    expected: str
+    name: str | None
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """One kind of list, put to clips that say a name or to ordinary ones."""
+
+    title: str
+    named: bool
+    size: int
+    with_name: bool
+
+
+ARRANGEMENTS = (
+    Arrangement("name, no list", True, 0, False),
+    *(Arrangement(f"name, {n} listed", True, n, True) for n in LIST_SIZES),
+    Arrangement("name, 20 others listed", True, 20, False),
+    Arrangement("ordinary, no list", False, 0, False),
+    Arrangement("ordinary, 20 others listed", False, 20, False),
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What became of one clip's listed words."""
+
+    recalled: bool | None
+    """The name stands in the answer as its speaker meant it; None where there is none."""
+    right: int
+    """Listed words in the answer that were said."""
+    wrong: int
+    """Listed words in the answer that were not."""
+    edits: int
+    """Words to exchange, add or remove."""
+    words: int
+    """In the transcript."""
+
+
+def cases(named: bool, n: int, seed: int) -> Iterator[Case]:
+    """`n` held-out clips: with one held-out name each, or ordinary ones."""
+    index = 0
+    while n > 0:
+        waveform, sentence = held_out_clip(named, index, seed)
+        index += 1
+        if len(set(sentence.names)) > 1:
+            continue
+        n -= 1
+        spelling = sentence.names[0].spelled(random.Random(f"spelled {index} {seed}")) if sentence.names else None
+        expected = sentence.written([spelling] * len(sentence.names)) if spelling else sentence.frame
+        yield Case(waveform, sentence, expected, spelling)
+
+
+def held_out_clip(named: bool, index: int, seed: int) -> tuple[Waveform, NamedSentence]:
+    """A held-out clip at a natural level by a voice of training."""
+    rng = random.Random(f"salm held out {'named' if named else 'plain'} {index} {seed}")
+    generator = np.random.default_rng(rng.getrandbits(64))
+    sentence = named_sentence(rng, "held_out") if named else ordinary_sentence(rng, "held_out")
+    waveform = fit(speech.speak(sentence.spoken, speech.training_voice(rng), rng), generator)
+    noisy = speech.add_noise(waveform, generator, generator.uniform(20, 40))
+    return speech.set_peak(noisy, generator.uniform(0.2, 0.9)), sentence
+
+
+def word_list(case: Case, size: int, with_name: bool, seed: str) -> list[str]:
+    """A list of `size` words in any order; all but the name are not said."""
+    rng = random.Random(f"list {seed}")
+    own = [case.name] if with_name and case.name else []
+    listed = own + distractors(rng, size - len(own), case.sentence, "held_out", NEAR)
+    rng.shuffle(listed)
+    return listed
+
+
+def mark(case: Case, listed: Sequence[str], answer: str) -> Mark:
+    """One answer's."""
+    said, heard = Counter(case.expected.split()), Counter(answer.split())
+    return Mark(
+        recalled=None if case.name is None else case.name in heard,
+        right=sum(min(said[word], heard[word]) for word in set(listed)),
+        wrong=sum(max(0, heard[word] - said[word]) for word in set(listed)),
+        edits=word_edits(case.expected.split(), answer.split()),
+        words=said.total(),
+    )
+
+
+def word_edits(said: Sequence[str], heard: Sequence[str]) -> int:
+    """Words to exchange, add or remove to make one of the other."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]

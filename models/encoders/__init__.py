@@ -1,0 +1,1 @@
+"""Specs of the encoders and their numpy front ends: waveform -> features."""

@@ -1,0 +1,1 @@
+"""Specs of the families: encoders, language model and prompts put together."""

@@ -1,0 +1,157 @@
+"""What SALMONN is: its parts put together, its prompt, the evaluation prompts by task.
+
+Source: docs/reference.md §0, §4, §6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..encoders import beats, qformer, whisper
+from ..encoders.beats import BEATS_ITER3_PLUS, BeatsSpec
+from ..encoders.qformer import QFormerSpec
+from ..encoders.whisper import FRAME_RATE, HOP_LENGTH, WHISPER_LARGE_V2, WhisperSpec
+from ..graph_io import GraphInfo, TensorInfo
+from ..llm import SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec, LoraSpec
+from ..prompt import AUDIO, KEYWORDS, MAX_KEYWORDS, SYSTEM, PromptInfo
+
+FAMILY = "salmonn"
+PREFIX = "USER: <Speech>"
+SUFFIX = "</Speech> {prompt}\nASSISTANT:"
+MAX_NEW_TOKENS = 200
+SAMPLES_PER_POSITION = 2 * HOP_LENGTH
+
+
+@dataclass(frozen=True)
+class SalmonnSpec:
+    """Every size of one SALMONN."""
+
+    whisper: WhisperSpec
+    beats: BeatsSpec
+    qformer: QFormerSpec
+    llm: LlmSpec
+    lora: LoraSpec
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of the longest clip that one prompt hears."""
+        return self.whisper.n_samples
+
+    @property
+    def seconds(self) -> float:
+        """Of the longest clip."""
+        return self.whisper.seconds
+
+    @property
+    def n_audio_tokens(self) -> int:
+        """Audio tokens per clip, whatever its length: 88 at the released sizes."""
+        return self.qformer.n_windows(self.whisper.n_positions)
+
+    def n_settled(self, n_samples: int) -> int:
+        """Leading audio tokens whose windows end before n_samples: what comes later changes them little."""
+        n_positions = max(0, n_samples) // SAMPLES_PER_POSITION
+        return self.qformer.n_windows(n_positions) if n_positions >= self.qformer.window else 0
+
+    def positions_for(self, n_samples: int) -> int:
+        """Whisper frames that whole Q-Former windows need to hear a clip; at least a second, at most all."""
+        needed = max(-(-n_samples // SAMPLES_PER_POSITION), round(FRAME_RATE))
+        steps = -(-(needed - self.qformer.window) // self.qformer.stride)
+        return min(self.qformer.window + steps * self.qformer.stride, self.whisper.n_positions)
+
+    @property
+    def graphs(self) -> dict[str, GraphInfo]:
+        """The interface that every graph must have."""
+        w, b, q = self.whisper, self.beats, self.qformer
+        speech = TensorInfo(whisper.OUTPUT, (1, "n_positions", w.d_model))
+        audio = TensorInfo(beats.OUTPUT, (1, "n_tokens", b.d_model))
+        log_mel = TensorInfo(whisper.INPUT, (1, w.n_mels, "mel_frames"))
+        fbank = TensorInfo(beats.INPUT, (1, "n_frames", beats.N_MELS))
+        audio_tokens = TensorInfo(qformer.OUTPUT, (1, "n_windows", q.d_llm))
+        return {
+            "whisper": GraphInfo("whisper.onnx", (log_mel,), (speech,)),
+            "beats": GraphInfo("beats.onnx", (fbank,), (audio,)),
+            "qformer": GraphInfo("qformer.onnx", (speech, audio), (audio_tokens,)),
+        }
+
+    @property
+    def data_files(self) -> tuple[str, ...]:
+        """Files of the bundle that are neither a graph nor a GGUF."""
+        return ()
+
+    def impossible(self) -> str | None:
+        """A size that does not go with the others."""
+        q = self.qformer
+        if not 1 <= q.window <= self.whisper.n_positions or q.stride < 1:
+            return f"a window of {q.second_per_window} s every {q.second_stride} s"
+        return None
+
+
+def _released(llm: LlmSpec) -> SalmonnSpec:
+    windows = QFormerSpec(768, 12, 3072, WHISPER_LARGE_V2.d_model, BEATS_ITER3_PLUS.d_model, llm.hidden)
+    return SalmonnSpec(WHISPER_LARGE_V2, BEATS_ITER3_PLUS, windows, llm, SALMONN_LORA)
+
+
+SALMONN_7B = _released(VICUNA_7B_V15)
+SALMONN_13B = _released(VICUNA_13B_V11)
+RELEASED = {"salmonn-13b": SALMONN_13B, "salmonn-7b": SALMONN_7B}
+
+TASKS = {
+    "asr": "Recognize the speech and give me the transcription.",
+    "asr_zh": "请将语音中的内容写下来。",
+    "asr_de": "Hören Sie sich die Rede an und schreiben Sie ihren Inhalt auf.",
+    "translation_ec": "Listen to the speech and translate it into Chinese.",
+    "translation_en2ja": "Listen to the speech and translate it into Japanese.",
+    "translation_en2de": "Listen to the speech and translate it into German.",
+    "audiocaption": "Please describe the audio.",
+    "audiocaption_v2": "Please write down what your hear in the audio.",
+    "QA": "{}",
+    "gender_QA": "{}",
+    "phone_recognition": "Provide the phonetic transcription for the speech.",
+    "speech_query": "Please answer the question in detail.",
+    "emotion_recognition": "Describe the emotion of the speaker in one word.",
+    "lyrics_recognition": "Listen to the song and write down its content.",
+    "audio_speech_description": "Describe the speech and the background audio",
+    "speaker_verification": "Do you only hear the same person talking? Answer yes or no.",
+    "fluent_speech_audio": "Describe the background audio and the speech in a fluent sentence.",
+    "speech_separation": "Please write down what you hear each person says.",
+    "audio_story_telling": (
+        "Based on the audio, write a story in detail. Your story should be highly related to the audio."
+    ),
+    "speech_audio_query": "Please answer the speaker's question in detail based on the background sound.",
+    "slot_filling": "According to the speech, what is the {}?",
+    "music_description": "Listen to this music clip and describe the music.",
+    "speech_audio_coreasoning": (
+        "Use your strong reasoning skills to answer the speaker's question in detail based on the background sound."
+    ),
+    "keywords": "Give me only three keywords of the text.",
+    "speaker_diarization_asr": "Please recognize each speaker and transcribe their speech content.",
+}
+"""SALMONN's 25 evaluation prompts, misprints included; `{}` is filled by what follows a colon: `slot_filling:room`."""
+
+TRANSCRIPTIONS = ("asr", "asr_zh", "asr_de", "lyrics_recognition")
+
+
+def prompt_info(encode: Callable[[str], Sequence[int]], bos_id: int, eos_id: int) -> PromptInfo:
+    """How SALMONN is asked; encode: text to ids, nothing added. It never learnt to read listed words."""
+    return PromptInfo(
+        turn=f"USER: {KEYWORDS}<Speech>{AUDIO}{SUFFIX}",
+        text_turn="USER: {prompt}\nASSISTANT:",
+        system=SYSTEM,
+        audio_tag=None,
+        keywords="Following words may occur in audio: [{words}] ",
+        max_keywords=MAX_KEYWORDS,
+        tasks=TASKS,
+        transcriptions=TRANSCRIPTIONS,
+        normalization=None,
+        special_tokens=False,
+        start_ids=(bos_id,),
+        end_ids=(eos_id,),
+        eos_id=eos_id,
+        prefix_ids=(bos_id, *encode(PREFIX)),
+    )
+
+
+def prompt_halves(prompt: str) -> tuple[str, str]:
+    """The texts before and after the audio. Each is tokenized on its own, with its own dummy prefix and no BOS."""
+    return PREFIX, SUFFIX.format(prompt=prompt.strip())

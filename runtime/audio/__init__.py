@@ -1,0 +1,1 @@
+"""Audio files and arrays -> waveforms: decode, resample, level, split."""

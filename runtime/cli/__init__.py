@@ -1,0 +1,1 @@
+"""Commands: words of the command line -> runs of the engine -> text."""

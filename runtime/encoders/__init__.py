@@ -1,0 +1,1 @@
+"""Encoders: waveform -> features -> ONNX Runtime -> audio tokens."""

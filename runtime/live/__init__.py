@@ -1,0 +1,1 @@
+"""Live audio: chunks -> speech gate -> segments -> caption events."""

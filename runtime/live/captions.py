@@ -1,0 +1,280 @@
+"""Live captions: the segment that is being spoken is read again every hop, and what comes out alike stays.
+
+    ear ─► SpeechStarted
+           every hop: encoders over the segment ─► audio tokens, the last hypothesis as draft ─► Caption
+           at its end: the same once more ─► Final
+
+None of the encoders is causal, so nothing of them survives a hop; of the language model the prefix's KV does, and with
+`settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ...models.audio import SAMPLE_RATE
+from ...models.errors import InputError
+from ...models.tasks import nonempty
+from ..engine import Engine
+from ..events import Caption, Final, Lagging, LiveEvent, SessionEnded, SpeechStarted, Work
+from ..keywords import Keywords
+from ..llm.sampling import Generation
+from ..sources.source import Source
+from .agreement import Agreement
+from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
+from .incremental import Read, Reading, ReadingOptions
+from .segmenter import Ear, EarEvent, Heard, seconds
+from .silero import SileroVad
+
+POLL_SECONDS = 0.1
+LATE = 1.5  # hops between two updates that count as lagging
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What is asked of every segment, and how eagerly. Raises InputError for values that make no sense."""
+
+    prompt: str = "asr"  # a task or a prompt
+    also: tuple[str, ...] = ()  # further questions about the same audio; they share its prefill
+    hop_ms: float = 500.0  # audio between two updates
+    agreement: int = 2  # consecutive hypotheses that make text stable
+    context: str = "full"  # "short": the segment alone is encoded, not its whole padded window
+    settle_s: float | None = None  # audio tokens older than this are not computed again; None: all are
+    vad: bool = True  # False: segments of gate.max_segment_s, for sounds and music
+    gate: GateOptions = field(default_factory=GateOptions)
+    max_new_tokens: int | None = None  # None: as the bundle says
+    stop: tuple[str, ...] = ()  # an answer ends before the first of these
+    max_seconds: float | None = None  # of wall time for an update
+    gbnf: str | None = None  # what answers must look like, in llama.cpp's notation
+    keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every segment
+    draft: bool = True  # False: every hypothesis is decoded token by token, for comparison
+
+    def __post_init__(self) -> None:
+        if not 50 <= self.hop_ms <= 30_000:
+            raise InputError(f"hop_ms {self.hop_ms:g} must be 50 to 30000 ms of audio between two updates")
+        if self.agreement < 1:
+            raise InputError(f"agreement {self.agreement} must be at least 1 hypothesis")
+        if self.context not in ("full", "short"):
+            raise InputError(f"context {self.context!r} must be full or short")
+        if self.settle_s is not None and not 0 <= self.settle_s < math.inf:
+            raise InputError(f"settle_s {self.settle_s:g} must be 0 s or more")
+        self.rules(1)
+        for prompt in (self.prompt, *self.also):
+            nonempty(prompt)
+
+    def rules(self, max_new_tokens: int) -> Generation:
+        """How answers end, with a limit where none was given. Raises InputError."""
+        limit = max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
+        return Generation(limit, stop=self.stop, max_seconds=self.max_seconds, gbnf=self.gbnf)
+
+
+class Live:
+    """One session of live captions: iterate over it once. `stop` and `ask` may be called from any thread."""
+
+    def __init__(self, engine: Engine, source: Source, options: LiveOptions | None = None) -> None:
+        self._engine, self._options = engine, options or LiveOptions()
+        self.ask(self._options.prompt, self._options.also)
+        self._ear = Ear(source, open_gate(engine, self._options.gate, self._options.vad))
+        self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
+        self._segment: _Segment | None = None
+        self._lag_s = 0.0  # what Lagging said last
+        self._scale: float | None = None  # what the LoRA's is to be from the next segment on
+        if self._options.gbnf is not None:
+            engine.llm.check_grammar(self._options.gbnf)  # or say at once that it cannot be followed
+
+    def ask(self, prompt: str, also: Sequence[str] = ()) -> None:
+        """Other questions, from the next segment on. Raises InputError for what is no prompt, or one without room."""
+        prompts = tuple(self._engine.prompt.prompt_for(each) for each in (prompt, *also))
+        self._require_room(prompts)
+        self._prompts = prompts
+
+    def _require_room(self, prompts: Sequence[str]) -> None:
+        limit = self._options.rules(self._engine.defaults.max_new_tokens).max_new_tokens
+        for each in prompts:
+            self._engine.llm.require_room(each, self._engine.spec.n_audio_tokens, limit)
+
+    def set_lora_scale(self, scale: float) -> None:
+        """The LoRA's scale from the next segment on. Raises InputError when the bundle has no adapter."""
+        self._engine.llm.require_adapter(scale)
+        self._scale = scale
+
+    @property
+    def trained_scale(self) -> float:
+        """At which the LoRA was trained."""
+        return self._engine.spec.lora.scale
+
+    @property
+    def lora_scale(self) -> float:
+        """As it is, or will be from the next segment on."""
+        return self._engine.llm.lora_scale if self._scale is None else self._scale
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """What can be asked by name."""
+        return self._engine.prompt.tasks
+
+    @property
+    def level_dbfs(self) -> float:
+        """How loud the newest sound is."""
+        return self._ear.level_dbfs
+
+    @property
+    def heard_s(self) -> float:
+        """How much sound has come, gaps included."""
+        return self._ear.heard_s
+
+    def stop(self) -> None:
+        """End the session: what was heard is finished, then SessionEnded comes. Twice is fine."""
+        self._ear.close()
+
+    def __iter__(self) -> Generator[LiveEvent]:
+        try:
+            yield from self._prepare(0.0)
+            while (events := self._ear.poll(POLL_SECONDS)) is not None:
+                for event in events:
+                    yield from self._take(event)
+            yield SessionEnded(**self._ear.balance())
+        finally:
+            self._ear.close()
+
+    def _take(self, event: EarEvent) -> Iterator[LiveEvent]:
+        if isinstance(event, Opened):
+            yield from self._prepare(seconds(event.start))
+            reading = Reading(self._engine, self._prompts, _reading_options(self._options, self._engine))
+            self._segment = _Segment(event.start, reading, Agreement(self._options.agreement), heard=event.start)
+            yield SpeechStarted(seconds(event.start))
+        elif isinstance(event, Closed):
+            yield self._finish(event)
+        elif isinstance(event, Heard):
+            yield from self._update(event)
+        else:
+            yield event
+
+    def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
+        """What was changed meanwhile: keywords, the LoRA's scale."""
+        keywords = self._options.keywords
+        if keywords and (read := keywords.use(self._engine, at_s, lambda: self._require_room(self._prompts))):
+            yield read
+        if (scale := self._scale) is not None:
+            self._engine.llm.set_lora_scale(scale)
+            if self._scale == scale:  # or a key was pressed meanwhile
+                self._scale = None
+
+    def _update(self, heard: Heard) -> Iterator[LiveEvent]:
+        """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
+        segment = self._segment
+        if segment is None or heard.end - segment.heard < self._hop or (self._ear.realtime and not heard.newest):
+            return
+        if lagging := self._lag(segment, heard.end):
+            yield lagging
+        read, latency_ms = self._read(segment, heard.end)
+        stable, unstable = segment.agreement.caption()
+        work = _work(read, latency_ms)
+        yield Caption(seconds(segment.start), seconds(heard.end), stable, unstable, _also(segment.reading, read), work)
+
+    def _finish(self, closed: Closed) -> Final:
+        segment = self._segment
+        assert segment is not None, "a segment was closed that was never opened"
+        read, _ = self._read(segment, closed.end)
+        self._segment = None
+        self._ear.done(closed)
+        return Final(
+            start_s=seconds(closed.start),
+            end_s=seconds(closed.end),
+            text=read.texts[0],
+            token_ids=read.replies[0].ids,
+            timings=read.timings,
+            prompt=segment.reading.prompts[0],
+            stopped=read.replies[0].stopped,
+            words=segment.agreement.words(seconds(closed.end)),
+            also=_also(segment.reading, read),
+            n_revised=segment.agreement.n_revised(),
+        )
+
+    def _read(self, segment: _Segment, end: int) -> tuple[Read, float]:
+        started = time.perf_counter()
+        read = segment.reading.read(self._ear.read(segment.start, end))
+        segment.heard, segment.n_updates = end, segment.n_updates + 1
+        segment.agreement.push(read.texts[0], seconds(end))
+        return read, (time.perf_counter() - started) * 1e3
+
+    def _lag(self, segment: _Segment, end: int) -> Lagging | None:
+        """Say it once when updates come later than asked, and again when that changes much."""
+        since_s = seconds(end - segment.heard)
+        late = self._ear.realtime and segment.n_updates and since_s > LATE * seconds(self._hop)
+        if not late or abs(since_s - self._lag_s) <= 0.5 * self._lag_s:
+            return None
+        self._lag_s = since_s
+        return Lagging(seconds(end), since_s)
+
+
+@dataclass
+class _Segment:
+    """The one that is being spoken."""
+
+    start: int
+    reading: Reading
+    agreement: Agreement
+    heard: int
+    """Up to which position it was read."""
+    n_updates: int = 0
+
+
+def captions(source: Source, engine: Engine, options: LiveOptions | None = None) -> Generator[LiveEvent]:
+    """Live captions of a source until it ends: SpeechStarted, Caption ... Final, and SessionEnded last.
+
+    Ending the iteration closes the source; one that was never begun leaves it open.
+    """
+    return iter(Live(engine, source, options))
+
+
+async def captions_async(
+    source: Source, engine: Engine, options: LiveOptions | None = None
+) -> AsyncIterator[LiveEvent]:
+    """The same for an event loop, which goes on while a thread works; closing it stops the session."""
+    live = Live(engine, source, options)
+    events = iter(live)
+    step: asyncio.Future[LiveEvent | None] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(next, events, None))
+            if (event := await asyncio.shield(step)) is None:
+                return
+            yield event
+    finally:
+        live.stop()
+        if step is not None and not step.done():
+            await asyncio.wait({step})  # the thread still uses the engine, which may be closed next
+        events.close()
+
+
+def open_gate(engine: Engine, options: GateOptions, vad: bool) -> Gate:
+    """The speech gate, or fixed segments without one; no segment is longer than the model's window."""
+    longest_s = min(options.max_segment_s, engine.spec.seconds)
+    return SpeechGate(SileroVad(), replace(options, max_segment_s=longest_s)) if vad else FixedGate(longest_s)
+
+
+def _reading_options(options: LiveOptions, engine: Engine) -> ReadingOptions:
+    rules = options.rules(engine.defaults.max_new_tokens)
+    return ReadingOptions(options.context == "short", options.settle_s, rules, options.draft)
+
+
+def _also(reading: Reading, read: Read) -> tuple[tuple[str, str], ...]:
+    return tuple(zip(reading.prompts[1:], read.texts[1:], strict=True))
+
+
+def _work(read: Read, latency_ms: float) -> Work:
+    return Work(
+        latency_ms=latency_ms,
+        encoders_ms=read.timings.encoders_ms,
+        n_audio_tokens=read.timings.n_audio_tokens,
+        n_kept=read.n_kept,
+        n_drafted=sum(reply.n_drafted for reply in read.replies),
+        n_accepted=sum(reply.n_accepted for reply in read.replies),
+        n_new_tokens=read.timings.n_new_tokens,
+        n_steps=read.n_steps,
+    )

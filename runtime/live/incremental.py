@@ -1,0 +1,91 @@
+"""One segment, read again and again while it grows: what is kept from one reading to the next.
+
+Of the language model the prefix's KV is kept, and with `settle_s` that of the audio tokens of older windows; the
+answers of one reading are the drafts of the next.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...models.audio import SAMPLE_RATE, Waveform
+from ..engine import Engine
+from ..events import Timings
+from ..llm.llama import Floats
+from ..llm.sampling import Generation
+from ..llm.speculative import Reply, reply_to_all
+from ..llm.stopping import cut_at
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How a segment is read."""
+
+    short: bool = False
+    """The segment alone is encoded, not its whole padded window, where the family pads it."""
+    settle_s: float | None = None
+    """Audio tokens of what ended longer ago stay as they are; None: all are computed again."""
+    rules: Generation = field(default_factory=Generation)
+    """How long an answer may be, what it stops at, which form it has. Greedy in any case."""
+    draft: bool = True
+    """Check the last answers as drafts; False decodes every token again, for comparison."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What one reading found and took."""
+
+    texts: tuple[str, ...]
+    """One answer per prompt."""
+    replies: tuple[Reply, ...]
+    timings: Timings
+    n_kept: int
+    """Audio tokens whose KV was kept."""
+    n_steps: int
+    """Passes through the language model after the prefill."""
+
+
+class Reading:
+    """The readings of one segment with fixed prompts. What others ask the engine in between costs time, no truth."""
+
+    def __init__(self, engine: Engine, prompts: tuple[str, ...], options: ReadingOptions) -> None:
+        self.prompts = prompts
+        self._engine, self._options = engine, options
+        self._drafts: tuple[tuple[int, ...], ...] = ((),) * len(prompts)
+        self._settled = np.zeros((0, engine.spec.llm.hidden), np.float32)
+        self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
+
+    def read(self, waveform: Waveform) -> Read:
+        """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
+        engine, options = self._engine, self._options
+        started = time.monotonic()
+        heard = engine.hear(waveform, options.short)
+        tokens = np.concatenate([self._settled, heard.audio_tokens[len(self._settled) :]])
+        n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
+        limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]
+        found = reply_to_all(engine.llm, tokens, self.prompts, self._drafts, limits, n_kept, options.rules, started)
+        self._turn = engine.llm.turn
+        self._settle(tokens, len(waveform) / SAMPLE_RATE)
+        if options.draft:
+            self._drafts = tuple(reply.ids for reply in found.replies)
+        timings = heard.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
+        stops = options.rules.stop
+        texts = tuple(cut_at(engine.llm.text(reply.ids), stops).strip() for reply in found.replies)
+        return Read(texts, found.replies, timings, found.n_kept, found.n_steps)
+
+    def _limit(self, prompt: str, seconds: float) -> int:
+        most = self._options.rules.max_new_tokens
+        if self._options.rules.gbnf is not None:
+            return most
+        return min(most, self._engine.prompt.token_budget(prompt, seconds) or most)
+
+    def _settle(self, tokens: Floats, heard_s: float) -> None:
+        """Keep the tokens of what ended more than settle_s ago."""
+        if self._options.settle_s is None:
+            return
+        n_old = self._engine.spec.n_settled(int((heard_s - self._options.settle_s) * SAMPLE_RATE))
+        if n_old > len(self._settled):
+            self._settled = tokens[:n_old].copy()

@@ -1,0 +1,202 @@
+"""What the live parts share: a source, its samples by position, the gate over them, and the ledger of all.
+
+    source ─► tape ─► gate, frame by frame ─► Opened, Heard, Heard, ... Closed
+                └──── read(start, end): the samples of a segment
+
+Positions are samples at 16 kHz since the session began, gaps included. What comes out does not depend on how the source
+cuts its chunks. Who listens must say `done(closed)` of every segment, so that the ledger balances.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...models.audio import SAMPLE_RATE, Waveform
+from ..audio.level import peak_dbfs
+from ..events import AudioDropped, DeviceFound, DeviceLost
+from ..sources.source import Chunk, Source
+from ..sources.source import Heard as FromSource
+from .gate import Closed, Gate, Opened
+from .ledger import Ledger
+from .silero import FRAME_LENGTH
+
+LEVEL_LENGTH = SAMPLE_RATE // 10
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The gate has judged everything before `end`."""
+
+    end: int
+    newest: bool
+    """Nothing newer has come in yet."""
+
+
+EarEvent = Opened | Closed | Heard | AudioDropped | DeviceLost | DeviceFound
+
+
+class Ear:
+    """One session's hearing. One thread at a time, but for `close`."""
+
+    def __init__(self, source: Source, gate: Gate) -> None:
+        self.ledger = Ledger()
+        self.realtime = source.realtime
+        self.level_dbfs = -math.inf
+        """Peak of the newest sound, at most the last 100 ms of it; any thread may look."""
+        self._source, self._gate = source, gate
+        self._tape = _Tape()
+        self._arrived: deque[FromSource] = deque()
+        self._judged = 0
+        self._accounted = 0
+        """Every sample before it is in the ledger, or in a segment that is not done yet."""
+        self._starts: deque[int] = deque()
+        """Of the segments that are not done, the open one included."""
+        self._open = False
+        self._ended = False
+
+    def poll(self, timeout_s: float) -> list[EarEvent] | None:
+        """What has happened since the last call, waiting up to timeout_s; None when the source has ended."""
+        if self._ended:
+            return None
+        if not self._arrived:
+            arrived = self._source.read(timeout_s)
+            if arrived is None:
+                self._ended = True
+                return self._decide_all()
+            self._arrived += arrived
+        events: list[EarEvent] = []
+        while self._arrived:
+            item = self._arrived[0]
+            if isinstance(item, Chunk):
+                self._tape.append(item.waveform)
+                self.level_dbfs = peak_dbfs(item.waveform[-LEVEL_LENGTH:])
+                self.ledger.capture(len(item.waveform))
+            else:
+                events += self._decide_all()
+                if self._starts:  # first the listener must be done with what came before the gap
+                    return events
+                self._pass_over(_lost(item))
+                events.append(item)
+            self._arrived.popleft()
+        events += self._judge()
+        if events and isinstance(last := events[-1], Heard):
+            events[-1] = Heard(last.end, newest=True)
+        return events
+
+    @property
+    def heard_s(self) -> float:
+        """How much sound has come, gaps included; any thread may look."""
+        return seconds(self._tape.end)
+
+    def read(self, start: int, end: int) -> Waveform:
+        """float32 [end - start] of a segment that is not done."""
+        return self._tape.read(start, end)
+
+    def done(self, closed: Closed, heard: bool = True) -> None:
+        """The model has heard this segment, or is not meant to: it is accounted for and forgotten."""
+        account = self.ledger.decode if heard else self.ledger.skip
+        account(closed.end - closed.start)
+        self._starts.popleft()
+        self._forget()
+
+    def balance(self) -> dict[str, float]:
+        """Seconds of audio: captured_s = decoded_s + skipped_s + dropped_s, once everything is decided."""
+        counts = self.ledger.seconds()
+        return {name: counts[name] for name in ("captured_s", "decoded_s", "skipped_s", "dropped_s")}
+
+    def close(self) -> None:
+        """From any thread: the source ends, a poll that waits returns. Twice is fine."""
+        self._source.close()
+
+    def _judge(self, whole: bool = False) -> list[EarEvent]:
+        """The gate over the whole frames that have come in; with `whole`, over the rest too."""
+        events: list[EarEvent] = []
+        while (left := self._tape.end - self._judged) >= FRAME_LENGTH or (whole and left):
+            end = self._judged + min(left, FRAME_LENGTH)
+            found = self._gate.step(self._tape.read(self._judged, end))
+            self._judged = end
+            events += [*self._settle(found), Heard(end, newest=False)]
+        return events
+
+    def _settle(self, found: list[Opened | Closed]) -> list[EarEvent]:
+        """Account for the silence that the gate has decided on."""
+        for event in found:
+            if isinstance(event, Opened):
+                self._skip(event.start)
+                self._starts.append(event.start)
+                self._open = True
+            else:
+                self._accounted = event.end
+                self._open = False
+        if not self._open:
+            self._skip(self._gate.decided)
+        return list(found)
+
+    def _skip(self, until: int) -> None:
+        self.ledger.skip(until - self._accounted)
+        self._accounted = until
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tape.forget(self._starts[0] if self._starts else min(self._accounted, self._judged))
+
+    def _decide_all(self) -> list[EarEvent]:
+        """As if the audio ended here."""
+        return [*self._judge(whole=True), *self._settle(self._gate.flush())]
+
+    def _pass_over(self, n_lost: int) -> None:
+        """Audio is missing here: positions move on."""
+        self._gate.gap(n_lost)
+        self.ledger.gap(n_lost)
+        self._tape.skip(n_lost)
+        self._judged = self._accounted = self._tape.end
+
+
+class _Tape:
+    """Samples by position, as long as they are needed."""
+
+    def __init__(self) -> None:
+        self._samples: Waveform = np.zeros(SAMPLE_RATE, np.float32)
+        self._first = 0  # position of _samples[0]
+        self._kept = 0  # position of the first sample still needed
+        self.end = 0
+
+    def append(self, waveform: Waveform) -> None:
+        at = self.end - self._first
+        if at + len(waveform) > len(self._samples):
+            kept = self._samples[self._kept - self._first : at]
+            self._samples = np.concatenate([kept, np.zeros(2 * (len(kept) + len(waveform)) + SAMPLE_RATE, np.float32)])
+            self._first, at = self._kept, len(kept)
+        self._samples[at : at + len(waveform)] = waveform
+        self.end += len(waveform)
+
+    def read(self, start: int, end: int) -> Waveform:
+        """A copy."""
+        if not self._kept <= start <= end <= self.end:
+            raise AssertionError(f"samples {start} to {end} are not on the tape, which has {self._kept} to {self.end}")
+        return self._samples[start - self._first : end - self._first].copy()
+
+    def forget(self, before: int) -> None:
+        self._kept = max(self._kept, before)
+
+    def skip(self, n: int) -> None:
+        """Lost samples: nothing before them is needed any more."""
+        self.end += n
+        self._first = self._kept = self.end
+
+
+def seconds(position: int) -> float:
+    """Of a sample position."""
+    return position / SAMPLE_RATE
+
+
+def _lost(item: AudioDropped | DeviceLost | DeviceFound) -> int:
+    """How many samples an event says are missing."""
+    if isinstance(item, DeviceLost):
+        return 0  # how long, DeviceFound will say
+    lost_s = item.seconds_lost if isinstance(item, DeviceFound) else item.seconds
+    return round(lost_s * SAMPLE_RATE)

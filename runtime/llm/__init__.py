@@ -1,0 +1,1 @@
+"""The language model: prompts and audio tokens -> llama.cpp -> text."""

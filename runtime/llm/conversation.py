@@ -1,0 +1,162 @@
+"""Several turns in one KV cache: what was said before is still there when the next question is read.
+
+    [BOS] system | USER: <Speech> audio </Speech> prompt ASSISTANT: answer [EOS] | USER: prompt ASSISTANT: ...
+    ^ head         ^ turn                                                          ^ the next, here without audio
+
+When the next turn would not fit, the oldest leave and the kept ones are read again. To shift these back inside the
+cache would not be the same: their keys and values were computed with the others before them (on the golden checkpoint
+the next logits would be off by 1.3, and their spread is 0.9). Half of the room is free then, so that it happens seldom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...models.errors import InputError
+from .llama import Floats
+from .sampling import Generation
+from .session import Llm
+
+N_CTX = 2048  # positions where LlmOptions.n_ctx says nothing: a gigabyte with a 7B model
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One question and what was answered."""
+
+    before: Sequence[int]
+    audio_tokens: Floats
+    """float32 [n, hidden]; none where the turn is text alone."""
+    suffix: Sequence[int]
+    answer: list[int] = field(default_factory=list[int])
+    """As far as it was said, without EOS."""
+
+    @property
+    def n_question(self) -> int:
+        """Positions of what was asked."""
+        return len(self.before) + len(self.audio_tokens) + len(self.suffix)
+
+
+class Conversation:
+    """Turns with one opened model; when others use it in between, they are read again. One thread at a time.
+
+    system: stands before all turns, and always stays; keep_first: so does the first turn, which the others are about.
+    Raises InputError when the system's text cannot be said.
+    """
+
+    def __init__(self, llm: Llm, system: str | None = None, keep_first: bool = False) -> None:
+        self._llm, self._n_pinned = llm, int(keep_first)
+        self._head, self._end = llm.prompts.head(system), llm.prompts.info.end_ids
+        self._room = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
+        self._turns: list[_Turn] = []
+        self._start: int | None = None
+        """Position of the last turn's answer; None when the cache holds it to its end."""
+        self._stale = False
+        """The cache holds turns that have left."""
+        self._mark = -1
+        """llm.turn as it was left here: another means that the cache holds something else."""
+
+    @property
+    def n_turns(self) -> int:
+        """Turns that the model remembers, the newest included."""
+        return len(self._turns)
+
+    def hear(self, audio_tokens: Floats, prompt: str, max_new_tokens: int) -> None:
+        """Read the next turn's question, audio_tokens [n, hidden], for `answer`; the last answer ends where it is.
+
+        Raises InputError when this turn alone does not fit, RunError.
+        """
+        self._take(self._turn(audio_tokens, prompt), max_new_tokens)
+
+    def say(self, prompt: str, max_new_tokens: int) -> None:
+        """The next turn's question without new audio: it costs its own tokens only. Raises InputError, RunError."""
+        nothing = np.zeros((0, self._llm.spec.hidden), np.float32)
+        self._take(_Turn((), nothing, self._llm.prompts.text_turn(prompt)), max_new_tokens)
+
+    def _turn(self, audio_tokens: Floats, prompt: str) -> _Turn:
+        before, after = self._llm.prompts.around(prompt)
+        return _Turn(before[len(self._llm.prompts.info.start_ids) :], audio_tokens, after)
+
+    def _take(self, turn: _Turn, max_new_tokens: int) -> None:
+        self._drop_oldest(turn.n_question, max_new_tokens)
+        if self._stale or self._mark != self._llm.turn:
+            self._read_again()
+        self._mark = -1  # until all of it was read
+        self._end_answer()
+        self._begin(turn)
+        self._llm.question(turn.suffix)
+        self._turns.append(turn)
+        self._start, self._mark = self._llm.n_past, self._llm.turn
+
+    def answer(self, generation: Generation) -> Iterator[int]:
+        """The answer's ids as Llm.generate gives them; those that were taken from here count as said."""
+        said = self._turns[-1].answer
+        for token in self._llm.generate(generation):
+            said.append(token)
+            yield token
+
+    def keep(self, n: int) -> None:
+        """Of the answer, which is over, only the first n ids were said."""
+        del self._turns[-1].answer[n:]
+
+    def make_room(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
+        """What `hear` would do first with such a turn, done now, while nobody waits. Raises InputError, RunError."""
+        start_ids = self._llm.prompts.info.start_ids
+        n_text = sum(map(len, self._llm.prompts.around(prompt))) - len(start_ids)
+        self._drop_oldest(n_audio_tokens + n_text, max_new_tokens)
+        if self._stale:
+            self._read_again()
+
+    def forget(self) -> None:
+        """The next turn is the first."""
+        self._turns.clear()
+        self._start, self._stale = None, True
+
+    def _drop_oldest(self, n_question: int, max_new_tokens: int) -> None:
+        needed = len(self._head) + n_question + max_new_tokens
+        if needed > self._room:
+            raise InputError(
+                f"a turn takes {needed} positions, {max_new_tokens} of them for its answer, but {self._room} are there:"
+                " raise n_ctx, lower max_new_tokens, or shorten the prompt"
+            )
+        sizes = [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
+        free, pinned = self._room - needed, sum(sizes[: self._n_pinned])
+        if pinned > free:
+            raise InputError(
+                f"the first turn takes {pinned} positions and this one {needed}, but {self._room} are there:"
+                " raise n_ctx, or lower max_new_tokens"
+            )
+        if sum(sizes) > free:
+            self._stale = True
+            while sum(sizes) > free // 2 and len(sizes) > self._n_pinned:
+                del sizes[self._n_pinned], self._turns[self._n_pinned]
+
+    def _read_again(self) -> None:
+        """The head and every turn to its end; the head's KV is kept where it is ours."""
+        if self._mark == self._llm.turn:
+            self._llm.rewind(len(self._head))
+        else:
+            self._llm.restart(self._room)
+            self._llm.feed(self._head)
+        self._mark = -1
+        for turn in self._turns:
+            self._begin(turn)
+            self._llm.feed([*turn.suffix, *turn.answer, *self._end])
+        self._start, self._stale, self._mark = None, False, self._llm.turn
+
+    def _begin(self, turn: _Turn) -> None:
+        self._llm.feed(turn.before)
+        self._llm.feed_audio(turn.audio_tokens)
+
+    def _end_answer(self) -> None:
+        """The rest of what was said, and EOS; what was computed and not said is forgotten."""
+        if self._start is None:
+            return
+        said = self._turns[-1].answer
+        n_read = min(self._llm.n_past - self._start, len(said))
+        self._llm.rewind(self._start + n_read)
+        self._llm.feed([*said[n_read:], *self._end])
+        self._start = None

@@ -1,0 +1,134 @@
+"""Answers that must have a form: llama.cpp's grammars, and JSON schemas made into them.
+
+Before every token the grammar takes away what may not come next, so that an answer that ends by itself has the form.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ...models.errors import InputError, RunError
+from ..system.stderr import kept_stderr
+from .llama import Floats, Model, llama_cpp, reason, silence
+
+_c: Any = llama_cpp  # its functions are decorated at import and have no static types
+_to_gbnf: Any = _c.llama_grammar.json_schema_to_gbnf
+N_LIKELY = 64
+_PARSER = "error parsing grammar:"
+_TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # and comments: no rules in them
+_COUNTS = re.compile(r"\{\s*(\d+)\s*,\s*(\d+)\s*\}")
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+
+
+class Grammar:
+    """A form, and how far the answer has come in it. One answer at a time; close it before its model."""
+
+    def __init__(self, model: Model, gbnf: str) -> None:
+        """gbnf: rules in llama.cpp's notation, from `root` on. Raises InputError when they are none."""
+        self._handle: Any = None
+        _check_counts(gbnf)
+        silence()
+        with kept_stderr() as printed:  # its parser prints, what comes after logs
+            self._handle = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
+        if not self._handle:
+            causes = (line.partition(_PARSER)[2].strip().removesuffix(" at") for line in printed if _PARSER in line)
+            said = next((f" ({cause})" for cause in causes), reason())
+            raise InputError(
+                f"llama.cpp cannot read this grammar{said}: name no rule that is not there, or simplify the schema"
+            )
+
+    def mask(self, logits: Floats) -> Floats:
+        """Logits [vocab] with what may not come next at -inf, and with it all but the 64 likeliest if one of them may.
+
+        To ask about every token takes longer than a small model's pass. EOS may come when the answer is whole.
+        Raises RunError when nothing may.
+        """
+        for n in (N_LIKELY, len(logits)):
+            ids = np.argpartition(logits, -n)[-n:] if n < len(logits) else np.arange(n)
+            possible = self._apply(ids, logits[ids])
+            if possible.max() > -np.inf:
+                masked = np.full_like(logits, -np.inf)
+                masked[ids] = possible
+                return masked
+        raise RunError("no token of this model fits into the form that was asked for: simplify it")
+
+    def _apply(self, ids: npt.NDArray[np.intp], logits: Floats) -> Floats:
+        candidates = np.zeros(len(ids), _CANDIDATE)
+        candidates["id"], candidates["logit"] = ids, logits
+        pointer = ctypes.cast(candidates.ctypes.data, _c.llama_token_data_p)
+        array = _c.llama_token_data_array(data=pointer, size=len(ids), selected=-1, sorted=False)
+        _c.llama_sampler_apply(self._handle, ctypes.byref(array))
+        return candidates["logit"]
+
+    def accept(self, token: int) -> None:
+        """This token came next; it must be one that `mask` left."""
+        _c.llama_sampler_accept(self._handle, token)
+
+    def reset(self) -> None:
+        """Back to the beginning, for another answer."""
+        _c.llama_sampler_reset(self._handle)
+
+    def close(self) -> None:
+        """Free the rules. Twice does no harm."""
+        handle, self._handle = self._handle, None
+        if handle:
+            _c.llama_sampler_free(handle)
+
+
+def _check_counts(gbnf: str) -> None:
+    """Raises InputError for a repetition such as {2,1}, which llama.cpp unrolls until there is no memory left."""
+    for least, most in _COUNTS.findall(_TEXT.sub("", gbnf)):
+        if int(least) > int(most):
+            raise InputError(f"the grammar repeats something {{{least},{most}}} times: write the smaller number first")
+
+
+def schema_grammar(schema: Mapping[str, Any]) -> str:
+    """A JSON schema as a grammar whose answers are JSON on one line. Raises InputError."""
+    try:
+        gbnf: str = _to_gbnf(json.dumps(schema))
+    except Exception as error:  # whatever the converter stumbles over
+        raise InputError(f"the JSON schema cannot be followed ({_first_line(error)}): simplify it") from error
+    gbnf = gbnf.replace(r'char ::= [^"\\]', r'char ::= [^"\\\x00-\x1F]')  # JSON's strings hold no raw newline
+    # SentencePiece begins a text with a space, so a model that was trained to answer in JSON does too.
+    return re.sub(r"(?m)^root ::= (.*)$", r'root ::= " "? (\1)', gbnf)
+
+
+def read_schema(path: Path) -> dict[str, Any]:
+    """The JSON schema in a file. Raises InputError."""
+    text = _text(path, "a JSON schema")
+    try:
+        schema: Any = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON ({error}): give the file of a JSON schema") from None
+    if not isinstance(schema, dict):
+        raise InputError(f"{path} is no JSON schema: it must be an object such as {{'type': 'object', ...}}")
+    return cast("dict[str, Any]", schema)
+
+
+def read_grammar(path: Path) -> str:
+    """The rules in a .gbnf file. Raises InputError."""
+    rules = _text(path, "a grammar in llama.cpp's notation")
+    if "::=" not in rules or not re.search(r"(?m)^\s*root\s*::=", rules):
+        raise InputError(f"{path} has no rule `root ::= ...`: give a grammar in llama.cpp's notation (GBNF)")
+    return rules
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the file of {what}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text at byte {error.start}: give the file of {what}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,399 @@
+"""The language model as a session: a kept prefix, audio tokens, the prompt's tail, then token ids one by one.
+
+    before | audio_tokens | suffix     positions 0 .. n_past - 1 of sequence 0
+    ^ KV is kept            ^ ids -> logits of the last -> ids
+
+Knows nothing about sound. Source: docs/reference.md §4.1 and §7.6 (order), §4.2 (ids), §4.4 (generation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ...models.bundle import Manifest
+from ...models.errors import InputError, RunError
+from ...models.llm import KV_BLOCK, KV_BYTES
+from ..system.machine import llm_threads
+from .beam import BeamRule, beam_search
+from .context_size import cells, no_room, sequences, usual_room
+from .detokenizer import Detokenizer, detokenize
+from .grammar import Grammar
+from .llama import Adapter, Context, Model, worth_repacking
+from .lora import NO_BASE, lora_factor, no_adapter, open_adapter
+from .prompts import Prompts
+from .sampling import Generation, forbid, log_softmax, penalize, sample
+
+Floats = npt.NDArray[np.float32]
+GREEDY = Generation()
+
+
+@dataclass(frozen=True)
+class LlmOptions:
+    """How and where to run. Raises InputError for an impossible value."""
+
+    n_ctx: int | None = None  # KV cells; None grows to what each question needs
+    n_threads: int | None = None  # None: llm_threads()
+    n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
+    kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
+    lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
+
+    def __post_init__(self) -> None:
+        for name in ("n_ctx", "n_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} is not possible: it must be at least 1")
+        if self.kv_type not in KV_BYTES:
+            raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
+
+
+class Llm:
+    """One opened language model. One thread at a time; close it, or use it as a context manager.
+
+    path: llm.gguf; adapter: lora.gguf, when the bundle has one; what they must be stands in the manifest.
+    Raises BundleError when a file is missing, unreadable or not what the manifest says, InputError for a LoRA
+    scale without an adapter, RunError when memory is too small.
+    """
+
+    n_past: int
+    """Positions in use: where the next token goes."""
+    lora_scale: float
+    """At which the LoRA works now."""
+    turn: int
+    """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
+
+    def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
+        self.spec, self.options = manifest.spec.llm, options
+        self.manifest = manifest
+        self._context: Context | None = None
+        self._adapter: Adapter | None = None
+        self._applied = 0.0  # scale of the adapter in the context
+        self._grammars: dict[tuple[str, int], Grammar] = {}
+        self.turn = 0
+        self._logits: Floats | None = None
+        if options.lora_scale is not None and adapter is None:
+            raise InputError(no_adapter(options.lora_scale))
+        if options.kv_type.startswith("q") and self.spec.d_head % KV_BLOCK:
+            wide = f"this model's heads are {self.spec.d_head} wide"
+            raise InputError(f"kv_type={options.kv_type} keeps {KV_BLOCK} values together, but {wide}: give f16")
+        self._model = Model(path, options.n_gpu_layers, repack=worth_repacking(manifest.quantization.llm))
+        try:
+            self._model.require_sizes(self.spec)
+            self.eos = self._model.eos
+            self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
+            self.prompts = Prompts(self._model, manifest.prompt)
+            if adapter is not None:
+                self._adapter = open_adapter(self._model, adapter, manifest)
+            lora_factor(manifest, options.lora_scale)  # or say at once that it is no scale
+            self.lora_scale = manifest.llm.lora_scale if options.lora_scale is None else options.lora_scale
+            self._open_context(options.n_ctx or min(usual_room(manifest), self.spec.max_positions), 1)
+        except BaseException:
+            self.close()
+            raise
+
+    def grammar(self, gbnf: str, sequence: int = 0) -> Grammar:
+        """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError."""
+        self.check_grammar(gbnf, sequence)
+        (rules := self._grammars[gbnf, sequence]).reset()
+        return rules
+
+    def check_grammar(self, gbnf: str, sequence: int = 0) -> None:
+        """Raises InputError for rules that are none; an answer that follows them goes on."""
+        if (gbnf, sequence) not in self._grammars:
+            self._grammars[gbnf, sequence] = Grammar(self._model, gbnf)
+
+    def detokenizer(self) -> Detokenizer:
+        """A fresh state that turns ids into text while they arrive."""
+        return Detokenizer(self._model.piece)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The whole text of ids, without specials."""
+        return detokenize(ids, self._model.piece)
+
+    def prefill(self, audio_tokens: Floats | Sequence[Floats], prompt: str, generation: Generation = GREEDY) -> Floats:
+        """Read a question: logits [vocab] of the answer's first token.
+
+        audio_tokens: float32 [n, hidden], or one of these for each clip that the prompt asks about. The KV of what
+        stands before the first clip is kept, as far as the next question begins alike. Raises InputError when the
+        question and what `generation` allows for its answer do not fit, or it asks about another number of clips.
+        """
+        audios = [audio_tokens] if isinstance(audio_tokens, np.ndarray) else list(audio_tokens)
+        before, *texts = self.prompts.turn(prompt)
+        if len(texts) != len(audios):
+            raise InputError(f"the prompt asks about {len(texts)} clips, but {len(audios)} were given")
+        n_prompt = len(before) + sum(map(len, texts)) + sum(map(len, audios))
+        self._make_room(n_prompt, generation)
+        self.hear(before, audios[0])
+        for text, audio in zip(texts, audios[1:], strict=False):
+            self.feed(text)
+            self.feed_audio(self._checked(audio))
+        return self.question(texts[-1])
+
+    def prefill_text(self, prompt: str, generation: Generation = GREEDY) -> Floats:
+        """Read a question without audio for the language model alone, its LoRA switched off: logits [vocab].
+
+        Raises InputError, also when the LoRA is merged and no adapter can take it out.
+        """
+        if self._adapter is None:
+            raise InputError(NO_BASE)
+        ids = (*self.prompts.info.start_ids, *self.prompts.text_turn(prompt))
+        self._make_room(len(ids), generation)
+        self._work_at(0.0)
+        self._keep(ids[:-1])
+        return self.question(ids[-1:])
+
+    def question(self, ids: Sequence[int]) -> Floats:
+        """Append the end of a question, for `generate` to answer: logits [vocab]. Ends any answer."""
+        self.turn += 1
+        self._logits = logits = self.feed(ids)[-1]
+        return logits
+
+    def restart(self, n_cells: int = 0) -> None:
+        """Forget everything, the prefix too: the cache is the caller's, until `turn` moves on. It grows to n_cells."""
+        self.grow(n_cells, 1)
+        self._work_at(self.lora_scale)
+        self.turn += 1
+        self._logits, self._kept, self._n_heard = None, (), 0
+        self.context.clear()
+        self.n_past = 0
+
+    def hear(self, before: Sequence[int], audio_tokens: Floats, n_kept: int = 0) -> int:
+        """A question's beginning and its audio into sequence 0, for the rest to follow.
+
+        audio_tokens: float32 [n, hidden], all of them; the KV of the first n_kept stays where they are those of the
+        last call, behind the same ids. Ends any answer. Returns how many were kept.
+        """
+        self._checked(audio_tokens)
+        self._work_at(self.lora_scale)
+        n_kept = min(n_kept, self._n_heard) if self._kept and tuple(before) == self._kept else 0
+        self._keep(before, n_kept)
+        self._n_heard = n_kept
+        self.feed_audio(audio_tokens[n_kept:])
+        self._n_heard = len(audio_tokens)
+        return n_kept
+
+    def require_room(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
+        """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask."""
+        n_prompt = sum(map(len, self.prompts.around(prompt))) + n_audio_tokens
+        if n_prompt + max_new_tokens > self.spec.max_positions:
+            raise InputError(no_room(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
+
+    def make_room(self, n_shared: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+        """See that the context holds n_shared positions with several questions side by side, and their answers.
+
+        Raises InputError when it may not grow so far. What was heard is forgotten when it grows.
+        """
+        for n_suffix, n_new in zip(n_suffixes, max_new_tokens, strict=True):
+            if n_shared + n_suffix + n_new > self.spec.max_positions:
+                raise InputError(no_room(n_shared + n_suffix, Generation(n_new), self.spec.max_positions))
+        self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
+
+    def generate(self, generation: Generation = GREEDY) -> Iterator[int]:
+        """The answer's ids, without EOS, to the question that prefill read.
+
+        Greedy and sampling yield each id at once; beam search as soon as no other hypothesis can win.
+        As many ids as max_new_tokens mean that the answer was cut. A new question ends an unfinished answer. What
+        `stop`, `max_seconds` and `guard` say is for the caller to do, see Saying.
+        """
+        if self._logits is None:
+            raise RunError("no question was read: call prefill before generate")
+        if cells(self.n_past, generation) > self.context.n_ctx:
+            raise InputError(no_room(self.n_past, generation, self.context.n_ctx))
+        logits, self._logits = self._logits, None  # one answer per question: it moves n_past
+        if generation.beams == 1:
+            grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
+            return self._decode(logits, generation, grammar, self.turn)
+        return self._search(logits, generation, self.turn)
+
+    def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
+        """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
+        rows: list[Floats] = [np.zeros((0, self.spec.vocab), np.float32)]
+        for chunk in _chunks(len(ids), self.context.n_batch):
+            part = ids[chunk]
+            last = range(len(part) - 1, len(part)) if chunk.stop == len(ids) else range(0)
+            outputs = range(len(part)) if every else last
+            rows.append(self.context.decode_ids(part, *self._places(len(part)), outputs))
+            self.n_past += len(part)
+        return np.concatenate(rows)
+
+    def feed_audio(self, audio_tokens: Floats) -> None:
+        """Append embeddings [n, hidden]."""
+        for chunk in _chunks(len(audio_tokens), self.context.n_batch):
+            part = audio_tokens[chunk]
+            self.context.decode_embeddings(part, *self._places(len(part)))
+            self.n_past += len(part)
+
+    def rewind(self, n_past: int) -> None:
+        """Forget every position from n_past on, and the beams of the last answer, which is over."""
+        self.turn += 1
+        for sequence in range(1, self.context.n_sequences):
+            self.context.drop(sequence)
+        self.context.drop(0, n_past)
+        self.n_past = n_past
+
+    def set_lora_scale(self, scale: float) -> None:
+        """Use the adapter at another scale from the next question on: as it was trained, or 0 for the base alone.
+
+        Raises InputError when the bundle has no adapter.
+        """
+        self.require_adapter(scale)
+        self.lora_scale = scale
+        self.turn += 1  # what is kept was computed at the old scale
+
+    def require_adapter(self, scale: float) -> None:
+        """Raises InputError when the LoRA cannot be used at this scale. Any thread may ask."""
+        if self._adapter is None:
+            raise InputError(no_adapter(scale))
+        lora_factor(self.manifest, scale)
+
+    def _work_at(self, scale: float) -> None:
+        """The LoRA's scale for what is read next; at another one than before nothing that is kept is of use."""
+        if self._adapter is None or scale == self._applied:
+            return
+        self.context.set_adapter(self._adapter, lora_factor(self.manifest, scale))
+        self._applied = scale
+        self._kept, self._n_heard = (), 0
+
+    @property
+    def context(self) -> Context:
+        """The KV cache. Raises RunError after close()."""
+        if self._context is None:
+            raise RunError("the language model is closed: open the bundle again")
+        return self._context
+
+    def close(self) -> None:
+        """Free cache, adapter and weights. Closing twice is fine."""
+        self.turn += 1
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+        for grammar in self._grammars.values():
+            grammar.close()
+        self._grammars.clear()
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _places(self, n: int) -> tuple[range, list[int]]:
+        return range(self.n_past, self.n_past + n), [0] * n
+
+    def _checked(self, audio_tokens: Floats) -> Floats:
+        if audio_tokens.ndim != 2 or audio_tokens.shape[1] != self.spec.hidden:
+            shape = audio_tokens.shape
+            raise InputError(f"audio tokens have shape {shape}, but this model reads [n, {self.spec.hidden}]")
+        return audio_tokens
+
+    def _keep(self, ids: Sequence[int], n_more: int = 0) -> None:
+        """These ids stand at the beginning, and n_more positions behind them; what stood there is not read again."""
+        self._logits = None
+        kept, self._kept, self._n_heard = self._kept, (), 0  # until all of it was read
+        n_same = next((n for n, (a, b) in enumerate(zip(kept, ids, strict=False)) if a != b), min(len(kept), len(ids)))
+        if kept:
+            self.rewind(n_same + n_more)
+        else:
+            self.turn += 1
+            self.context.clear()  # whatever an interruption may have left behind
+            self.n_past = 0
+        self.feed(ids[n_same:])
+        self._kept = tuple(ids)
+
+    def _make_room(self, n_prompt: int, generation: Generation) -> None:
+        """Check that a question and its answer fit, and grow the context when it may."""
+        if n_prompt + generation.max_new_tokens > self.spec.max_positions:
+            raise InputError(no_room(n_prompt, generation, self.spec.max_positions, beams=1))
+        needed = cells(n_prompt, generation)
+        if self.options.n_ctx is not None and needed > self.context.n_ctx:
+            raise InputError(no_room(n_prompt, generation, self.context.n_ctx))
+        self.grow(needed, sequences(generation.beams))
+
+    def grow(self, n_cells: int, n_sequences: int) -> None:
+        """See that the cache has so many cells and sequences. What it holds is lost when it grows.
+
+        Raises InputError when n_ctx was given and is less, RunError when memory is.
+        """
+        context = self.context
+        if self.options.n_ctx is not None and n_cells > context.n_ctx:
+            raise InputError(f"{n_cells} positions are needed at once, but n_ctx is {context.n_ctx}: raise it")
+        if n_cells > context.n_ctx or n_sequences > context.n_sequences:
+            old = context.n_ctx, context.n_sequences
+            try:
+                self._open_context(max(n_cells, old[0]), max(n_sequences, old[1]))
+            except RunError:
+                self._open_context(*old)  # a smaller question can still be asked
+                raise
+
+    def _open_context(self, n_ctx: int, n_sequences: int) -> None:
+        if self._context is not None:
+            self._context.close()  # before the new one is made: the two need not fit side by side
+            self._context = None
+        threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
+        self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
+        self.turn += 1
+        self.n_past, self._n_heard, self._kept = 0, 0, ()
+        if self._adapter is not None:
+            self._context.set_adapter(self._adapter, lora_factor(self.manifest, self.lora_scale))
+            self._applied = self.lora_scale
+
+    def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None, turn: int) -> Iterator[int]:
+        rng = np.random.default_rng(generation.seed)
+        ids: list[int] = []
+        while True:
+            self._check_turn(turn)
+            allowed = penalize(self.allowed(logits), ids, generation.repetition_penalty)
+            token = sample(grammar.mask(allowed) if grammar else allowed, generation, rng)
+            if token in self.eos:
+                return
+            ids.append(token)
+            if grammar:
+                grammar.accept(token)
+            yield token
+            if len(ids) == generation.max_new_tokens:
+                return
+            self._check_turn(turn)
+            logits = self.feed([token])[0]
+
+    def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
+        """Beams are sequences that share the prompt's KV; two sets take turns as parents and children."""
+        rule = BeamRule(generation.beams, generation.max_new_tokens, self.eos, generation.length_penalty)
+        sets = range(1, 1 + rule.beams), range(1 + rule.beams, 1 + 2 * rule.beams)
+        start, n_steps = self.n_past, 0
+
+        def step(tokens: Sequence[int], parents: Sequence[int]) -> npt.NDArray[np.float64]:
+            nonlocal n_steps
+            self._check_turn(turn)
+            old, new = sets[n_steps % 2], sets[1 - n_steps % 2][: len(tokens)]
+            for parent, child in zip(parents, new, strict=True):
+                self.context.copy(old[parent] if n_steps else 0, child)
+            for sequence in old:
+                self.context.drop(sequence)
+            positions = [start + n_steps] * len(tokens)
+            n_steps += 1
+            return log_softmax(self.allowed(self.context.decode_ids(tokens, positions, new, range(len(tokens)))))
+
+        def adjust(log_probs: npt.NDArray[np.float64], ids: Sequence[int]) -> npt.NDArray[np.float64]:
+            return penalize(log_probs, ids, generation.repetition_penalty)
+
+        return beam_search(log_softmax(self.allowed(logits)), step, rule, adjust)
+
+    def allowed(self, logits: Floats) -> Floats:
+        """Logits with what may not be said at -inf. Raises RunError when there are no numbers."""
+        if not np.isfinite(logits.max()):
+            raise RunError("the language model computed no numbers: try --n-gpu-layers 0, or verify the bundle")
+        return forbid(logits, self._forbidden, self.spec.vocab)
+
+    def _check_turn(self, turn: int) -> None:
+        if turn != self.turn:
+            raise RunError("this answer ended when another question was read or the model was closed: ask again")
+
+
+def _chunks(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

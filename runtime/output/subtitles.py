@@ -1,0 +1,125 @@
+"""Answers with their times as text, SubRip (srt), WebVTT (vtt) or JSON lines; a whole file at once.
+
+In srt and vtt a caption becomes as many cues as it needs, its time shared among them by their length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...models.dataclass_json import Json
+from ...models.errors import InputError, RunError
+from .cues import VTT_HEAD, Cue, cues, plain, srt_block, vtt_block
+
+FORMATS = ("txt", "srt", "vtt", "jsonl")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What was said about one segment of a clip."""
+
+    start_s: float
+    """Seconds from the beginning of the clip."""
+    end_s: float
+    text: str
+    prompt: str = ""
+    """What the model was asked."""
+    audio: str = ""
+    """The clip, as it was named."""
+    stopped: str | None = None
+    """As Final.stopped; "end": the clip was not heard to its end."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s <= self.end_s < math.inf:
+            raise ValueError(f"a caption cannot last from {self.start_s} to {self.end_s} s")
+
+
+def format_captions(captions: Iterable[Caption], format: str) -> str:
+    """The whole file's content. Captions without text appear only in jsonl. InputError: unknown format."""
+    write = _WRITERS.get(format)
+    if write is None:
+        raise InputError(f"caption format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+    return write(list(captions))
+
+
+def write_captions(
+    path: str | os.PathLike[str],
+    captions: Iterable[Caption],
+    format: str | None = None,
+    audio: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write the file whole or not at all; an older one is replaced.
+
+    format: from the file's suffix when None. audio: the clip they caption, which is never overwritten.
+    Raises InputError (folder missing, not writable, unknown format) and RunError (disk full).
+    """
+    target = Path(path)
+    if audio is not None and _same_file(target, Path(audio)):
+        raise InputError(f"{target} is the audio itself: choose another name for its captions")
+    content = format_captions(captions, format or target.suffix.removeprefix(".").lower())
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        _write_through(part, content.encode("utf-8", "replace"))
+        os.replace(part, target)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{target} cannot be written ({error.strerror}): choose another place") from None
+    except OSError as error:
+        raise RunError(f"{target} was not written ({error.strerror}): make room or choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    return target
+
+
+def json_line(row: Mapping[str, Json]) -> str:
+    """One line of JSON lines, without its end."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    # These end a line for str.splitlines and JavaScript, and JSON needs no escape for them.
+    return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" or "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def _txt(captions: list[Caption]) -> str:
+    return "".join(f"{text}\n" for caption in captions if (text := plain(caption.text)))
+
+
+def _srt(captions: list[Caption]) -> str:
+    return "\n".join(srt_block(number, cue) for number, cue in enumerate(_cues(captions), 1))
+
+
+def _vtt(captions: list[Caption]) -> str:
+    return "\n".join([VTT_HEAD, *(vtt_block(cue) for cue in _cues(captions))])
+
+
+def _jsonl(captions: list[Caption]) -> str:
+    return "".join(f"{json_line(_row(caption))}\n" for caption in captions)
+
+
+def _row(caption: Caption) -> dict[str, Json]:
+    return asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
+
+
+def _cues(captions: list[Caption]) -> list[Cue]:
+    return [cue for caption in captions for cue in cues(caption.start_s, caption.end_s, caption.text)]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.absolute() == other.absolute()
+
+
+def _write_through(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+_WRITERS: dict[str, Callable[[list[Caption]], str]] = dict(zip(FORMATS, (_txt, _srt, _vtt, _jsonl), strict=True))

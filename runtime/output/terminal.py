@@ -1,0 +1,247 @@
+"""What people see while the runtime works, and what programs read in its place: one view for each.
+
+JsonLines    every event, a JSON object in a line
+PlainLines   what was said, a line each; anything else goes to standard error
+Screen       a terminal: finals scroll up, below them the words that are being spoken and a status line
+
+turn on the light in the kit          stable text, the rest dimmed
+[||||||    ] -24 dB  1:02.5  update 240 ms every 0.5 s, 0.48 x real time  ? tasks, q quits
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from ..events import (
+    AudioDropped,
+    Caption,
+    DeviceFound,
+    DeviceLost,
+    Final,
+    KeywordsRead,
+    Lagging,
+    LiveEvent,
+    SessionEnded,
+)
+from .cues import plain
+from .transcript import also_lines, event_line
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.status import Status
+
+LEVELS = 10  # steps of the level meter,
+LOWEST_DBFS = -60.0  # the first of which is this loud
+NAMED = 20  # words that are named of a long list
+REFRESH_HZ = 8
+
+
+class Meter(Protocol):
+    """What moves between two events; Live, or a fake."""
+
+    @property
+    def level_dbfs(self) -> float: ...
+
+    @property
+    def heard_s(self) -> float: ...
+
+
+class View(Protocol):
+    """Where events are shown. A context manager; `notice` may be called from any thread."""
+
+    def show(self, event: LiveEvent) -> None: ...
+
+    def notice(self, text: str) -> None: ...
+
+    def __enter__(self) -> View: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+
+
+class JsonLines:
+    """Every event as transcript.event_line writes it, flushed."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, event: LiveEvent) -> None:
+        """See View."""
+        print(event_line(event), file=self._out, flush=True)
+
+    def notice(self, text: str) -> None:
+        """See View."""
+        print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> JsonLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class PlainLines:
+    """Finals only, flushed; what went wrong on standard error."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, event: LiveEvent) -> None:
+        """See View."""
+        for line in final_lines(event) if isinstance(event, Final) else ():
+            print(line, file=self._out, flush=True)
+        if (said := remark(event)) and not (isinstance(event, SessionEnded) and not event.dropped_s):
+            self.notice(said)
+
+    def notice(self, text: str) -> None:
+        """See View."""
+        print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> PlainLines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class Screen:
+    """A terminal. Nothing in a model's text controls it."""
+
+    def __init__(self, console: Console, meter: Meter, hint: str = "") -> None:
+        from rich.live import Live
+
+        self._console, self._meter, self._hint = console, meter, hint
+        self._lock = threading.Lock()  # the picture is drawn by rich's thread
+        self._caption: Caption | None = None
+        self._update = ""  # what the last update took
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=REFRESH_HZ, transient=True)
+
+    def show(self, event: LiveEvent) -> None:
+        """See View."""
+        with self._lock:
+            if isinstance(event, Caption):
+                self._update = update_line(event, self._caption)
+                self._caption = event
+            elif isinstance(event, Final):
+                self._caption = None
+        if isinstance(event, Final):
+            self._print(final_lines(event))
+        elif said := remark(event):
+            self._print([said], style="yellow")
+        self._live.refresh()
+
+    def notice(self, text: str) -> None:
+        """See View."""
+        self._print(text.splitlines(), style="cyan")
+
+    def __enter__(self) -> Screen:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            self._live.stop()
+
+    def _print(self, lines: list[str], style: str = "") -> None:
+        from rich.text import Text
+
+        for line in lines:
+            self._console.print(Text(line, style=style), soft_wrap=True)
+
+    def _picture(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        with self._lock:
+            caption, update = self._caption, self._update
+        lines: list[Text] = []
+        if caption is not None:
+            stable, unstable = plain(caption.stable), plain(caption.unstable)
+            gap = " " if stable and unstable else ""
+            lines.append(Text.assemble((stable, "bold"), gap, (unstable, "dim")))
+            lines += [Text(line, style="dim") for line in also_lines(caption.also)]
+        meter = f"{level_bar(self._meter.level_dbfs)}  {clock(self._meter.heard_s)}"
+        status = "  ".join(part for part in (meter, update, self._hint) if part)
+        return Group(*lines, Text(status, style="cyan", no_wrap=True, overflow="ellipsis"))
+
+
+def was_cut(stopped: str | None) -> bool:
+    """Whether an answer goes on behind what was said: not at its own end, nor where it was told to stop."""
+    return stopped not in (None, "stop")
+
+
+def final_lines(final: Final) -> list[str]:
+    """What was said, with its time, and the answers to further questions; "..." where the model was stopped."""
+    text, also = plain(final.text), also_lines(final.also)
+    if not text and not also:
+        return []
+    cut = " ..." if was_cut(final.stopped) else ""
+    return [f"[{clock(final.start_s)}-{clock(final.end_s)}] {text}{cut}", *also]
+
+
+def keywords_line(event: KeywordsRead) -> str:
+    """What is listened for, and what not."""
+    heard = ", ".join(map(plain, event.words)) or "no words"
+    if event.problem is not None:
+        return f"[{clock(event.start_s)}] {plain(event.problem)}; still listening for {heard}"
+    named = ", ".join(map(plain, event.left_out[:NAMED])) + (" ..." if len(event.left_out) > NAMED else "")
+    n = len(event.left_out)
+    more = f"; {n} more were left out, for {len(event.words)} are read: {named}" if n else ""
+    return f"[{clock(event.start_s)}] listening for {heard}{more}"
+
+
+def remark(event: LiveEvent) -> str:
+    """A sentence about what is no speech; empty for the rest."""
+    if isinstance(event, AudioDropped):
+        lost = f"{event.seconds:.2f} s of sound were" if event.seconds else "some sound was"
+        return f"[{clock(event.start_s)}] {lost} lost"
+    if isinstance(event, DeviceLost):
+        return f"[{clock(event.start_s)}] {plain(event.name)} is gone; it is waited for"
+    if isinstance(event, DeviceFound):
+        return f"[{clock(event.start_s)}] {plain(event.name)} is back, {event.seconds_lost:.1f} s were lost"
+    if isinstance(event, KeywordsRead):
+        return keywords_line(event)
+    if isinstance(event, Lagging):
+        return (
+            f"[{clock(event.heard_s)}] this machine is slower than the hop: updates come every {event.every_s:.1f} s; "
+            "--context short, --settle or a longer --hop-ms help"
+        )
+    if isinstance(event, SessionEnded):
+        return (
+            f"{event.captured_s:.1f} s of sound: {event.decoded_s:.1f} s heard, {event.skipped_s:.1f} s silent, "
+            f"{event.dropped_s:.1f} s lost"
+        )
+    return ""
+
+
+def update_line(caption: Caption, before: Caption | None) -> str:
+    """How long an update took, how much audio lay between it and the last one, and the ratio of the two."""
+    since = before.end_s if before is not None and before.start_s == caption.start_s else caption.start_s
+    every_s = max(caption.end_s - since, 1e-3)
+    latency_ms = caption.work.latency_ms
+    return f"update {latency_ms:.0f} ms every {every_s:.1f} s, {latency_ms / 1e3 / every_s:.2f} x real time"
+
+
+def level_bar(dbfs: float) -> str:
+    """A meter from -60 dB to full scale."""
+    dbfs = max(dbfs, LOWEST_DBFS)
+    n = min(LEVELS, round((dbfs - LOWEST_DBFS) / -LOWEST_DBFS * LEVELS))
+    return f"[{'|' * n:<{LEVELS}}] {dbfs:3.0f} dB"
+
+
+def clock(seconds: float) -> str:
+    """Minutes, seconds and tenths: 1:02.5."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}"
+
+
+def waiting(text: str) -> Status:
+    """A spinner on a terminal's standard error, nothing elsewhere."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(text)

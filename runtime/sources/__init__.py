@@ -1,0 +1,1 @@
+"""Sources of live audio: microphone, file, standard input -> chunks with times."""

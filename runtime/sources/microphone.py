@@ -1,0 +1,244 @@
+"""A microphone that loses nothing without saying so.
+
+PortAudio's thread:  device -> callback -> ring of 60 s -----.      the callback only copies
+watching thread:     gone? -> close, rescan, open, 0.5 .. 10 s |
+reading thread:      read() <- timeline <- resampler <---------'      gaps are found here, from the clock
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...models.errors import EarshotError
+from ..events import AudioDropped, DeviceFound, DeviceLost
+from .portaudio import Hear, InputDevice, PortAudio
+from .ring_buffer import Ring
+from .source import Heard, Timeline
+
+JUMP_S = 0.25  # a jump of the device's clock above this is a gap, whether the device says so or not
+CHECK_S = 0.1  # how often the device is looked after
+
+
+@dataclass(frozen=True)
+class MicrophoneOptions:
+    """Patience with a microphone."""
+
+    ring_s: float = 60.0  # sound that is kept while nobody reads
+    opening_s: float = 5.0  # until the first sound: a headset may change its mode first
+    silent_s: float = 1.0  # without a callback the device is gone
+    retry_s: tuple[float, float] = (0.5, 10.0)  # first and longest wait before it is opened again; doubles
+
+
+class Stream(Protocol):
+    """A device that is recording."""
+
+    def alive(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Host(Protocol):
+    """Where devices come from: PortAudio, or a fake."""
+
+    def find(self, wanted: int | str | None) -> InputDevice: ...
+
+    def rescan(self) -> None: ...
+
+    def open(self, device: InputDevice, hear: Hear) -> Stream: ...
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Frames that lie in the ring, and what happened before them."""
+
+    n: int
+    device: InputDevice
+    device_s: float  # time of the first on the device's clock
+    clock_s: float  # and on ours; late when this program was busy
+    n_lost: int  # found the ring full
+    overflow: bool  # the device itself lost some
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """The device is gone, or the microphone was closed."""
+
+    device: InputDevice
+    n_lost: int
+    final: bool
+
+
+class Microphone:
+    """Records from the moment it is made: what is said while a model loads is waiting in the ring.
+
+    Seconds count from its first sample. A source as timeline.Source says.
+    """
+
+    realtime = True
+
+    def __init__(
+        self,
+        device: int | str | None = None,
+        options: MicrophoneOptions | None = None,
+        host: Host | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """device: number, name or part of it; None: the system's choice. Raises InputError, RunError."""
+        self._options = options or MicrophoneOptions()
+        self._host: Host = host or PortAudio()
+        self._clock = clock
+        self.device = self._host.find(device)
+        """What records now, or did last."""
+        self._wanted = None if device is None else self.device.label
+        self._ring = Ring(round(self._options.ring_s * self.device.sample_rate))
+        self._marks: SimpleQueue[_Block | _Stop] = SimpleQueue()
+        self._timeline = Timeline()
+        self._end_s: tuple[float, float] | None = None  # the reader's: on the device's clock and on ours
+        self._lost = self._ended = False  # the reader's
+        self._closed = threading.Event()
+        self._swap = threading.Lock()
+        self._stream: Stream | None = None
+        self._open(self.device)
+        self._watcher = threading.Thread(target=self._watch, name="microphone", daemon=True)
+        self._watcher.start()
+
+    def read(self, timeout_s: float) -> list[Heard] | None:
+        """See timeline.Source."""
+        if self._ended:
+            return None
+        heard: list[Heard] = []
+        deadline = time.monotonic() + timeout_s
+        while not heard and not self._ended:
+            try:
+                mark = self._marks.get(timeout=max(0.0, deadline - time.monotonic()))
+            except Empty:
+                return []
+            heard += self._place(mark)
+            while not self._marks.empty() and not self._ended:
+                heard += self._place(self._marks.get())
+        return heard or None
+
+    def close(self) -> None:
+        """See timeline.Source. Frees the device."""
+        self._closed.set()
+        self._shut(final=True)
+        if threading.current_thread() is not self._watcher:
+            self._watcher.join(timeout=2.0)
+
+    # --- the callback's thread
+
+    def _open(self, device: InputDevice) -> None:
+        self._n_lost, self._overflow, self._heard_any = 0, False, False
+        self._heard_s = self._clock()
+        token = self._current = object()
+
+        def hear(frames: NDArray[np.float32], device_s: float, now_s: float, overflow: bool) -> None:
+            if self._current is not token:  # a stream that was given up and still speaks
+                return
+            self._heard_s, self._heard_any = self._clock(), True
+            if not self._ring.write(frames):
+                self._n_lost, self._overflow = self._n_lost + len(frames), self._overflow or overflow
+                return
+            clock_s = self._heard_s - (now_s - device_s)
+            overflow = overflow or self._overflow
+            self._marks.put(_Block(len(frames), device, device_s, clock_s, self._n_lost, overflow))
+            self._n_lost, self._overflow = 0, False
+
+        stream = self._host.open(device, hear)
+        with self._swap:
+            self.device, self._stream = device, stream
+        if self._closed.is_set():
+            self._shut(final=True)
+
+    # --- the watching thread
+
+    def _watch(self) -> None:
+        first_s, longest_s = self._options.retry_s
+        wait_s, n_missed = first_s, 0
+        while not self._closed.wait(CHECK_S):
+            if self._sounds():
+                n_missed = 0
+                wait_s = first_s if self._heard_any else wait_s
+                continue
+            n_missed += 1
+            if n_missed < 2:  # once may be this program's own pause
+                continue
+            self._shut(final=False)
+            if self._closed.wait(wait_s):
+                return
+            wait_s = min(2 * wait_s, longest_s)
+            self._reopen()
+
+    def _sounds(self) -> bool:
+        stream = self._stream
+        patience_s = self._options.silent_s if self._heard_any else self._options.opening_s
+        return stream is not None and stream.alive() and self._clock() - self._heard_s <= patience_s
+
+    def _shut(self, final: bool) -> None:
+        """Close the stream, if there is one, and tell the reader."""
+        with self._swap:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+        if stream is not None or final:
+            self._current = None
+            self._marks.put(_Stop(self.device, self._n_lost, final))
+            self._n_lost = 0
+
+    def _reopen(self) -> None:
+        try:
+            self._host.rescan()
+            self._open(self._host.find(self._wanted))
+        except EarshotError:  # not back yet
+            self._current = None
+
+    # --- the reading thread
+
+    def _place(self, mark: _Block | _Stop) -> list[Heard]:
+        """Chunks and gaps in the order of time."""
+        rate = mark.device.sample_rate
+        full_s = mark.n_lost / rate
+        if isinstance(mark, _Stop):
+            return self._stop(mark, full_s)
+        heard = self._gap(mark, full_s)
+        heard += self._timeline.push(self._ring.read(mark.n), rate)
+        self._end_s = (mark.device_s + mark.n / rate, mark.clock_s + mark.n / rate)
+        return heard
+
+    def _gap(self, block: _Block, full_s: float) -> list[Heard]:
+        """What was lost before a block: by the device, then by the ring, which was full for full_s."""
+        device_end_s, end_s = self._end_s or (block.device_s, block.clock_s)
+        device_jump_s, jump_s = block.device_s - device_end_s - full_s, block.clock_s - end_s - full_s
+        if self._lost:
+            self._lost = False
+            lost_s = self._timeline.gap(max(0.0, jump_s))
+            found = DeviceFound(self._timeline.now_s, block.device.name, lost_s)
+            return [found, *self._dropped(full_s)]
+        jump_s = max(0.0, min(jump_s, device_jump_s))  # the device's clock may be set, this program may be late
+        if block.overflow or jump_s > JUMP_S:
+            full_s += jump_s
+        return self._dropped(full_s, always=block.overflow and self._end_s is not None)
+
+    def _dropped(self, seconds: float, always: bool = False) -> list[Heard]:
+        if not seconds and not always:
+            return []
+        tail = self._timeline.flush()
+        return [*tail, AudioDropped(self._timeline.now_s, self._timeline.gap(seconds))]
+
+    def _stop(self, stop: _Stop, full_s: float) -> list[Heard]:
+        heard = [*self._timeline.flush(), *self._dropped(full_s)]
+        if self._end_s is not None:
+            self._end_s = (self._end_s[0] + full_s, self._end_s[1] + full_s)
+        self._ended = stop.final
+        if not stop.final and not self._lost:
+            self._lost = True
+            heard.append(DeviceLost(self._timeline.now_s, stop.device.name))
+        return heard

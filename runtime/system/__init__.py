@@ -1,0 +1,1 @@
+"""The machine: ONNX Runtime sessions, cores and memory, stderr."""

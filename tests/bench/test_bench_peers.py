@@ -1,0 +1,344 @@
+"""`earshot-bench peers`: who takes turns with whom, what a ratio is, what happens when a contestant is missing."""
+
+from __future__ import annotations
+
+import argparse
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from earshot.bench.peers import peers
+from earshot.bench.peers.ggml_format import q8_0, write_ggml
+from earshot.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
+from earshot.bench.peers.table import lines, to_record
+from earshot.bench.peers.task import Contestant, Task, Work, no_progress, output_file, whole_or_absent
+from earshot.bench.peers.worker import contestants
+from earshot.bench.result import read_record, to_line
+from earshot.models.encoders.fastconformer import FastConformerSpec
+from earshot.models.encoders.whisper import WhisperSpec
+from earshot.models.errors import InputError, RunError
+from earshot.models.families.salm import AUDIO_TAG, SALM, SalmSpec
+from earshot.runtime.bundle import shipped_bundle
+
+
+def never(_: Task) -> Work:
+    raise AssertionError("nobody opens it here")
+
+
+NOBODY = Contestant(never)
+
+
+@dataclass
+class Fake:
+    """A contestant that only keeps a diary."""
+
+    name: str
+    diary: list[str]
+    walls: list[float] = field(default_factory=lambda: [1.0] * 9)
+    dies_at: int | None = None
+    missing: bool = False
+    n_runs: int = 0
+
+    def start(self) -> Readiness:
+        if self.missing:
+            raise Missing("x is not installed: pip install x")
+        self.diary.append(f"+{self.name}")
+        return Readiness(resident=1 << 30, versions={})
+
+    def run(self) -> Sample:
+        if self.n_runs == self.dies_at:
+            raise RunError(f"{self.name} died")
+        self.diary.append(self.name)
+        self.n_runs += 1
+        return Sample(self.walls[self.n_runs - 1], 2.0, 3 << 30)
+
+    def stop(self) -> None:
+        self.diary.append(f"-{self.name}")
+
+
+def started(team: list[Fake], rounds: int, free: Callable[[], int | None] = lambda: None) -> Race:
+    return race(team, rounds, no_progress, settle_s=0.0, free_bytes=free)
+
+
+def test_contestants_take_turns() -> None:
+    diary: list[str] = []
+    started([Fake(name, diary) for name in ("earshot", "a", "b")], rounds=2)
+    assert diary == ["+earshot", "+a", "+b", *(["earshot", "a", "b"] * 2), "-earshot", "-a", "-b"]
+
+
+def test_a_missing_peer_is_noted_and_left_out() -> None:
+    diary: list[str] = []
+    found = started([Fake("earshot", diary), Fake("a", diary, missing=True), Fake("b", diary)], rounds=1)
+    assert list(found.samples) == ["earshot", "b"]
+    assert found.notes == ["a is left out: x is not installed: pip install x"]
+
+
+def test_a_peer_that_dies_leaves_nothing_and_the_others_go_on() -> None:
+    diary: list[str] = []
+    found = started([Fake("earshot", diary), Fake("a", diary, dies_at=1), Fake("b", diary)], rounds=3)
+    assert {name: len(samples) for name, samples in found.samples.items()} == {"earshot": 3, "b": 3}
+    assert found.notes == ["a is left out: a died"]
+
+
+def test_without_ours_there_is_no_contest() -> None:
+    diary: list[str] = []
+    with pytest.raises(RunError, match="earshot died"):
+        started([Fake("earshot", diary, dies_at=0), Fake("a", diary)], rounds=1)
+    assert diary[-2:] == ["-earshot", "-a"]
+
+
+def test_where_memory_is_short_one_lives_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earshot.bench.peers.race.SETTLE_S", 0.0)
+    diary: list[str] = []
+    found = started([Fake("earshot", diary), Fake("a", diary)], rounds=2, free=lambda: 1 << 30)
+    alive: set[str] = set()
+    for entry in diary:
+        if entry.startswith("+"):
+            assert not alive
+            alive.add(entry[1:])
+        elif entry.startswith("-"):
+            alive.discard(entry[1:])
+        else:
+            assert alive == {entry}
+    assert [len(samples) for samples in found.samples.values()] == [2, 2]
+    assert "started anew" in found.notes[0]
+
+
+def test_ratios_are_taken_within_a_round(tmp_path: Path) -> None:
+    diary: list[str] = []
+    found = started([Fake("earshot", diary, [1.0, 4.0]), Fake("a", diary, [2.0, 5.0])], rounds=2)
+    record = to_record(Task("whisper", tmp_path, layers=3), {"earshot": NOBODY, "a": NOBODY}, found, 2)
+    ratio = record.find("a", "ratio_wall")
+    assert ratio is not None and ratio.samples == (0.5, 0.8) and ratio.better == "lower"
+    assert record.find("earshot", "ratio_wall") is None
+    assert record.settings == {"part": "whisper", "rounds": "2", "threads": "2", "layers": "3"}
+    memory = record.find("a", "memory")
+    assert memory is not None and memory.samples == (pytest.approx(3.22, abs=0.01),)
+
+
+def test_a_stored_record_renders_the_same_table(tmp_path: Path) -> None:
+    diary: list[str] = []
+    found = started([Fake("earshot", diary), Fake("a", diary)], rounds=2)
+    record = to_record(Task("decode", tmp_path, bundle=shipped_bundle()), {"earshot": NOBODY, "a": NOBODY}, found, 2)
+    (tmp_path / "run.txt").write_text("table\n" + to_line(record) + "\n", encoding="utf-8")
+    table = lines(record)
+    assert lines(read_record(tmp_path / "run.txt")) == table
+    assert any("tokens/s" in line for line in table)
+    assert "1.000 (1.00-1.00)" in table[2]
+
+
+def test_errors_are_relative_to_the_reference(tmp_path: Path) -> None:
+    task = Task("whisper", tmp_path)
+    team = {"earshot": NOBODY, "torch fp32": NOBODY}
+    output_file(task, "earshot").parent.mkdir()
+    np.save(output_file(task, "torch fp32"), np.full((1, 4), 2.0, np.float32))
+    np.save(output_file(task, "earshot"), np.full((1, 4), 2.1, np.float32))
+    diary: list[str] = []
+    found = started([Fake(name, diary) for name in team], rounds=1)
+    error = to_record(task, team, found, 1).find("earshot", "error")
+    assert error is not None and error.value == pytest.approx(5.0, rel=1e-4)
+    given = to_record(replace(task, graph=tmp_path), team, found, 1)
+    assert given.find("earshot", "error") is None  # a graph from elsewhere has other weights
+
+
+def test_missing_layers_are_extrapolated_and_said_to_be(tmp_path: Path) -> None:
+    """The demo has 4 layers: from 1 and 2, two more of what one costs."""
+    team = {"earshot": NOBODY, "torch fp32, 1 layers": NOBODY, "torch fp32, 2 layers": NOBODY}
+    found = Race(
+        {
+            "earshot": [Sample(1.0, 1.0, 1 << 30)],
+            "torch fp32, 1 layers": [Sample(10.0, 20.0, 4 << 30)],
+            "torch fp32, 2 layers": [Sample(11.0, 22.0, 5 << 30)],
+        }
+    )
+    record = to_record(Task("answer", tmp_path, bundle=shipped_bundle()), team, found, 1)
+    whole = "torch fp32, all 4"
+    for name, value in (("wall", 13.0), ("cpu", 26.0), ("memory", (7 << 30) / 1e9), ("ratio_wall", 1 / 13)):
+        measure = record.find(whole, name)
+        assert measure is not None and measure.value == pytest.approx(value)
+    assert any(note.startswith(f"{whole} layers is extrapolated") for note in record.notes)
+
+
+@pytest.mark.parametrize(("theirs", "said"), [((1, 2, 3), "the same 3 tokens"), ((1, 9), "the first 1 the same")])
+def test_tokens_are_compared(tmp_path: Path, theirs: tuple[int, ...], said: str) -> None:
+    ready = {"earshot": Readiness(0, {}, (), (1, 2, 3)), "a": Readiness(0, {}, (), theirs)}
+    samples = {name: [Sample(1.0, 1.0, 1)] for name in ready}
+    record = to_record(Task("decode", tmp_path), dict.fromkeys(ready, NOBODY), Race(samples, ready), 1)
+    assert any(said in note for note in record.notes)
+
+
+def test_who_spins_while_it_waits_is_called_out(tmp_path: Path) -> None:
+    samples = {"earshot": [Sample(10.0, 10.0, 1)], "a": [Sample(10.0, 10.0, 1, idle_cpu_s=5.0)]}
+    record = to_record(Task("whisper", tmp_path), dict.fromkeys(samples, NOBODY), Race(samples), 1)
+    assert [note for note in record.notes if "while it waited" in note and note.startswith("a used 5.0 s")]
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("shell", "said"),
+    [
+        ("echo too big >&2; kill -9 $$", "a died (killed, most likely for lack of memory): too big"),
+        ("exit 3", "a died (exit status 3): it said nothing"),
+        ("""echo '{"error": "no room"}'""", "a failed: no room"),
+        ("""echo '{"missing": "zzz"}'""", "zzz is not installed: {python} -m pip install zzz==1"),
+    ],
+)
+def test_what_a_worker_ends_with_is_one_sentence(tmp_path: Path, shell: str, said: str) -> None:
+    python = script(tmp_path / "python", shell)
+    worker = Worker("a", Contestant(never, pip="zzz==1"), Task("decode", tmp_path), python)
+    with pytest.raises((RunError, InputError)) as raised:
+        worker.start()
+    worker.stop()
+    assert str(raised.value) == said.replace("{python}", python)
+
+
+def test_other_work_than_in_the_warm_up_is_refused(tmp_path: Path) -> None:
+    ready = '{"resident": 1, "versions": {}, "shape": [1, 2], "tokens": []}'
+    run = '{"wall_s": 1, "cpu_s": 1, "peak": 1, "idle_cpu_s": 0, "shape": [1, 1], "tokens": []}'
+    python = script(tmp_path / "python", f"echo '{ready}'; read line; echo '{run}'")
+    worker = Worker("a", NOBODY, Task("decode", tmp_path), python)
+    assert worker.start().shape == (1, 2)
+    with pytest.raises(RunError, match="something else than in its warm-up"):
+        worker.run()
+    worker.stop()
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
+    worker = Worker("a", NOBODY, Task("decode", tmp_path), str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="--peer-python"):
+        worker.start()
+
+
+def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
+    """The demo's language model, for real: two processes, one round, the same tokens."""
+    arguments = argparse.Namespace(
+        part="decode", layers=32, tokens=8, rounds=1, threads=1, bundle=None, graph=None, checkpoint=None
+    )
+    arguments.work, arguments.only, arguments.peer_python = tmp_path, None, None
+    record = peers.run(arguments)
+    assert record.groups == ("earshot", "llama.cpp")
+    assert "llama.cpp gave the same 8 tokens as earshot" in record.notes
+    for group in record.groups:
+        wall, memory = record.find(group, "wall"), record.find(group, "memory")
+        assert wall is not None and wall.value > 0
+        assert memory is not None and 0.01 < memory.value < 4
+
+
+@pytest.mark.parametrize("part", list(peers.PARTS))
+def test_every_part_has_ours_first(part: str, tmp_path: Path) -> None:
+    names = list(contestants(Task(part, tmp_path, bundle=shipped_bundle())))
+    assert names[0] == "earshot" and len(names) > 1
+
+
+def test_only_some() -> None:
+    known: dict[str, Contestant] = dict.fromkeys(("earshot", "a", "b"), NOBODY)
+    assert list(peers.chosen(known, "b")) == ["earshot", "b"]
+    with pytest.raises(InputError, match="nobody is called 'c'"):
+        peers.chosen(known, "b, c")
+
+
+def test_a_task_survives_its_command_line(tmp_path: Path) -> None:
+    task = Task("whisper", tmp_path, threads=3, layers=2, bundle=tmp_path / "b", own_threads=False)
+    assert Task.from_json(task.as_json()) == task
+
+
+def test_nothing_half_written_stays(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), whole_or_absent(tmp_path / "kept" / "weights") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_q8_0_blocks_read_back() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
+    values[0, :32] = 0
+    blocks = np.frombuffer(q8_0(values), np.dtype([("scale", "<f2"), ("values", "i1", 32)]))
+    read = (blocks["scale"][:, None].astype(np.float32) * blocks["values"]).reshape(values.shape)
+    assert len(blocks) == 8
+    assert np.abs(read - values).max() < np.abs(values).max() / 127
+    assert not read[0, :32].any()
+
+
+def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
+    """Walked as whisper.cpp walks it: lengths that were wrong would lead astray."""
+    pytest.importorskip("torch")
+    from earshot.bench.peers.whisper import encoder
+
+    spec = WhisperSpec(d_model=32, n_layers=2, n_heads=2, d_ffn=128, n_positions=8)
+    state = encoder(spec, "eager").state_dict()
+    write_ggml(tmp_path / "x.bin", spec, state)
+    data = (tmp_path / "x.bin").read_bytes()
+    assert struct.unpack_from("<12i", data) == (0x67676D6C, 51865, 8, 32, 2, 2, 448, 32, 2, 1, 80, 2007)
+    at = 48
+    rows, columns = struct.unpack_from("<2i", data, at)
+    assert (rows, columns) == (80, 201)
+    at += 8 + 4 * rows * columns
+    n_words, at = struct.unpack_from("<i", data, at)[0], at + 4
+    for _ in range(n_words):
+        at += 4 + struct.unpack_from("<i", data, at)[0]
+    found: dict[str, tuple[int, ...]] = {}
+    while at < len(data):
+        n_dims, n_name, kind = struct.unpack_from("<3i", data, at)
+        dims = struct.unpack_from(f"<{n_dims}i", data, at + 12)
+        at += 12 + 4 * n_dims
+        name, at = data[at : at + n_name].decode(), at + n_name
+        found[name] = dims
+        at += int(np.prod(dims)) * {0: 128, 1: 64, 8: 34}[kind] // 32
+    assert at == len(data)
+    assert len([name for name in found if name.startswith("encoder.")]) == len(state)
+    assert found["encoder.blocks.1.mlp.0.weight"] == (32, 128)
+    assert found["encoder.conv1.bias"] == (1, 32)
+
+
+@pytest.mark.parametrize("n_tokens", [0, 1, 12])
+@pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m"])
+def test_a_canary_file_is_whole_and_its_answer_as_long_as_asked(
+    quantization: str, n_tokens: int, tmp_path: Path
+) -> None:
+    """Names and sizes as transcribe.cpp's loader asks for them; any token leads to the answer's first, that on."""
+    gguf: Any = pytest.importorskip("gguf")
+    pytest.importorskip("torch")
+    from earshot.bench.peers.canary_format import write_canary
+
+    encoder = FastConformerSpec(64, 2, 4, 128, 5, 32, d_llm=256)
+    llm = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=2048, head_dim=64)
+    write_canary(tmp_path / "x.gguf", SalmSpec(encoder, llm, SALM.lora), quantization, n_tokens)
+    reader = gguf.GGUFReader(tmp_path / "x.gguf")
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    assert len(found) == 2 + 12 + 2 * (2 * 17 + 5) + 2 + 2 + 2 * 11
+    shapes = {name: tuple(map(int, tensor.shape)) for name, tensor in found.items()}  # the innermost first
+    assert shapes["enc.blocks.1.conv.pointwise1.weight"] == (1, 64, 128)
+    assert shapes["enc.blocks.0.attn.pos_bias_u"] == (16, 4) and shapes["enc.pre_encode.out.weight"] == (512, 64)
+    assert shapes["dec.blocks.1.attn.k.weight"] == (256, 128)
+    table = found["dec.token_embd.weight"]
+    rows = gguf.quants.dequantize(table.data, table.tensor_type)
+    end = int(reader.fields["tokenizer.ggml.eos_token_id"].parts[-1][0])
+    assert rows.shape == (2048, 256)
+    said = [*range(100, 100 + n_tokens), end]
+    after = (rows @ rows.T).argmax(axis=1)
+    ordinary = [token for token in range(2048) if token not in said]
+    assert set(after[ordinary].tolist()) == {said[0]} and after[said[:-1]].tolist() == said[1:]
+    locator = int(reader.fields["stt.canary_qwen.perception.audio_locator_id"].parts[-1][0])
+    pieces = reader.fields["tokenizer.ggml.tokens"]
+    assert bytes(pieces.parts[pieces.data[locator]]).decode() == AUDIO_TAG
+
+
+def test_our_side_of_the_contests_of_a_salm(salm_bundle: Path, tmp_path: Path) -> None:
+    from earshot.bench.peers import salm as peer_salm
+
+    pytest.importorskip("torch")
+    whole = peer_salm.open_whole(Task("transcribe", tmp_path, threads=1, tokens=5, bundle=salm_bundle))
+    assert whole.timed().shape == (5,)
+    with pytest.raises(InputError, match="a bundle is needed"):
+        peer_salm.open_whole(Task("transcribe", tmp_path))
+    with pytest.raises(InputError, match="is no SALM"):
+        peer_salm.spec_of(Task("fastconformer", tmp_path, bundle=shipped_bundle()))

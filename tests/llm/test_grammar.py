@@ -1,0 +1,180 @@
+"""JSON answers: whatever the model would like to say, what ends by itself is JSON of the schema's form."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from earshot.models.bundle import read_manifest
+from earshot.models.errors import InputError, RunError
+from earshot.runtime.llm.grammar import Grammar, read_schema, schema_grammar
+from earshot.runtime.llm.sampling import Generation
+from earshot.runtime.llm.session import Llm, LlmOptions
+
+INTENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "action": {"enum": ["turn on", "turn off", "none"]},
+        "device": {"type": "string", "maxLength": 10},
+        "rooms": {"type": "array", "items": {"type": "string", "maxLength": 6}, "maxItems": 2},
+        "level": {"type": "integer"},
+        "sure": {"type": "boolean"},
+    },
+    "required": ["action", "device", "rooms", "level", "sure"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def llm(golden_bundle: Path) -> Iterator[Llm]:
+    with Llm(golden_bundle / "llm.gguf", read_manifest(golden_bundle), None, LlmOptions(n_threads=1)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def grammar(llm: Llm) -> Grammar:
+    return llm.grammar(schema_grammar(INTENT))
+
+
+def random_answer(llm: Llm, grammar: Grammar, seed: int, limit: int = 400) -> str:
+    """What a model says that likes every token equally well."""
+    rng = np.random.default_rng(seed)
+    ids: list[int] = []
+    grammar.reset()
+    while len(ids) < limit:
+        token = int(grammar.mask(llm.allowed(rng.normal(size=32000).astype(np.float32))).argmax())
+        if token in llm.eos:
+            return llm.text(ids)
+        grammar.accept(token)
+        ids.append(token)
+    raise AssertionError(f"no end after {limit} tokens: {llm.text(ids)}")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_words_are_valid_json(llm: Llm, grammar: Grammar, seed: int) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    answer = random_answer(llm, grammar, seed)
+    countable = re.sub("\ufffd+", "?", answer)  # bytes that are no character: one for the grammar, up to four in text
+    jsonschema.validate(json.loads(countable), INTENT)
+    assert "\n" not in answer.strip()
+
+
+def test_the_golden_models_answer_is_valid_json(llm: Llm, golden: Path) -> None:
+    """Greedy, through the same method as everything else."""
+    jsonschema = pytest.importorskip("jsonschema")
+    tokens = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["audio_tokens"]
+    generation = Generation(max_new_tokens=150, gbnf=schema_grammar(INTENT))
+    llm.prefill(tokens, "What shall I do?", generation)
+    ids = list(llm.generate(generation))
+    assert len(ids) < 150
+    jsonschema.validate(json.loads(llm.text(ids)), INTENT)
+
+
+def test_control_characters_never_stand_in_a_string(llm: Llm) -> None:
+    grammar = llm.grammar(schema_grammar({"type": "string"}))
+    (quote,) = llm.prompts.tokenize('"')[-1:]
+    grammar.accept(quote)
+    newline = next(i for i in range(32000) if llm.text([5, i]).endswith("\n"))
+    likely = np.zeros(32000, np.float32)
+    likely[newline] = 100
+    assert grammar.mask(likely)[newline] == -np.inf
+
+
+def test_a_model_may_begin_with_sentencepieces_space(llm: Llm, grammar: Grammar) -> None:
+    """`▁{"`: what a model has learnt that was trained on JSON as the text of an answer."""
+    first = llm.prompts.tokenize('{"action"')[0]
+    likely = np.zeros(32000, np.float32)
+    likely[first] = 100
+    assert grammar.mask(likely).argmax() == first
+
+
+def test_the_likeliest_token_is_the_same_with_and_without_the_shortcut(
+    llm: Llm, grammar: Grammar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = [np.random.default_rng(seed).normal(size=32000).astype(np.float32) for seed in range(5)]
+    short = [grammar.mask(row).argmax() for row in logits]
+    monkeypatch.setattr("earshot.runtime.llm.grammar.N_LIKELY", 32000)
+    assert [grammar.mask(row).argmax() for row in logits] == short
+
+
+def test_beams_are_refused() -> None:
+    with pytest.raises(InputError, match="beams=2 cannot follow a grammar"):
+        Generation(beams=2, gbnf=schema_grammar(INTENT))
+
+
+def test_where_nothing_fits_is_an_error(llm: Llm, grammar: Grammar) -> None:
+    with pytest.raises(RunError, match="no token"):
+        grammar.mask(np.full(32000, -np.inf, np.float32))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "nonsense"},
+        {"$ref": "#/nowhere"},
+        {"$ref": "https://example.com/schema"},
+        {"type": "object", "properties": 3},
+        {"type": "string", "pattern": "("},
+    ],
+    ids=str,
+)
+def test_a_schema_that_is_none_is_a_sentence(schema: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^the JSON schema cannot be followed \(.*\): simplify it$"):
+        schema_grammar(schema)
+
+
+def test_a_file_that_is_no_schema_is_a_sentence(tmp_path: Path) -> None:
+    for name, text in (("half.json", '{"type": '), ("list.json", "[1, 2]"), ("bytes.json", None)):
+        if text is None:
+            (tmp_path / name).write_bytes(b"\xff\xfe{}")
+        else:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            read_schema(tmp_path / name)
+    with pytest.raises(InputError, match=r"absent\.json cannot be read"):
+        read_schema(tmp_path / "absent.json")
+
+
+def test_rules_that_are_none_are_a_sentence_and_nothing_is_printed(llm: Llm, capfd: pytest.CaptureFixture[str]) -> None:
+    for gbnf, reason in (
+        ("root ::= nowhere", "Undefined rule identifier 'nowhere'"),
+        ('other ::= "a"', "grammar does not contain a 'root' symbol"),
+        ("root ::= (", "expecting ')'"),
+        ("root ::= [", "unexpected end of input"),
+        ("root ::= root", "unsupported grammar, left recursion detected for nonterminal at index 0"),
+    ):
+        with pytest.raises(InputError) as caught:
+            llm.grammar(gbnf)
+        assert f"cannot read this grammar ({reason}): " in str(caught.value) and "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_rules_are_refused_where_no_file_can_be_made(llm: Llm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(InputError, match="cannot read this grammar"):
+        llm.grammar("root ::= elsewhere")
+
+
+def test_a_repetition_that_llama_would_never_finish_unrolling(llm: Llm) -> None:
+    for gbnf in ('root ::= "a"{2,1}', 'root ::= [a"]{12, 3} # {1,2}'):
+        with pytest.raises(InputError, match="repeats something"):
+            llm.grammar(gbnf)
+    llm.grammar('root ::= "{2,1}" [{2,1}] "\\"{2,1}" ("a" | "b"){1,2} # {2,1}')
+
+
+def test_opening_often_leaks_nothing(llm: Llm) -> None:
+    psutil = pytest.importorskip("psutil")
+    gbnf, resident = schema_grammar(INTENT), list[int]()
+    for _ in range(60):
+        rules = Grammar(llm._model, gbnf)
+        rules.mask(np.zeros(32000, np.float32))
+        rules.close()
+        rules.close()
+        resident.append(psutil.Process().memory_info().rss)
+    assert resident[-1] - resident[9] < 4 << 20

@@ -1,0 +1,220 @@
+"""Files and pipes as sources: the same samples whatever the chunks, by the clock or at once, and a clean end."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from earshot.models.audio import SAMPLE_RATE, Waveform, synthetic_clip
+from earshot.models.errors import AudioError, InputError, RunError
+from earshot.runtime.audio.decode import as_waveform, read_audio
+from earshot.runtime.events import AudioDropped
+from earshot.runtime.sources import playback as sources
+from earshot.runtime.sources.playback import FilePlayback, RawInput, SampleFormat, Source
+from earshot.runtime.sources.source import Chunk, Heard, Timeline
+
+
+def everything(source: Source, at: int = 0) -> list[Heard]:
+    """From sample `at` to the end, which lasts; chunks and gaps must follow each other end to end."""
+    heard: list[Heard] = []
+    while (new := source.read(5)) is not None:
+        heard += new
+    assert source.read(0) is None
+    for item in heard:
+        if isinstance(item, Chunk):
+            assert item.waveform.dtype == np.float32 and item.start_s == at / SAMPLE_RATE
+            at += len(item.waveform)
+        elif isinstance(item, AudioDropped):
+            assert item.start_s == at / SAMPLE_RATE
+            at += round(item.seconds * SAMPLE_RATE)
+    return heard
+
+
+def joined(heard: list[Heard]) -> Waveform:
+    return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in heard if isinstance(item, Chunk))])
+
+
+@pytest.mark.parametrize("n", [1, 7, 160, 1600, 48_000])
+def test_a_waveform_in_chunks_of_any_size(n: int) -> None:
+    clip = synthetic_clip(1, 3.01)
+    source = FilePlayback(clip, "fast", chunk_samples=n)
+    first = source.read(0)
+    assert first and len(first) == 1 and isinstance(first[0], Chunk) and len(first[0].waveform) == n
+    heard = [*first, *everything(source, n)]
+    assert np.array_equal(joined(heard), clip)
+    assert {len(item.waveform) for item in heard[:-1] if isinstance(item, Chunk)} == {n}
+
+
+def test_a_file_is_what_read_audio_reads(golden: Path) -> None:
+    heard = everything(FilePlayback(golden / "jfk.wav", "fast", chunk_samples=777))
+    assert np.array_equal(joined(heard), read_audio(golden / "jfk.wav"))
+
+
+def test_a_file_that_is_wrong_says_so_at_once(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="does not exist"):
+        FilePlayback(tmp_path / "none.wav")
+    with pytest.raises(ValueError, match="chunk_samples is 0"):
+        FilePlayback(synthetic_clip(1, 1), chunk_samples=0)
+
+
+@pytest.mark.parametrize("pace", ["fast", "realtime"])
+def test_damage_comes_behind_what_was_sound(monkeypatch: pytest.MonkeyPatch, pace: sources.Pace) -> None:
+    def blocks(path: object):
+        yield synthetic_clip(1, 0.25)
+        raise AudioError("damaged at 0.2 s")
+
+    monkeypatch.setattr(sources, "open_audio", blocks)
+    source = FilePlayback("clip.wav", pace)
+    heard: list[Heard] = []
+    with pytest.raises(AudioError, match="damaged"):
+        while (new := source.read(1)) is not None:
+            heard += new
+    assert len(joined(heard)) == 4000
+    with pytest.raises(AudioError, match="damaged"):
+        source.read(0)
+
+
+def test_realtime_gives_what_the_clock_allows() -> None:
+    clip = synthetic_clip(1, 0.6)
+    source = FilePlayback(clip, "realtime", chunk_samples=1600)
+    assert source.realtime and not FilePlayback(clip, "fast").realtime
+    start = time.monotonic()
+    heard: list[Heard] = []
+    while (new := source.read(5)) is not None:
+        elapsed_s = time.monotonic() - start
+        heard += new
+        assert len(joined(heard)) / SAMPLE_RATE <= elapsed_s
+    assert np.array_equal(joined(heard), clip)
+    assert time.monotonic() - start >= 0.6
+
+
+def test_a_late_reader_gets_all_at_once() -> None:
+    source = FilePlayback(synthetic_clip(1, 0.3), "realtime", chunk_samples=800)
+    first = source.read(0) or []
+    time.sleep(0.35)
+    assert len(first) + len(source.read(0) or []) == 6
+    assert source.read(0) is None
+
+
+def closes_while_reading(source: Source) -> float:
+    """Seconds until a read that would wait for a minute is back with the end."""
+    threading.Timer(0.2, source.close).start()
+    start = time.monotonic()
+    while source.read(60) is not None:
+        pass
+    source.close()
+    assert source.read(60) is None
+    return time.monotonic() - start
+
+
+def test_closing_ends_a_read_that_waits() -> None:
+    assert closes_while_reading(FilePlayback(synthetic_clip(1, 30), "realtime", chunk_samples=SAMPLE_RATE * 30)) < 10
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream:
+        assert closes_while_reading(RawInput(stream)) < 10
+        os.close(writer)
+
+
+def pcm(clip: Waveform, sample_format: SampleFormat, channels: int = 1) -> bytes:
+    frames = np.repeat(clip[:, None], channels, axis=1)
+    return (np.rint(frames * 32768).astype("<i2") if sample_format == "s16le" else frames.astype("<f4")).tobytes()
+
+
+@pytest.mark.parametrize("sample_format", ["s16le", "f32le"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_raw_samples_come_through_a_pipe_as_they_were(sample_format: SampleFormat, channels: int) -> None:
+    clip = synthetic_clip(1, 2.0)
+    data = pcm(clip, sample_format, channels)
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writer, "wb", buffering=0) as stream:
+            for at in range(0, len(data), 6_001):  # torn samples on the way
+                stream.write(data[at : at + 6_001])
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    with os.fdopen(reader, "rb") as stream:
+        heard = everything(RawInput(stream, channels=channels, sample_format=sample_format))
+    thread.join()
+    assert np.array_equal(joined(heard), clip)
+
+
+@pytest.mark.parametrize("sample_rate", [8_000, 44_100, 48_000])
+def test_raw_samples_at_other_rates(sample_rate: int) -> None:
+    clip = synthetic_clip(1, 1.0)
+    heard = joined(everything(RawInput(io.BytesIO(pcm(clip, "f32le")), sample_rate, sample_format="f32le")))
+    whole = as_waveform(clip, sample_rate)
+    assert abs(len(heard) - len(clip) * SAMPLE_RATE / sample_rate) <= 1
+    np.testing.assert_allclose(heard[: len(whole)], whole[: len(heard)], atol=1e-5)
+
+
+def test_a_torn_last_sample_is_reported() -> None:
+    heard = everything(RawInput(io.BytesIO(b"\0\0" * 500 + b"\1")))
+    assert len(joined(heard)) == 500
+    assert heard[-1] == AudioDropped(500 / SAMPLE_RATE, 1 / SAMPLE_RATE)
+
+
+def test_whoever_writes_waits_while_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 minutes in 20 blocks of room: nothing is lost, and no more than the room is held."""
+    monkeypatch.setattr(sources, "RAW_BLOCKS", 20)
+    clip = np.tile(synthetic_clip(1, 10.0), 6)
+    stream = io.BytesIO(pcm(clip, "s16le"))
+    source = RawInput(stream)
+    time.sleep(0.3)
+    assert stream.tell() <= 22 * 3200
+    assert np.array_equal(joined(everything(source)), clip)
+
+
+def test_what_was_heard_before_closing_is_still_read() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as stream:
+        source = RawInput(stream)
+        os.write(writer, pcm(synthetic_clip(1, 0.05), "s16le"))
+        first = source.read(5)
+        os.write(writer, pcm(synthetic_clip(1, 0.05), "s16le"))
+        while not source._blocks.qsize():
+            time.sleep(0.01)
+        source.close()
+        assert first and len(joined(first)) == 800
+        assert len(joined(everything(source, 800))) == 800
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    ("data", "sample_format", "said"),
+    [
+        (b"RIFF" + bytes(1000), "s16le", "is a WAV file"),
+        (np.full(400, np.nan, "<f4").tobytes(), "f32le", "samples up to nan"),
+        (np.full(400, 20_000, "<f4").tobytes(), "f32le", "samples up to 20000: it is not f32le"),
+    ],
+)
+def test_raw_input_that_is_none(data: bytes, sample_format: SampleFormat, said: str) -> None:
+    source = RawInput(io.BytesIO(data), sample_format=sample_format)
+    for _ in range(2):
+        with pytest.raises(AudioError, match=said):
+            source.read(5)
+
+
+def test_raw_input_that_breaks_off() -> None:
+    stream = io.BytesIO()
+    stream.close()
+    with pytest.raises(RunError, match="raw input breaks off"):
+        RawInput(stream).read(5)
+    with pytest.raises(InputError, match="raw input of 0 channels"):
+        RawInput(stream, channels=0)
+
+
+def test_a_timeline_keeps_whole_samples() -> None:
+    timeline = Timeline()
+    heard = timeline.push(np.zeros(441, np.float32), 44_100)
+    heard += timeline.flush()
+    assert sum(len(chunk.waveform) for chunk in heard) == 160
+    assert timeline.gap(0.1 / 3) == 533 / SAMPLE_RATE
+    (chunk,) = timeline.push(np.ones(10, np.float32), SAMPLE_RATE)
+    assert chunk.start_s == (160 + 533) / SAMPLE_RATE

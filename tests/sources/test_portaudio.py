@@ -1,0 +1,114 @@
+"""The real PortAudio, through ALSA and PulseAudio, with no hardware: what is played is what is heard."""
+
+from __future__ import annotations
+
+import time
+import wave
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from earshot.models.audio import SAMPLE_RATE, Waveform
+from earshot.runtime.audio.decode import read_audio
+from earshot.runtime.events import AudioDropped, DeviceFound, DeviceLost
+from earshot.runtime.live.gate import Opened, SpeechGate
+from earshot.runtime.live.silero import SileroVad
+from earshot.runtime.sources.microphone import Microphone, MicrophoneOptions
+from earshot.runtime.sources.portaudio import PortAudio
+from earshot.runtime.sources.source import Chunk, Heard
+from virtual_microphone import VirtualMicrophone, missing, seen
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+CLIPS = Path(str(resources.files("earshot.models"))) / "demo" / "clips"
+PATIENT = MicrophoneOptions(silent_s=8.0, opening_s=20.0)  # a busy machine is no unplugged one
+
+
+@pytest.fixture(scope="module")
+def virtual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMicrophone]:
+    microphone = VirtualMicrophone(tmp_path_factory.mktemp("pulse"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        seen(monkeypatch, microphone)
+        yield microphone
+    microphone.unplug()
+    PortAudio().rescan()
+
+
+def listen(microphone: Microphone, until: Any) -> list[Heard]:
+    """Read until a predicate over everything heard is true."""
+    heard: list[Heard] = []
+    deadline = time.monotonic() + 40
+    while not until(heard):
+        assert time.monotonic() < deadline, [item for item in heard if not isinstance(item, Chunk)]
+        heard += microphone.read(0.1) or []
+    return heard
+
+
+def joined(heard: list[Heard]) -> Waveform:
+    return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in heard if isinstance(item, Chunk))])
+
+
+def lag(clip: Waveform, part: Waveform) -> tuple[int, float]:
+    """Where a part lies in a clip, samples, and how well it fits, 0 to 1."""
+    n = 1 << (len(clip) + len(part)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(clip, n) * np.conj(np.fft.rfft(part, n)), n)[: len(clip) - len(part)]
+    at = int(product.argmax())
+    there = clip[at : at + len(part)]
+    return at, float(product[at] / np.sqrt(np.dot(there, there) * np.dot(part, part)))
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("jfk", 4.0), ("command", 1.8)])
+def test_what_is_played_is_heard(
+    virtual: VirtualMicrophone, golden: Path, tmp_path: Path, name: str, seconds: float
+) -> None:
+    """Each stretch of the recording is found in the microphone's sound, all with one and the same delay."""
+    clip = read_audio(golden / "jfk.wav" if name == "jfk" else CLIPS / f"{name}.wav", max_seconds=seconds)
+    with wave.open(str(tmp_path / "clip.wav"), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((clip * 32767).astype("<i2").tobytes())
+    microphone = Microphone(virtual.name, PATIENT)
+    heard = listen(microphone, lambda heard: len(joined(heard)) > 1600)
+    with virtual.play(tmp_path / "clip.wav") as player:
+        heard += listen(microphone, lambda _: player.poll() is not None)
+        assert player.returncode == 0
+    n_heard = len(joined(heard))
+    heard += listen(microphone, lambda more: n_heard + len(joined(more)) > (seconds + 1) * SAMPLE_RATE)
+    microphone.close()
+    assert microphone.device.sample_rate != SAMPLE_RATE, "nothing was resampled"
+    assert not any(isinstance(item, AudioDropped | DeviceLost) for item in heard)
+    sound = joined(heard)
+    loud = [at for at in range(0, len(clip) - 8000, 4000) if np.abs(clip[at : at + 8000]).max() > 0.1]
+    delay, _ = lag(sound, clip)
+    near = 400
+    assert len(loud) >= 4 and delay > near
+    for at in loud:
+        where, fit = lag(sound[at + delay - near :][: 8000 + 2 * near], clip[at : at + 8000])
+        assert abs(where - near) <= 2 and fit > 0.9, (at, where - near, fit)
+    assert any(isinstance(event, Opened) for event in SpeechGate(SileroVad()).step(sound))
+
+
+def test_unplugged_and_plugged_in_again(virtual: VirtualMicrophone) -> None:
+    microphone = Microphone(virtual.name, MicrophoneOptions(silent_s=8.0, opening_s=20.0, retry_s=(0.1, 0.5)))
+    heard = listen(microphone, lambda heard: len(joined(heard)) > 1600)
+    virtual.unplug()
+    heard += listen(microphone, lambda heard: any(isinstance(item, DeviceLost) for item in heard))
+    virtual.plug()
+    heard += listen(microphone, lambda heard: len(heard) > 1 and isinstance(heard[-1], Chunk))
+    microphone.close()
+    (found,) = (item for item in heard if isinstance(item, DeviceFound))
+    assert found.name == virtual.name and found.seconds_lost > 0
+    at = 0.0
+    for item in heard:
+        at = item.start_s if isinstance(item, DeviceFound) else at
+        assert item.start_s == pytest.approx(at)
+        at += len(item.waveform) / SAMPLE_RATE if isinstance(item, Chunk) else 0
+
+
+def test_the_device_is_free_again_each_time(virtual: VirtualMicrophone) -> None:
+    for _ in range(5):
+        microphone = Microphone(virtual.name, PATIENT)
+        microphone.close()
+        while microphone.read(0) is not None:
+            pass
