@@ -17,18 +17,18 @@ BIN := $(VENV)/bin
 WHEEL_VENV := build/wheel-venv
 DEMO := checkpoints/demo
 DEMO_SALM := checkpoints/demo-salm
-EXPORT_DEMO := $(BIN)/earshot-export salmonn --whisper $(DEMO)/whisper --beats $(DEMO)/beats.pt \
-	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name earshot-demo \
+EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $(DEMO)/beats.pt \
+	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name auricle-demo \
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
 .PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
 
 demo: $(VENV)/runtime.stamp
-	$(BIN)/earshot demo
+	$(BIN)/auricle demo
 
 demo-eval: $(VENV)/test.stamp system build/demo-f32/manifest.json
-	$(BIN)/earshot-bench demo-eval --seed $(SEED) --f32 build/demo-f32
+	$(BIN)/auricle-bench demo-eval --seed $(SEED) --f32 build/demo-f32
 
 demo-bundle: $(VENV)/test.stamp
 	rm -rf build/demo build/demo.partial
@@ -38,7 +38,7 @@ demo-bundle: $(VENV)/test.stamp
 
 demo-salm-bundle: $(VENV)/test.stamp
 	rm -rf build/demo-salm build/demo-salm.partial
-	$(BIN)/earshot-export salm --checkpoint $(DEMO_SALM) --qwen $(DEMO_SALM)/qwen3 --name earshot-demo-salm --longest-seconds 10 \
+	$(BIN)/auricle-export salm --checkpoint $(DEMO_SALM) --qwen $(DEMO_SALM)/qwen3 --name auricle-demo-salm --longest-seconds 10 \
 		--licence "Apache-2.0: trained by this project on synthetic speech" \
 		--encoders int8 --llm q8_0 --lora both --out build/demo-salm
 	mkdir -p models/demo-salm
@@ -46,7 +46,7 @@ demo-salm-bundle: $(VENV)/test.stamp
 	cp build/demo-salm/* models/demo-salm/
 
 demo-salm-eval: $(VENV)/test.stamp system
-	$(BIN)/earshot-bench keywords --seed $(SEED) --report build/keywords-report
+	$(BIN)/auricle-bench keywords --seed $(SEED) --report build/keywords-report
 
 build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth models/manifest.schema.json
 	rm -rf build/demo-f32 build/demo-f32.partial
@@ -56,7 +56,7 @@ QUANTIZATIONS := q8_0 q6_k q5_k_m q4_k_m q4_1 q4_0 iq4_xs q3_k_m
 quality: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	for llm in $(QUANTIZATIONS); do [ -d build/quality/$$llm ] || \
 		$(EXPORT_DEMO) --encoders int8 --llm $$llm --out build/quality/$$llm; done
-	$(BIN)/earshot-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
+	$(BIN)/auricle-bench quality $(QUANTIZATIONS:%=build/quality/%) --reference build/demo-f32 --report build/quality-report
 
 ENCODERS := fp32 fp16 int8 int4
 VARIANTS := int8-dynamic int8-static int4-all
@@ -64,18 +64,18 @@ encoders: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	for each in $(ENCODERS); do [ -d build/encoders/$$each ] || \
 		$(EXPORT_DEMO) --name $$each --encoders $$each --llm q8_0 --out build/encoders/$$each; done
 	$(BIN)/python scripts/encoder-variants.py build/encoders/fp32 $(VARIANTS:%=build/encoders/%)
-	$(BIN)/earshot-bench quality $(ENCODERS:%=build/encoders/%) $(VARIANTS:%=build/encoders/%) \
+	$(BIN)/auricle-bench quality $(ENCODERS:%=build/encoders/%) $(VARIANTS:%=build/encoders/%) \
 		--reference build/demo-f32 --report build/encoders-report
 
 GPTQ_NEEDS := accelerate datasets defuser device-smi dill logbar ninja pypcre threadpoolctl tokenicer
 gptq-test: $(VENV)/gptq.stamp system
-	$(BIN)/python -m pytest tests/test_gptq.py
+	$(BIN)/python -m pytest tests/llm/test_gptq.py
 
 quantization-table: $(VENV)/gptq.stamp system build/demo-f32/manifest.json
 	$(BIN)/python scripts/quantization-table.py
 
 lora-sweep: $(VENV)/test.stamp system
-	$(BIN)/earshot-bench lora-sweep --seed $(SEED) --report build/lora-sweep-report
+	$(BIN)/auricle-bench lora-sweep --seed $(SEED) --report build/lora-sweep-report
 
 bench-gpu: $(VENV)/test.stamp
 	bash scripts/bench-gpu.sh
@@ -93,14 +93,14 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 
 typecheck: $(VENV)/test.stamp
-	mkdir -p build/typing/earshot
-	for part in export runtime bench models; do ln -sfn ../../../$$part build/typing/earshot/$$part; done
+	mkdir -p build/typing/auricle
+	for part in export runtime bench models; do ln -sfn ../../../$$part build/typing/auricle/$$part; done
 	$(BIN)/pyright
 
 wheel-test: $(VENV)/test.stamp
 	rm -rf build/wheel build/lib $(WHEEL_VENV)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	bash scripts/install.sh $(WHEEL_VENV) "$$(ls build/wheel/earshot-*.whl)[cpu]"
+	bash scripts/install.sh $(WHEEL_VENV) "$$(ls build/wheel/auricle-*.whl)[cpu]"
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis jsonschema
 	cd build && wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider ../tests \
 		--without-torch

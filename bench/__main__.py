@@ -1,4 +1,4 @@
-"""`earshot-bench`: how good, how fast and how large, measured. Each command is `run` of the module in COMMANDS."""
+"""`auricle-bench`: how good, how fast and how large, measured. Each command is `run` of the module in COMMANDS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from ..models.errors import EarshotError, missing_package
+from ..models.errors import AuricleError, missing_package
 from .options import parser
 
 COMMANDS = {
@@ -40,16 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command in RECORDED:
             return _measure(module, arguments)
         return (module.run(arguments, tell) if arguments.command in TOLD else module.run(arguments)) or 0
-    except EarshotError as error:
+    except AuricleError as error:
         _clear()
-        print(f"earshot-bench: {error}", file=sys.stderr)
+        print(f"auricle-bench: {error}", file=sys.stderr)
         return error.exit_status
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         _clear()
-        print("earshot-bench: stopped", file=sys.stderr)
+        print("auricle-bench: stopped", file=sys.stderr)
         return 130
 
 

@@ -103,7 +103,8 @@ def whisper_params(spec: WhisperSpec) -> int:
 
 def whisper(spec: WhisperSpec, precision: str = "fp32", n_positions: int | None = None) -> Work:
     """The Whisper encoder on n_positions frames of 20 ms; on its whole window when None."""
-    n, d = n_positions or spec.n_positions, spec.d_model
+    n = n_positions or spec.n_positions
+    d = spec.d_model
     return Work(
         linear=2.0 * n * spec.n_layers * (4 * d * d + 2 * d * spec.d_ffn),
         attention=4.0 * n * n * d * spec.n_layers,
@@ -119,15 +120,18 @@ def beats_tokens(spec: BeatsSpec, seconds: float) -> int:
 
 def beats_params(spec: BeatsSpec) -> int:
     """Weights in the encoder's matrices and convolutions."""
-    d, projected = spec.d_model, spec.d_patch != spec.d_model
+    d = spec.d_model
+    projected = spec.d_patch != spec.d_model
     layer = 4 * d * d + 2 * d * spec.d_ffn + 2 * (d // spec.n_heads)
-    patch, position = spec.d_patch * spec.patch_size**2, spec.conv_pos * d * d // spec.conv_pos_groups
+    patch = spec.d_patch * spec.patch_size**2
+    position = spec.conv_pos * d * d // spec.conv_pos_groups
     return spec.n_layers * layer + patch + position + projected * spec.d_patch * d
 
 
 def beats(spec: BeatsSpec, precision: str = "fp32", seconds: float = 30.0) -> Work:
     """The BEATs encoder; the gate of its position bias is one product of d_head x 2 per head."""
-    n, d = beats_tokens(spec, seconds), spec.d_model
+    n = beats_tokens(spec, seconds)
+    d = spec.d_model
     projection = spec.d_patch * d if spec.d_patch != d else 0
     layer = 4 * d * d + 2 * d * spec.d_ffn + 2 * d
     padded = n + 1 - spec.conv_pos % 2  # an even kernel computes one position more
@@ -184,7 +188,9 @@ def fastconformer_params(spec: FastConformerSpec) -> int:
 def fastconformer(spec: FastConformerSpec, precision: str, seconds: float) -> Work:
     """Encoder, adapter and projection. Every query also meets the position of each key: 2 n distances' rows of a table,
     which are read with the weights."""
-    c, d, n = spec.subsampling_channels, spec.d_model, fastconformer_tokens(seconds)
+    c = spec.subsampling_channels
+    d = spec.d_model
+    n = fastconformer_tokens(seconds)
     places = [f * b for f, b in zip(_halved(feature_frames(seconds)), _halved(spec.n_mels), strict=True)]
     blocks = [spec] if spec.adapter is None else [spec, spec.adapter]
     linear = sum(2.0 * n * (_conformer_params(b) - b.n_layers * b.conv_kernel * b.d_model) for b in blocks)

@@ -1,4 +1,4 @@
-"""Every command of earshot-bench and its options. Nothing heavy is imported: `--help` answers at once."""
+"""Every command of auricle-bench and its options. Nothing heavy is imported: `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _at_least(least: int, text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    main = argparse.ArgumentParser(prog="earshot-bench", description="How good, how fast and how large, measured.")
+    main = argparse.ArgumentParser(prog="auricle-bench", description="How good, how fast and how large, measured.")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     _lora_sweep(add("lora-sweep", "word error and answer length against the scale of the LoRA"))
     _keywords(add("keywords", "names recalled with listed words and without, on speech it never heard"))
     _fit(add("fit", "which quantizations fit this memory, and how fast they will be"))
-    _peers(add("peers", "Earshot beside other runtimes of the same model, in turn"))
+    _peers(add("peers", "Auricle beside other runtimes of the same model, in turn"))
     compare = add("compare", "what changed between two runs; exit status 1 on a regression beyond their noise")
     compare.add_argument("before", type=Path, metavar="BEFORE", help="a file with what a command printed")
     compare.add_argument("after", type=Path, metavar="AFTER")

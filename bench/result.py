@@ -1,13 +1,12 @@
 """What a bench run found, as one JSON object: the machine, what was measured on it, every sample of every measure.
 
-earshot-bench stages BUNDLE > run.txt         a table, then the record as the last line
-earshot-bench compare before.txt after.txt    reads that line
+auricle-bench stages BUNDLE > run.txt         a table, then the record as the last line
+auricle-bench compare before.txt after.txt    reads that line
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -20,10 +19,11 @@ from typing import Literal
 from ..models.bundle import Manifest
 from ..models.dataclass_json import DecodeError, decode, encode
 from ..models.errors import InputError
-from ..runtime.system.machine import usable_cores
+from ..runtime.system.machine import memory_bytes, usable_cores
 
-SCHEMA = "earshot-bench 1"
-PACKAGES = ("earshot", "onnxruntime", "onnxruntime-gpu", "llama-cpp-python", "numpy")
+SCHEMA = "auricle-bench 1"
+_OLD_SCHEMA = "earshot-bench 1"  # the same record, before the project was renamed
+PACKAGES = ("auricle", "onnxruntime", "onnxruntime-gpu", "llama-cpp-python", "numpy")
 SYNTHETIC = "random weights: speed, memory and shapes are real, words and errors are not"
 
 
@@ -82,7 +82,7 @@ class Record:
 
     schema: str
     command: str
-    """The earshot-bench command."""
+    """The auricle-bench command."""
     created: str
     """ISO 8601, UTC."""
     machine: Machine
@@ -139,14 +139,6 @@ def this_machine(gpu: str | None = None) -> Machine:
     return Machine(_cpu_name(), usable_cores(), memory_bytes() / 1e9, gpu, system, packages)
 
 
-def memory_bytes() -> int:
-    """Physical memory of this machine; 0 where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
-
-
 def to_line(record: Record) -> str:
     """The record as one line of JSON, samples to six digits."""
     document = encode(record)
@@ -161,11 +153,13 @@ def read_record(path: Path) -> Record:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         document = json.loads(lines[-1]) if lines else None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give a file that earshot-bench wrote") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): give a file that auricle-bench wrote") from None
     except ValueError:  # not text, or its last line is not JSON
         document = None
+    if isinstance(document, dict) and document.get("schema") == _OLD_SCHEMA:  # pyright: ignore
+        document = json.loads(json.dumps(document).replace('"earshot', '"auricle'))
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:  # pyright: ignore[reportUnknownMemberType]
-        raise InputError(f"{path} does not end in a record of earshot-bench: give what one of its commands printed")
+        raise InputError(f"{path} does not end in a record of auricle-bench: give what one of its commands printed")
     try:
         return decode(Record, document)
     except DecodeError as error:
@@ -185,3 +179,7 @@ def _cpu_name() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+OURS = "auricle"
+"""How our own contestant is called, in every part."""

@@ -60,7 +60,8 @@ def normalized(text: str) -> list[str]:
 
 def word_errors(reference: str, hypothesis: str, words: Callable[[str], list[str]] = normalized) -> WordErrors:
     """The fewest word edits that turn the hypothesis into the reference; `words=str.split` takes both as they are."""
-    said, heard = words(reference), words(hypothesis)
+    said = words(reference)
+    heard = words(hypothesis)
     if not said or not heard:  # jiwer refuses some of these
         return WordErrors(max(len(said), len(heard)), len(said))
     found = jiwer.process_words(" ".join(said), " ".join(heard))
@@ -96,7 +97,8 @@ def bootstrap_interval(
 
 def token_f1(reference: str, hypothesis: str) -> float:
     """How alike two descriptions are: F1 of their words as bags, 0 to 1. Not a published caption metric."""
-    said, heard = normalized(reference), normalized(hypothesis)
+    said = normalized(reference)
+    heard = normalized(hypothesis)
     if not said or not heard:
         return float(said == heard)
     shared = sum(min(said.count(word), heard.count(word)) for word in set(said))

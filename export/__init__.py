@@ -1,1 +1,1 @@
-"""Research checkpoints in, Earshot bundles out."""
+"""Research checkpoints in, Auricle bundles out."""

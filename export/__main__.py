@@ -1,4 +1,4 @@
-"""`earshot-export`: research checkpoints in, a bundle out."""
+"""`auricle-export`: research checkpoints in, a bundle out."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..models.errors import EarshotError, missing_package
+from ..models.errors import AuricleError, missing_package
 from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
 
 
 def parser() -> argparse.ArgumentParser:
     """Every option of every family."""
     main = argparse.ArgumentParser(
-        prog="earshot-export",
-        description="Turn research checkpoints into a bundle that Earshot runs.",
+        prog="auricle-export",
+        description="Turn research checkpoints into a bundle that Auricle runs.",
     )
     families = main.add_subparsers(dest="family", required=True, metavar="FAMILY")
     _add_salmonn(families.add_parser("salmonn", help="Whisper + BEATs + Vicuna + SALMONN", allow_abbrev=False))
@@ -119,7 +119,7 @@ def _count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Exports what the arguments ask for. Raises EarshotError."""
+    """Exports what the arguments ask for. Raises AuricleError."""
     try:
         from .bundle import refuse_existing
         from .hub import WANTED, local_path, require_given
@@ -149,11 +149,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         run(arguments)
-    except EarshotError as error:
-        print(f"earshot-export: {error}", file=sys.stderr)
+    except AuricleError as error:
+        print(f"auricle-export: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
-        print("earshot-export: stopped; the same command goes on with the parts that are done", file=sys.stderr)
+        print("auricle-export: stopped; the same command goes on with the parts that are done", file=sys.stderr)
         return 130
     return 0
 

@@ -31,7 +31,8 @@ class Staging:
     """The directory in which a bundle grows. Use as a context manager: it holds the lock."""
 
     def __init__(self, out: Path, report: Report = no_report) -> None:
-        self.out, self._report = out, report
+        self.out = out
+        self._report = report
         self.directory = out.with_name(out.name + ".partial")
         self._parts: dict[str, dict[str, Any]] = {}
         self._asked: set[str] = set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..models.errors import EarshotError, InputError, RunError, missing_package
+from ..models.errors import AuricleError, InputError, RunError, missing_package
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
@@ -69,7 +69,7 @@ def _fetch(model: str, patterns: tuple[str, ...], quiet: bool) -> Path:
         raise _refusal(model, error) from error
 
 
-def _refusal(model: str, error: Exception) -> EarshotError:
+def _refusal(model: str, error: Exception) -> AuricleError:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     if isinstance(error, RepositoryNotFoundError):

@@ -46,7 +46,7 @@ class Reference:
 
 def clips(n_samples: int) -> dict[str, Waveform]:
     """Real speech and a synthetic clip, neither longer than the model's window of n_samples."""
-    with resources.as_file(resources.files("earshot.export") / REAL_CLIP) as path:
+    with resources.as_file(resources.files("auricle.export") / REAL_CLIP) as path:
         speech = read_audio(path)
     return {"jfk": speech[:n_samples], "synthetic": synthetic_clip(SEED, SECONDS)}
 
@@ -98,7 +98,8 @@ def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference, re
 
 def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[int, int], None]) -> tuple[float, int]:
     """(share, number) of the bundle's greedy tokens that the torch reference, fed the same tokens, would choose too."""
-    clip, prompt = clips(engine.spec.n_samples)["jfk"][: 10 * SAMPLE_RATE], first_task(engine.prompt)
+    clip = clips(engine.spec.n_samples)["jfk"][: 10 * SAMPLE_RATE]
+    prompt = first_task(engine.prompt)
     heard = engine.hear(clip).audio_tokens
     ids = greedy_ids(engine, clip, prompt)
     before, tail = engine.llm.prompts.around(prompt)
@@ -110,7 +111,8 @@ def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[i
 
 
 def _self_check(engine: Engine, manifest: Manifest) -> SelfCheck:
-    clip, prompt = synthetic_clip(SEED, SECONDS), first_task(engine.prompt)
+    clip = synthetic_clip(SEED, SECONDS)
+    prompt = first_task(engine.prompt)
     tolerance = SELF_CHECK_TOLERANCE[manifest.quantization.encoders]
     stages = tuple(expected_stage(name, out, tolerance) for name, out in engine.encoders.stages(clip).items())
     return SelfCheck(SEED, SECONDS, stages, prompt, greedy_ids(engine, clip, prompt))

@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..models.audio import Waveform
 from ..models.bundle import (
     ADAPTER_FILE,
     IMATRIX_FILE,
     LLM_FILE,
     SCHEMA_VERSION,
-    FamilySpec,
     GenerationInfo,
     LlmInfo,
     Manifest,
     ParityReport,
-    PromptInfo,
     Provenance,
     QuantizationInfo,
     SelfCheck,
@@ -39,108 +33,32 @@ from ..models.bundle import (
 )
 from ..models.dataclass_json import decode, encode
 from ..models.encoders.qformer import OUTPUT as AUDIO_TOKENS
-from ..models.errors import InputError
-from ..models.llm import GPTQ_TYPES
 from . import parity
 from .bundle import Staging
+from .family import Family
 from .formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
+from .graphs.float16 import to_fp16
 from .graphs.int4 import to_int4
 from .graphs.int8 import to_int8
-from .graphs.onnx_graph import Arrays, to_fp16
+from .graphs.onnx_graph import Arrays
 from .hub import model_name
 from .llm.calibration import Calibration, calibration
-from .llm.export import Llm, LoraMode, export_llm, require_tables
+from .llm.export import export_llm, require_tables
 from .llm.gptq import Rounding, require_groups
-from .llm.gptq_linear import require_gptq
 from .llm.imatrix import Passage, gather, passages_of
-from .llm.lora import Lora
-from .llm.quantize import TableTypes, require_weighted
 from .llm.torch_reference import ReferenceLlm
+from .options import ExportOptions
 from .progress import Report
-from .provenance import Source, hash_sources, stat_key
+from .provenance import hash_sources, stat_key
 
-EMBEDDING_BESIDE_GPTQ = "q8_0"
 INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
 INT4_BUDGET = 0.2  # the same for int4; there they stay at 8 bits
 _QUANTIZERS = {"int8": (to_int8, INT8_BUDGET), "int4": (to_int4, INT4_BUDGET)}
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What every export is asked."""
-
-    out: Path
-    encoders: str = "int8"
-    llm: str = "q4_k_m"
-    lora: LoraMode = "merged"
-    lora_scale: float | None = None
-    name: str | None = None
-    licence: tuple[str, ...] = ()
-    force: bool = False
-    threads: int | None = None
-    imatrix: Path | Literal["auto"] | None = None
-    """A file that says how strongly each input of the language model is driven, or measured here."""
-    calibrate: Path | None = None
-    """What "auto" and GPTQ listen to; None: the demo's clips."""
-    token_embedding_type: str | None = None
-    output_tensor_type: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.imatrix is not None:
-            require_weighted(self.llm)
-        if self.calibrate is not None and self.imatrix != "auto" and not self.gptq:
-            raise InputError(
-                f"--calibrate {self.calibrate} is for --imatrix auto and --llm gptq-q4_0 to hear: give one of them too"
-            )
-        if self.gptq:
-            require_gptq()
-            if self.lora == "adapter":
-                raise InputError(
-                    f"--llm {self.llm} rounds the weights with the LoRA in them: give --lora merged or both"
-                )
-
-    @property
-    def gptq(self) -> bool:
-        """Whether the linears are rounded by GPTQ."""
-        return self.llm in GPTQ_TYPES
-
-    @property
-    def llm_type(self) -> str:
-        """The type of the file, one of LLM_TYPES."""
-        return GPTQ_TYPES.get(self.llm, self.llm)
-
-    def tables(self, tied: bool) -> TableTypes:
-        """With GPTQ's linears an embedding of 4 bits would be what hurts most, and only rows of it are read."""
-        fine = EMBEDDING_BESIDE_GPTQ if self.gptq and not tied else None
-        return TableTypes(self.token_embedding_type or fine, self.output_tensor_type)
-
-
-@dataclass(frozen=True)
-class Family:
-    """One opened checkpoint: all that differs from one family to another."""
-
-    family: str
-    spec: FamilySpec
-    prompt: PromptInfo
-    tokenize: Callable[[str], Sequence[int]]
-    """A text between audios to ids, nothing added."""
-    max_new_tokens: int
-    llm: Llm
-    lora: Lora
-    graphs: Mapping[str, Callable[[Path], object]]
-    """Writes each graph in float32."""
-    feeds: Callable[[], Mapping[str, list[Arrays]]]
-    """What each graph reads of a few clips: int8 is tried on it."""
-    data_files: Mapping[str, Callable[[Path], object]]
-    stages: Callable[[Waveform], dict[str, NDArray[np.float32]]]
-    """Every graph's output in torch, as the runtime's Encoders.stages gives them."""
-    sources: tuple[Source, ...]
-    notes: tuple[str, ...] = ()
-
-
 def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest:
-    """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    """Makes the bundle, going on with the parts an earlier run finished. Raises AuricleError."""
     require_tables(family.llm.spec, options.llm_type, options.tables(family.llm.spec.tied))
     if options.gptq:
         require_groups(family.llm.spec)
@@ -149,7 +67,7 @@ def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest
     with Staging(options.out, report) as staging:
         key = stat_key(family.sources)
         sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
-        versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime")]
+        versions = [metadata.version(name) for name in ("auricle", "torch", "onnx", "onnxruntime")]
         digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
         weighed = _export_imatrix(staging, weighing, digest, report)
         float_layers = _export_graphs(staging, family, options, digest, report)
@@ -244,7 +162,8 @@ def _export_graphs(
 def _write_graph(
     directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays], report: Report
 ) -> tuple[tuple[str, ...], Any]:
-    path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
+    path = directory / f"{name}.onnx"
+    full = directory / f"{name}.fp32.onnx"
     note: dict[str, Any] = {"float_layers": []}
     try:
         write(full if precision != "fp32" else path)
@@ -346,7 +265,7 @@ def _manifest(
         quantization=QuantizationInfo(options.encoders, options.llm_type, float_layers),  # pyright: ignore
         licences=options.licence,
         provenance=Provenance(
-            earshot=metadata.version("earshot"),
+            auricle=metadata.version("auricle"),
             packages=_packages(options) | {"python": platform.python_version()},
             options={name: _said(value) for name, value in said.items()},
             base_fingerprint=family.llm.fingerprint.as_text(),

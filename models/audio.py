@@ -1,4 +1,4 @@
-"""The one waveform format inside Earshot: float32, mono, 16 kHz, full scale [-1, 1]."""
+"""The one waveform format inside Auricle: float32, mono, 16 kHz, full scale [-1, 1]."""
 
 from __future__ import annotations
 

@@ -17,23 +17,21 @@ import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal, cast
 
 from .audio import SAMPLE_RATE
 from .dataclass_json import DecodeError, decode, encode
 from .encoders import beats, fastconformer, whisper
 from .errors import BundleError
-from .families import salm, salmonn
-from .families.salm import SalmSpec
-from .families.salmonn import SalmonnSpec
+from .families.registry import FAMILIES, FamilySpec
 from .graph_io import GraphInfo, Profile
 from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+_OLDER_SCHEMA = 2  # the same, but for the exporter's version, which stood under the project's old name
 MANIFEST = "manifest.json"
-FamilySpec = SalmonnSpec | SalmSpec
-FAMILIES: dict[str, type[FamilySpec]] = {salmonn.FAMILY: SalmonnSpec, salm.FAMILY: SalmSpec}
 LLM_FILE, ADAPTER_FILE, IMATRIX_FILE = "llm.gguf", "lora.gguf", "imatrix.gguf"
 SELF_CHECK_VALUES = 64  # values kept per stage, evenly spread over its output
 
@@ -79,7 +77,7 @@ class SourceFile:
 class Provenance:
     """Where the bundle came from: enough to make it again."""
 
-    earshot: str
+    auricle: str
     packages: dict[str, str]
     options: dict[str, str]
     base_fingerprint: dict[str, str]
@@ -120,7 +118,7 @@ class ExpectedStage:
 
 @dataclass(frozen=True)
 class SelfCheck:
-    """What `earshot verify --run` repeats on the user's machine, on models.audio.synthetic_clip(seed, seconds)."""
+    """What `auricle verify --run` repeats on the user's machine, on models.audio.synthetic_clip(seed, seconds)."""
 
     seed: int
     seconds: float
@@ -197,14 +195,14 @@ def read_manifest(directory: Path) -> Manifest:
         with readable(path):
             if not path.is_file():
                 raise BundleError(
-                    f"{directory} is not an Earshot bundle: it has no {MANIFEST}; make one with earshot-export"
+                    f"{directory} is not an Auricle bundle: it has no {MANIFEST}; make one with auricle-export"
                 )
             document = json.loads(path.read_text(encoding="utf-8"))
     except BundleError:
         raise
     except ValueError as error:
         raise BundleError(f"{path} cannot be read as JSON ({error}): copy the bundle again") from None
-    _check_version(document, path)
+    document = _current(document, path)
     try:
         manifest = decode(Manifest, document)
     except DecodeError as error:
@@ -213,13 +211,21 @@ def read_manifest(directory: Path) -> Manifest:
     return manifest
 
 
-def _check_version(document: object, path: Path) -> None:
-    version = document.get("schema_version") if isinstance(document, dict) else None  # pyright: ignore
+def _current(document: Any, path: Path) -> Any:
+    """The manifest's JSON in today's schema."""
+    found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    version = found.get("schema_version")
+    made_by = found.get("provenance")
+    if version == _OLDER_SCHEMA and isinstance(made_by, dict):
+        pairs = cast("dict[str, Any]", made_by)
+        renamed = {"auricle" if key == "earshot" else key: value for key, value in pairs.items()}
+        return found | {"schema_version": SCHEMA_VERSION, "provenance": renamed}
     if version != SCHEMA_VERSION:
         raise BundleError(
-            f"{path} has schema version {version!r}, this Earshot reads {SCHEMA_VERSION}: "
-            "export the bundle again, or install the Earshot that made it"
+            f"{path} has schema version {version!r}, this Auricle reads {SCHEMA_VERSION}: "
+            "export the bundle again, or install the Auricle that made it"
         )
+    return found
 
 
 def _check_consistency(manifest: Manifest, path: Path) -> None:
@@ -323,3 +329,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes manifest.json."""
     text = json.dumps(encode(manifest), indent=1, ensure_ascii=False)
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+SHIPPED = ("demo", "demo-salm")
+"""Small bundles that are installed with Auricle: SALMONN's family, SALM's family."""
+
+
+def shipped_bundle(name: str = SHIPPED[0]) -> Path:
+    """Where one of them lies."""
+    return Path(str(resources.files("auricle.models") / name))

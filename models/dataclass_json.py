@@ -77,7 +77,8 @@ def _decode_dataclass(kind: type[object], value: Json, where: str) -> object:
     _expect(isinstance(value, dict), value, where or "the document", "an object")
     hints = get_type_hints(kind)
     names = [f.name for f in dataclasses.fields(cast(Any, kind))]
-    missing, unknown = [n for n in names if n not in value], [n for n in value if n not in names]
+    missing = [n for n in names if n not in value]
+    unknown = [n for n in value if n not in names]
     if missing or unknown:
         said = "lacks " + ", ".join(missing) if missing else "has unknown " + ", ".join(unknown)
         raise DecodeError(f"{where or 'the document'} {said}")
@@ -107,7 +108,8 @@ def json_schema(kind: type[object], title: str) -> dict[str, Json]:
 
 
 def _schema(kind: Any, definitions: dict[str, Json]) -> dict[str, Json]:
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    arguments = get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _schema_dataclass(cast("type[object]", kind), definitions)
     if origin is Literal:

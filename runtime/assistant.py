@@ -20,13 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..models.errors import InputError, RunError
-from ..models.tasks import nonempty
+from ..models.prompt import nonempty
 from .engine import Engine
 from .events import Answered, AssistantEvent, KeywordsRead, Piece, SessionEnded, SpeechEnded, SpeechStarted, Timings
 from .keywords import Keywords
-from .live.captions import open_gate
 from .live.gate import Closed, GateOptions, Opened
-from .live.segmenter import Ear, EarEvent, Heard, seconds
+from .live.segmenter import Ear, EarEvent, Heard, open_gate, seconds
 from .llm.conversation import Conversation
 from .llm.grammar import schema_grammar
 from .llm.sampling import Generation
@@ -116,7 +115,9 @@ class _Session:
         source: Source,
         stopped: threading.Event,
     ) -> None:
-        self._engine, self._options, self._on_intent = engine, options, on_intent
+        self._engine = engine
+        self._options = options
+        self._on_intent = on_intent
         self._prompt, self._generation = _prompt(engine, options.prompt), _generation(engine, options)
         self._conversation = Conversation(engine.llm, options.system)
         self._ear = Ear(source, open_gate(engine, options.gate, vad=True))
@@ -220,7 +221,8 @@ class _Session:
 
     def _say(self, saying: Saying) -> Generator[Piece, None, str | None]:
         """Decode the answer; returns why it was stopped, None when the model ended it."""
-        sentences, stopped = Sentences(), None
+        sentences = Sentences()
+        stopped = None
         answer = self._conversation.answer(self._generation)
         while (stopped := self._stop_here(saying)) is None and (token := next(answer, None)) is not None:
             self._answering = True

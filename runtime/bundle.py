@@ -5,10 +5,18 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-from ..models.bundle import Manifest, check_files, check_hashes, inside, read_manifest, readable
+from ..models.bundle import (
+    SHIPPED,
+    Manifest,
+    check_files,
+    check_hashes,
+    inside,
+    read_manifest,
+    readable,
+    shipped_bundle,
+)
 from ..models.errors import BundleError
 
 
@@ -22,15 +30,6 @@ class Bundle:
     def path(self, name: str) -> Path:
         """Where a listed file lies."""
         return self.directory / name
-
-
-SHIPPED = ("demo", "demo-salm")
-"""Small bundles that are installed with Earshot: SALMONN's family, SALM's family."""
-
-
-def shipped_bundle(name: str = SHIPPED[0]) -> Path:
-    """Where one of them lies."""
-    return Path(str(resources.files("earshot.models") / name))
 
 
 def open_bundle(directory: Path | str | None = None) -> Bundle:
@@ -140,7 +139,8 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     while True:
         byte = message[at]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        at = at + 1
+        shift = shift + 7
         if byte < 0x80:
             return value, at
         if shift > 63:

@@ -36,7 +36,9 @@ class Chat:
         The first question hears the clip; a later one costs its own tokens. An answer that is not taken to its end is
         remembered as far as it was.
         """
-        engine, generation, started = self._engine, generation or self._engine.defaults, time.monotonic()
+        engine = self._engine
+        generation = generation or self._engine.defaults
+        started = time.monotonic()
         self._check(generation)
         prompt = engine.prompt.prompt_for(prompt_or_task)
         heard = self._hear()

@@ -7,37 +7,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.audio import SAMPLE_RATE, Waveform
 from ..models.errors import AudioError, InputError, RunError
-from ..models.families.salm import FAMILY as SALM
-from ..models.families.salmonn import FAMILY as SALMONN
 from .audio.decode import as_waveform, open_audio
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
-from .encoders.base import Encoders, Heard
+from .encoders.base import Heard
 from .events import AnswerEvent, Final, Piece, SegmentStarted
-from .families.salm import SalmEncoders
-from .families.salmonn import SalmonnEncoders
+from .families.registry import ENCODERS
 from .llm.sampling import Generation
 from .llm.session import Llm, LlmOptions
 from .llm.stopping import Saying
-from .system.ort import OrtOptions, Session, open_session
+from .system.ort import OrtOptions, open_session
 
-ENCODERS: dict[str, Callable[[Mapping[str, Session], Any, Path], Encoders]] = {
-    SALMONN: SalmonnEncoders,
-    SALM: SalmEncoders,
-}
-"""By family, with its spec and the bundle's directory."""
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
 """A file, a 16 kHz waveform, or (samples [n] or [n, channels], sample rate in Hz)."""
 
@@ -64,7 +56,9 @@ class Engine:
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest = bundle.manifest
-        self.bundle, self.spec, self.prompt = bundle, manifest.spec, manifest.prompt
+        self.bundle = bundle
+        self.spec = manifest.spec
+        self.prompt = manifest.prompt
         self.defaults = Generation(max_new_tokens=manifest.generation.max_new_tokens, beams=manifest.generation.beams)
         cache = options.ort.engine_cache or _engine_cache(bundle.directory)
         cached = replace(options.ort, engine_cache=cache, longest_s=self.spec.seconds)
@@ -119,7 +113,8 @@ class Engine:
 
         A list of clips is heard in one question, at the places that the prompt names them.
         """
-        prompt, generation = self.prompt.prompt_for(prompt_or_task), generation or self.defaults
+        prompt = self.prompt.prompt_for(prompt_or_task)
+        generation = generation or self.defaults
         clips = audio if isinstance(audio, list) else [audio]
         if (n := self.prompt.n_audios(prompt)) != len(clips):
             given = f"{_clips(len(clips))} {'was' if len(clips) == 1 else 'were'} given"
@@ -184,7 +179,8 @@ class Engine:
 
         Raises InputError when the LoRA is merged and no adapter can take it out.
         """
-        generation, started = generation or self.defaults, time.monotonic()
+        generation = generation or self.defaults
+        started = time.monotonic()
         nothing = Heard(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
         read = partial(self.llm.prefill_text, prompt, generation)
         yield from self._say(read, generation, started, nothing, (0.0, 0.0), prompt)
@@ -255,3 +251,15 @@ def _silent(audio: Audio) -> AudioError:
 
 def _name(audio: Audio) -> str:
     return str(audio) if isinstance(audio, Path | str) else "the clip"
+
+
+def engine_options(arguments: Namespace) -> EngineOptions:
+    """The device options, and `--lora-scale` and `--n-ctx` where the command has them."""
+    llm = LlmOptions(
+        n_ctx=getattr(arguments, "n_ctx", None),
+        n_threads=arguments.threads,
+        n_gpu_layers=arguments.n_gpu_layers,
+        lora_scale=getattr(arguments, "lora_scale", None),
+        kv_type=arguments.kv_type,
+    )
+    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)

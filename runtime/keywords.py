@@ -18,7 +18,8 @@ class Keywords:
     """
 
     def __init__(self, texts: Sequence[str] = (), file: Path | None = None) -> None:
-        self._texts, self._file = tuple(texts), file
+        self._texts = tuple(texts)
+        self._file = file
         self._seen = None if file is None else self._stamp(file)
         """The file as it was looked at last; None: it was not there."""
         self._words = read_keywords(self._texts) if file is None else self._read(file)
@@ -58,16 +59,19 @@ class Keywords:
     def _look_again(self, file: Path) -> str | None:
         """Take in what has changed; returns why it could not be read."""
         try:
-            stamp, absent = self._stamp(file), None
+            stamp = self._stamp(file)
+            absent = None
         except InputError as error:
-            stamp, absent = None, str(error)
+            stamp = None
+            absent = str(error)
         if stamp == self._seen:
             return None
         self._seen = stamp
         if absent is not None:
             return absent
         try:
-            self._words, self._refused = self._read(file), None
+            self._words = self._read(file)
+            self._refused = None
         except InputError as error:
             return str(error)
         return None

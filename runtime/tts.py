@@ -36,7 +36,8 @@ class Sentences:
 
     def finish(self) -> list[str]:
         """The rest, if there is one."""
-        rest, self._text = self._text.strip(), ""
+        rest = self._text.strip()
+        self._text = ""
         return [rest] if rest else []
 
 
@@ -65,7 +66,7 @@ class Speaker:
         self._voice: _Voice | None = None
         self._failure: str | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="earshot-speaker", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="auricle-speaker", daemon=True)
         self._thread.start()
 
     @property

@@ -1,4 +1,4 @@
-"""Ways to quantize a SALMONN's encoders that earshot-export does not offer, as bundles to be measured: `make encoders`.
+"""Ways to quantize a SALMONN's encoders that auricle-export does not offer, as bundles to be measured: `make encoders`.
 
     .venv/bin/python scripts/encoder-variants.py FP32_BUNDLE OUT...
 
@@ -20,16 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from earshot.bench.peers.onnx_graphs import Feeds, quantize_dynamic, quantize_static, salmonn_of
-from earshot.export.graphs.int4 import write_int4
-from earshot.export.graphs.onnx_graph import run_graph
-from earshot.models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE
-from earshot.models.bundle import file_entry, write_manifest
-from earshot.models.encoders import beats, qformer, whisper
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.bundle import Bundle, open_bundle, shipped_bundle
-from earshot.runtime.encoders.beats import fbank
-from earshot.runtime.encoders.whisper import log_mel
+from auricle.bench.peers.onnx_graphs import Feeds, quantize_dynamic, quantize_static, salmonn_of
+from auricle.export.graphs.int4 import write_int4
+from auricle.export.graphs.onnx_graph import run_graph
+from auricle.models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE
+from auricle.models.bundle import file_entry, shipped_bundle, write_manifest
+from auricle.models.encoders import beats, qformer, whisper
+from auricle.models.encoders.beats import fbank
+from auricle.models.encoders.whisper import log_mel
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.bundle import Bundle, open_bundle
 
 Quantize = Callable[[Path, Path, Sequence[Feeds]], None]
 WAYS: dict[str, tuple[str, Quantize]] = {

@@ -14,13 +14,13 @@ import time
 from dataclasses import replace
 
 import torch
-from earshot.export.formats.tensor_names import shapes
-from earshot.export.llm.gptq import Rounding, linears
-from earshot.export.llm.gptq_linear import require_gptq
-from earshot.export.llm.imatrix import Passage
-from earshot.export.llm.lora import Lora
-from earshot.export.llm.torch_reference import ReferenceLlm
-from earshot.models.llm import CANARY_QWEN_LORA, QWEN3_1_7B, SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11
+from auricle.export.formats.tensor_names import shapes
+from auricle.export.llm.gptq import Rounding, linears
+from auricle.export.llm.gptq_linear import require_gptq
+from auricle.export.llm.imatrix import Passage
+from auricle.export.llm.lora import Lora
+from auricle.export.llm.torch_reference import ReferenceLlm
+from auricle.models.llm import CANARY_QWEN_LORA, QWEN3_1_7B, SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11
 
 MODELS = {
     "salmonn-7b": (VICUNA_7B_V15, SALMONN_LORA),

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/quantization-table.py [--clips 200] [--draws 3] [--types q4_k_m,gptq-q4_0,...]
 
-Everything is measured as `earshot-bench quality` measures its `kl`: the f32 model hears held-out clips and answers,
+Everything is measured as `auricle-bench quality` measures its `kl`: the f32 model hears held-out clips and answers,
 every quantization is made to say these answers hearing the same audio tokens. The clips are those of its --seed 1 to 3.
 What is calibrated on is drawn --draws times from training's own clips or sentences. The gptq types need the extra
 [gptq].
@@ -17,25 +17,25 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
-from earshot.bench.quality.divergence import divergence, forced_logits
-from earshot.export.families.salmonn import SalmonnExport, open_family
-from earshot.export.formats.imatrix_file import write_imatrix
-from earshot.export.llm.calibration import Example, calibration
-from earshot.export.llm.export import write_gguf
-from earshot.export.llm.gptq import Rounding
-from earshot.export.llm.imatrix import Passage, gather, passages_of
-from earshot.export.llm.quantize import BY_MIXTURE, TableTypes, quantize
-from earshot.export.llm.torch_reference import ReferenceLlm
-from earshot.export.pipeline import EMBEDDING_BESIDE_GPTQ
-from earshot.models.bundle import LLM_FILE
-from earshot.models.corpus import examples as corpus
-from earshot.models.corpus.sentences import sample_utterance
-from earshot.models.encoders.qformer import OUTPUT
-from earshot.models.llm import GPTQ_TYPES
-from earshot.runtime.bundle import Bundle, open_bundle
-from earshot.runtime.engine import Engine, EngineOptions
-from earshot.runtime.llm.session import LlmOptions
-from earshot.runtime.system.ort import OrtOptions
+from auricle.bench.quality.divergence import divergence, forced_logits
+from auricle.export.families.salmonn import SalmonnExport, open_family
+from auricle.export.formats.imatrix_file import write_imatrix
+from auricle.export.llm.calibration import Example, calibration
+from auricle.export.llm.export import write_gguf
+from auricle.export.llm.gptq import Rounding
+from auricle.export.llm.imatrix import Passage, gather, passages_of
+from auricle.export.llm.quantize import BY_MIXTURE, TableTypes, quantize
+from auricle.export.llm.torch_reference import ReferenceLlm
+from auricle.export.options import EMBEDDING_BESIDE_GPTQ
+from auricle.models.bundle import LLM_FILE
+from auricle.models.corpus import examples as corpus
+from auricle.models.corpus.sentences import sample_utterance
+from auricle.models.encoders.qformer import OUTPUT
+from auricle.models.llm import GPTQ_TYPES
+from auricle.runtime.bundle import Bundle, open_bundle
+from auricle.runtime.engine import Engine, EngineOptions
+from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.system.ort import OrtOptions
 
 DEMO, REFERENCE = Path("checkpoints/demo"), Path("build/demo-f32")
 SEEDS = (1, 2, 3)
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--types", default=TYPES)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="earshot-table-") as folder:
+    with tempfile.TemporaryDirectory(prefix="auricle-table-") as folder:
         table = Table(Path(folder), arguments.clips)
         print({seed: sum(len(said[-1]) for said in table.said[seed]) for seed in SEEDS}, "tokens by seed", flush=True)
         draws = range(1, arguments.draws + 1)

@@ -44,7 +44,7 @@ def golden_bundle(request: pytest.FixtureRequest) -> Path:
     if request.config.getoption("--without-torch"):
         assert (BUILT / "manifest.json").is_file(), f"run the suite with torch first: it writes {BUILT}"
         return BUILT
-    from earshot.export.__main__ import main
+    from auricle.export.__main__ import main
 
     shutil.rmtree(BUILT, ignore_errors=True)
     shutil.rmtree(BUILT.with_name(BUILT.name + ".partial"), ignore_errors=True)
@@ -57,7 +57,7 @@ def golden_bundle(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def merged_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo bundle without its adapter: the LoRA is in its weights, and nothing can take it out. Read-only."""
-    from earshot.runtime.bundle import shipped_bundle
+    from auricle.models.bundle import shipped_bundle
 
     merged = tmp_path_factory.mktemp("merged") / "demo"
     shutil.copytree(shipped_bundle(), merged)
@@ -73,7 +73,7 @@ def salm_bundle(request: pytest.FixtureRequest) -> Path:
     if request.config.getoption("--without-torch"):
         assert (BUILT_SALM / "manifest.json").is_file(), f"run the suite with torch first: it writes {BUILT_SALM}"
         return BUILT_SALM
-    from earshot.export.__main__ import main
+    from auricle.export.__main__ import main
 
     for leftover in (BUILT_SALM, BUILT_SALM.with_name(BUILT_SALM.name + ".partial")):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -119,10 +119,10 @@ def export_arguments(out: Path, **changed: str) -> list[str]:
 def parts(golden: Path) -> SimpleNamespace:
     """The golden checkpoint's encoders in torch: whisper, beats, qformer (LoadedQFormer) and their specs."""
     pytest.importorskip("torch")
-    from earshot.export.encoders.beats import load_beats
-    from earshot.export.encoders.qformer import QFormerOptions, load_qformer
-    from earshot.export.encoders.whisper import load_whisper
-    from earshot.export.formats.checkpoint import load_section
+    from auricle.export.encoders.beats import load_beats
+    from auricle.export.encoders.qformer import QFormerOptions, load_qformer
+    from auricle.export.encoders.whisper import load_whisper
+    from auricle.export.formats.checkpoint import load_section
 
     checkpoint = golden / "salmonn-tiny" / "checkpoint"
     whisper_spec, whisper = load_whisper(checkpoint / "whisper")
@@ -137,9 +137,9 @@ def parts(golden: Path) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def graphs(parts: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The three encoder graphs in float32, exported from the golden checkpoint. Read-only."""
-    from earshot.export.encoders.beats import export_beats
-    from earshot.export.encoders.qformer import export_qformer
-    from earshot.export.encoders.whisper import export_whisper
+    from auricle.export.encoders.beats import export_beats
+    from auricle.export.encoders.qformer import export_qformer
+    from auricle.export.encoders.whisper import export_whisper
 
     folder = tmp_path_factory.mktemp("graphs")
     paths = {name: folder / f"{name}.onnx" for name in ("whisper", "beats", "qformer")}
@@ -174,9 +174,9 @@ def spoken(tmp_path: Path) -> Path:
 def vicuna() -> Any:
     """The golden SALMONN's language model, opened, and its LoRA: Llm, Lora."""
     pytest.importorskip("torch")
-    from earshot.export.formats.checkpoint import load_section
-    from earshot.export.llm.export import read_llm
-    from earshot.export.llm.lora import read_lora
+    from auricle.export.formats.checkpoint import load_section
+    from auricle.export.llm.export import read_llm
+    from auricle.export.llm.lora import read_lora
 
     checkpoint = GOLDEN / "salmonn-tiny" / "checkpoint"
     state = load_section(checkpoint / "salmonn.pth", "model", "a SALMONN checkpoint")
@@ -187,9 +187,9 @@ def vicuna() -> Any:
 def qwen() -> Any:
     """The golden SALM's language model, opened, and its LoRA: Llm, Lora."""
     pytest.importorskip("torch")
-    from earshot.export.formats.checkpoint import open_weights, read_json
-    from earshot.export.llm.export import read_salm_llm
-    from earshot.export.llm.lora import read_salm_lora, salm_lora_spec
+    from auricle.export.formats.checkpoint import open_weights, read_json
+    from auricle.export.llm.export import read_salm_llm
+    from auricle.export.llm.lora import read_salm_lora, salm_lora_spec
 
     checkpoint = GOLDEN / "salm-tiny" / "checkpoint"
     weights, config = open_weights(checkpoint), read_json(checkpoint / "config.json")

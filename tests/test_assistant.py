@@ -18,22 +18,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.corpus.examples import INTENT_PROMPT
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.__main__ import main
-from earshot.runtime.assistant import Assistant, AssistantOptions
-from earshot.runtime.cli import assist as assisting
-from earshot.runtime.engine import Engine, Heard, load
-from earshot.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
-from earshot.runtime.live.gate import GateOptions, Opened, SpeechGate
-from earshot.runtime.live.segmenter import Ear
-from earshot.runtime.live.silero import VadState
-from earshot.runtime.llm.conversation import Conversation
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import Llm
-from earshot.runtime.sources.playback import FilePlayback
-from earshot.runtime.sources.source import Chunk
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.corpus.examples import INTENT_PROMPT
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.__main__ import main
+from auricle.runtime.assistant import Assistant, AssistantOptions
+from auricle.runtime.cli import assist as assisting
+from auricle.runtime.engine import Engine, Heard, load
+from auricle.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
+from auricle.runtime.live.gate import GateOptions, Opened, SpeechGate
+from auricle.runtime.live.segmenter import Ear
+from auricle.runtime.live.silero import VadState
+from auricle.runtime.llm.conversation import Conversation
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import Llm
+from auricle.runtime.sources.playback import FilePlayback
+from auricle.runtime.sources.source import Chunk
 from voices import say, wait_for
 
 FRAME = 512
@@ -94,7 +94,7 @@ def engine(opened: Engine, golden: Path, monkeypatch: pytest.MonkeyPatch) -> Eng
     """The golden model, which hears the golden clip in everything that is loud."""
     tokens = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["audio_tokens"]
     monkeypatch.setattr(opened, "hear", lambda _waveform: Heard(tokens, {"whisper": 1.0}, 1.0))  # pyright: ignore
-    monkeypatch.setattr("earshot.runtime.assistant.open_gate", lambda *_, **__: SpeechGate(Loudness(), GateOptions()))
+    monkeypatch.setattr("auricle.runtime.assistant.open_gate", lambda *_, **__: SpeechGate(Loudness(), GateOptions()))
     return opened
 
 
@@ -265,7 +265,7 @@ def test_stop_before_the_session_ends_it_at_once(engine: Engine) -> None:
 
 
 def test_a_loop_is_ended_and_forgotten(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earshot.runtime.llm.stopping.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
+    monkeypatch.setattr("auricle.runtime.llm.stopping.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
     (answered,) = answers(run(engine, TURN))
     assert answered.stopped == "loop" and len(answered.token_ids) == 3
 
@@ -378,7 +378,7 @@ def two_commands(golden: Path, tmp_path: Path) -> Path:
     return path
 
 
-def earshot(*words: object) -> int:
+def auricle(*words: object) -> int:
     return main([str(word) for word in words])
 
 
@@ -386,10 +386,10 @@ def test_the_command_answers_a_file(
     golden_bundle: Path, two_commands: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assist = ("assist", two_commands, "--bundle", golden_bundle, "--pace", "fast", "--max-new-tokens", 4)
-    assert earshot(*assist) == 0
+    assert auricle(*assist) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[0:0")]
     assert len(lines) == 2
-    assert earshot(*assist, "--json") == 0
+    assert auricle(*assist, "--json") == 0
     rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert [row["n_turns"] for row in rows if row["event"] == "Answered"] == [1, 2]
     assert rows[-1]["event"] == "SessionEnded"
@@ -414,9 +414,9 @@ def test_a_full_standard_output_is_a_sentence(
     monkeypatch.setattr(assisting, "open_engine", opened)
     monkeypatch.setattr(assisting, "open_source", lambda _arguments: source)
     monkeypatch.setattr(sys, "stdout", Full())
-    assert earshot("assist", "clip.wav", "--max-new-tokens", 4) == 1
+    assert auricle("assist", "clip.wav", "--max-new-tokens", 4) == 1
     said = capsys.readouterr().err
-    assert said == "earshot: standard output takes no more (No space left on device): make room\n"
+    assert said == "auricle: standard output takes no more (No space left on device): make room\n"
 
 
 def test_the_command_prints_intents(
@@ -425,14 +425,14 @@ def test_the_command_prints_intents(
     schema = tmp_path / "switch.json"
     schema.write_text(json.dumps(SWITCH))
     assist = ("assist", two_commands, "--bundle", golden_bundle, "--pace", "fast", "--json-schema", schema)
-    assert earshot(*assist, "--no-memory") == 0
+    assert auricle(*assist, "--no-memory") == 0
     assert [set(json.loads(row)) for row in capsys.readouterr().out.splitlines()] == [{"action", "level"}] * 2
-    assert earshot(*assist, "--max-new-tokens", 3) == 1
+    assert auricle(*assist, "--max-new-tokens", 3) == 1
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("raise --max-new-tokens") == 2
     schema.write_text("{")
-    assert earshot(*assist) == 2
+    assert auricle(*assist) == 2
     assert "no JSON" in capsys.readouterr().err
 
 
@@ -440,14 +440,14 @@ def test_no_room_for_any_turn_is_a_sentence_at_the_start(
     golden_bundle: Path, two_commands: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assist = ("assist", two_commands, "--bundle", golden_bundle, "--pace", "fast")
-    assert earshot(*assist, "--n-ctx", 100) == 2
+    assert auricle(*assist, "--n-ctx", 100) == 2
     assert "but 100 are there" in capsys.readouterr().err
-    assert earshot(*assist, "--system", "Listen to me. " * 600) == 2
+    assert auricle(*assist, "--system", "Listen to me. " * 600) == 2
     assert "but 2048 are there" in capsys.readouterr().err
 
 
 def test_a_missing_voice_is_a_sentence(golden_bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert earshot("assist", "clip.wav", "--bundle", golden_bundle, "--speak", "no-such-voice") == 2
+    assert auricle("assist", "clip.wav", "--bundle", golden_bundle, "--speak", "no-such-voice") == 2
     assert "'no-such-voice', is not there" in capsys.readouterr().err
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from earshot.models.audio import synthetic_clip
-from earshot.models.bundle import MANIFEST, Manifest, read_manifest, sha256_of
-from earshot.models.dataclass_json import DecodeError, decode, encode, json_schema
-from earshot.models.errors import BundleError, InputError
-from earshot.runtime.bundle import open_bundle, verify_hashes
+from auricle.models.audio import synthetic_clip
+from auricle.models.bundle import MANIFEST, Manifest, read_manifest, sha256_of
+from auricle.models.dataclass_json import DecodeError, decode, encode, json_schema
+from auricle.models.errors import BundleError, InputError
+from auricle.runtime.bundle import open_bundle, verify_hashes
 
 FILES = ("whisper.onnx", "beats.onnx", "qformer.onnx", "llm.gguf", "lora.gguf")
 
@@ -98,8 +98,22 @@ def test_forbidden_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_directory_without_manifest_is_refused(tmp_path: Path) -> None:
-    assert "not an Earshot bundle" in refused(tmp_path)
+    assert "not an Auricle bundle" in refused(tmp_path)
     assert "no directory" in refused(tmp_path / "nowhere")
+
+
+def test_a_bundle_of_schema_2_is_read_as_it_was(spoiled: Path) -> None:
+    """It had the project's version under the name that the project had then."""
+    now = read_manifest(spoiled)
+
+    def before(manifest: Any) -> None:
+        manifest["schema_version"] = 2
+        manifest["provenance"]["earshot"] = manifest["provenance"].pop("auricle")
+
+    edit_manifest(spoiled, before)
+    assert read_manifest(spoiled) == now
+    edit_manifest(spoiled, lambda m: m["provenance"].pop("earshot"))
+    assert "auricle" in refused(spoiled)
 
 
 def test_another_schema_version_is_refused(spoiled: Path) -> None:
@@ -193,7 +207,7 @@ def test_synthetic_clip_is_the_same_everywhere() -> None:
 
 def staging(out: Path) -> Any:
     pytest.importorskip("torch", reason="export is not installed")
-    from earshot.export.bundle import Staging
+    from auricle.export.bundle import Staging
 
     return Staging(out)
 
@@ -249,7 +263,7 @@ def test_disk_that_cannot_lock_is_not_another_export(tmp_path: Path, monkeypatch
 
 def test_hashing_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="export is not installed")
-    from earshot.export.bundle import Staging
+    from auricle.export.bundle import Staging
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         (directory / "a.bin").write_bytes(bytes(3 << 20))

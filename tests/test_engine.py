@@ -14,18 +14,18 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from earshot.models.audio import Waveform
-from earshot.models.bundle import MANIFEST
-from earshot.models.errors import AudioError, BundleError, EarshotError, InputError, RunError
-from earshot.models.families.salmonn import TASKS
-from earshot.models.tasks import prompt_for
-from earshot.runtime.__main__ import main
-from earshot.runtime.audio.decode import open_audio, read_audio
-from earshot.runtime.engine import Engine, EngineOptions, load
-from earshot.runtime.events import Final, Piece, SegmentStarted, Timings
-from earshot.runtime.families.salmonn import SalmonnEncoders
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import LlmOptions
+from auricle.models.audio import Waveform
+from auricle.models.bundle import MANIFEST
+from auricle.models.errors import AudioError, AuricleError, BundleError, InputError, RunError
+from auricle.models.families.salmonn import TASKS
+from auricle.models.prompt import prompt_for
+from auricle.runtime.__main__ import main
+from auricle.runtime.audio.decode import open_audio, read_audio
+from auricle.runtime.engine import Engine, EngineOptions, load
+from auricle.runtime.events import Final, Piece, SegmentStarted, Timings
+from auricle.runtime.families.salmonn import SalmonnEncoders
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import LlmOptions
 
 JFK = Path(__file__).parent / "golden" / "jfk.wav"
 GREEDY = Generation(max_new_tokens=16)
@@ -89,7 +89,7 @@ def test_each_encoder_is_timed_alone(engine: Engine, golden: Path, monkeypatch: 
 
 
 def test_timings_name_every_stage(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--timings", "--max-new-tokens", 2) == 0
+    assert auricle("ask", beep, "asr", "--bundle", golden_bundle, "--timings", "--max-new-tokens", 2) == 0
     said = capsys.readouterr().err
     for stage in ("encoders", "whisper", "beats", "qformer", "prefill", "tokens", "first token"):
         assert stage in said
@@ -223,19 +223,19 @@ def beep(tmp_path: Path) -> Path:
     return write_clip(tmp_path / "beep.wav", np.sin(np.arange(32_000) / 5) * 0.4)
 
 
-def earshot(*words: object) -> int:
+def auricle(*words: object) -> int:
     return main([str(word) for word in words])
 
 
 def test_ask_prints_the_answer(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 3, "--timings") == 0
+    assert auricle("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 3, "--timings") == 0
     said = capsys.readouterr()
     assert said.out.strip()
     assert "first token after" in said.err
 
 
 def test_ask_as_json(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 3, "--json") == 0
+    assert auricle("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 3, "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["prompt"] == TASKS["asr"]
     assert len(answer["segments"][0]["token_ids"]) == 3
@@ -247,7 +247,7 @@ def test_same_seed_same_words(golden_bundle: Path, beep: Path, capsys: pytest.Ca
     ask = ("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 6)
     said: list[str] = []
     for options in ((), (), ("--temperature", 1.5, "--seed", 5), ("--temperature", 1.5, "--seed", 5)):
-        assert earshot(*ask, *options) == 0
+        assert auricle(*ask, *options) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1]
     assert said[2] == said[3]
@@ -260,7 +260,7 @@ def test_each_segment_of_a_long_clip_has_its_time(
     jfk = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["pcm_float32"]
     clip = np.concatenate([jfk, np.zeros(16_000, np.float32)] * 4)
     ask = ("ask", write_clip(tmp_path / "long.wav", clip), "asr", "--bundle", golden_bundle, "--max-new-tokens", 2)
-    assert earshot(*ask) == 0
+    assert auricle(*ask) == 0
     lines = capsys.readouterr().out.splitlines()
     spans = [re.match(r"\[(\d+):(\d\d\.\d)-(\d+):(\d\d\.\d)\] .", line) for line in lines]
     times = [(int(s[1]) * 60 + float(s[2]), int(s[3]) * 60 + float(s[4])) for s in spans if s]
@@ -275,7 +275,7 @@ def test_each_segment_of_a_long_clip_has_its_time(
 
 
 def test_one_segment_is_a_plain_line(golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 2) == 0
+    assert auricle("ask", beep, "asr", "--bundle", golden_bundle, "--max-new-tokens", 2) == 0
     assert not capsys.readouterr().out.startswith("[0:")
 
 
@@ -295,7 +295,7 @@ def spinners(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def stop(self) -> None:
             told.append("stop")
 
-    monkeypatch.setattr("earshot.runtime.cli.ask.waiting", lambda _text: Spinner())
+    monkeypatch.setattr("auricle.runtime.cli.ask.waiting", lambda _text: Spinner())
     return told
 
 
@@ -323,15 +323,15 @@ def stopped_half_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 
 def status_of(stopped: BaseException) -> int:
-    return stopped.exit_status if isinstance(stopped, EarshotError) else 130
+    return stopped.exit_status if isinstance(stopped, AuricleError) else 130
 
 
 def test_stopped_ask_keeps_what_was_said(
     golden_bundle: Path, beep: Path, capsys: pytest.CaptureFixture[str], stopped_half_way: BaseException
 ) -> None:
-    assert earshot("ask", beep, "asr", "--bundle", golden_bundle) == status_of(stopped_half_way)
+    assert auricle("ask", beep, "asr", "--bundle", golden_bundle) == status_of(stopped_half_way)
     assert capsys.readouterr().out == "[0:00.0-0:20.0] all of it\n[0:20.0-0:45.0] half of this\n"
-    assert earshot("ask", beep, "asr", "--bundle", golden_bundle, "--json") == status_of(stopped_half_way)
+    assert auricle("ask", beep, "asr", "--bundle", golden_bundle, "--json") == status_of(stopped_half_way)
     answer = json.loads(capsys.readouterr().out)
     assert answer["complete"] is False
     assert answer["text"] == "all of it\nhalf of this"
@@ -347,7 +347,7 @@ def test_stopped_captions_leave_an_older_file_alone(
 ) -> None:
     caption = ("caption", beep, "--bundle", golden_bundle, "--format", "jsonl")
     (tmp_path / "beep.jsonl").write_text("older")
-    assert earshot(*caption, "--out", tmp_path) == status_of(stopped_half_way)
+    assert auricle(*caption, "--out", tmp_path) == status_of(stopped_half_way)
     assert str(tmp_path / "beep.partial.jsonl") in capsys.readouterr().err
     assert (tmp_path / "beep.jsonl").read_text() == "older"
     rows = (tmp_path / "beep.partial.jsonl").read_text(encoding="utf-8")
@@ -355,7 +355,7 @@ def test_stopped_captions_leave_an_older_file_alone(
         ("all of it", None),
         ("half of this", "end"),
     ]
-    assert earshot(*caption) == status_of(stopped_half_way)
+    assert auricle(*caption) == status_of(stopped_half_way)
     assert capsys.readouterr().out == rows
 
 
@@ -364,7 +364,7 @@ def test_json_lines_name_their_clip(
 ) -> None:
     other = Path(shutil.copy(beep, tmp_path / "other.wav"))
     words = ("caption", beep, other, "--bundle", golden_bundle, "--format", "jsonl", "--max-new-tokens", 2)
-    assert earshot(*words) == 0
+    assert auricle(*words) == 0
     rows = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
     assert [row["audio"] for row in rows] == [str(beep), str(other)]
 
@@ -372,7 +372,7 @@ def test_json_lines_name_their_clip(
 @pytest.mark.parametrize("format", ["txt", "srt", "vtt", "jsonl"])
 def test_captions_go_to_files(golden_bundle: Path, beep: Path, tmp_path: Path, format: str) -> None:
     out = tmp_path / "captions"
-    status = earshot(
+    status = auricle(
         *("caption", beep, "--bundle", golden_bundle, "--format", format),
         *("--out", out, "--max-new-tokens", 3),
     )
@@ -385,7 +385,7 @@ def test_one_bad_clip_does_not_stop_the_others(
 ) -> None:
     bad = tmp_path / "bad.wav"
     bad.write_bytes(b"not audio at all")
-    status = earshot("caption", bad, beep, "--bundle", golden_bundle, "--max-new-tokens", 2, "--out", tmp_path / "out")
+    status = auricle("caption", bad, beep, "--bundle", golden_bundle, "--max-new-tokens", 2, "--out", tmp_path / "out")
     assert status == 2
     assert (tmp_path / "out" / "beep.txt").exists()
     assert "bad.wav" in capsys.readouterr().err
@@ -416,10 +416,10 @@ def test_wrong_input_is_one_sentence_and_status_2(
     golden_bundle: Path, beep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     words, said = wrong_words(beep, tmp_path)[number]
-    assert earshot(*words, "--bundle", golden_bundle) == 2
+    assert auricle(*words, "--bundle", golden_bundle) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("earshot: ")
+    assert err.startswith("auricle: ")
     assert err.count("\n") == 1
     assert said in err
 
@@ -429,7 +429,7 @@ def test_two_clips_of_one_name_are_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "again").mkdir()
     twin = Path(shutil.copy(beep, tmp_path / "again" / "beep.wav"))
-    assert earshot("caption", beep, twin, "--bundle", golden_bundle, "--out", tmp_path / "out") == 2
+    assert auricle("caption", beep, twin, "--bundle", golden_bundle, "--out", tmp_path / "out") == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -439,18 +439,18 @@ def test_lora_scale_needs_an_adapter(golden_bundle: Path, beep: Path, tmp_path: 
     document["llm"]["adapter"] = None
     document["files"] = [entry for entry in document["files"] if entry["path"] != "lora.gguf"]
     (bundle / MANIFEST).write_text(json.dumps(document), encoding="utf-8")
-    assert earshot("ask", beep, "asr", "--bundle", bundle, "--lora-scale", 2) == 2
+    assert auricle("ask", beep, "asr", "--bundle", bundle, "--lora-scale", 2) == 2
 
 
 def test_verify_runs_the_exporters_check(
     golden_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert earshot("verify", golden_bundle, "--run") == 0
+    assert auricle("verify", golden_bundle, "--run") == 0
     assert "audio_tokens" in capsys.readouterr().out
     bundle = Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))
     document = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
     values = document["self_check"]["stages"][1]["values"]
     document["self_check"]["stages"][1]["values"] = [value * 1.01 for value in values]
     (bundle / MANIFEST).write_text(json.dumps(document), encoding="utf-8")
-    assert earshot("verify", bundle, "--run") == 1
+    assert auricle("verify", bundle, "--run") == 1
     assert "audio" in capsys.readouterr().err

@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("torch", reason="export is not installed")
 
 import huggingface_hub
+from auricle.export.__main__ import main
+from auricle.export.hub import local_path, model_name
 from conftest import export_arguments
-from earshot.export.__main__ import main
-from earshot.export.hub import local_path, model_name
 from huggingface_hub.errors import RepositoryNotFoundError
 
 MODELS = {
@@ -105,7 +105,7 @@ def test_what_cannot_be_fetched_is_one_sentence(
     arguments = export_arguments(cache.parent / "out", **{option: model})
     assert main([*arguments, *(["--download"] if download else [])]) == status
     err = capfd.readouterr().err
-    assert err.startswith("earshot-export: ") and err.count("\n") == 1
+    assert err.startswith("auricle-export: ") and err.count("\n") == 1
     assert said in err
     assert not (cache.parent / "out").exists()
 
@@ -118,11 +118,11 @@ def test_a_path_that_is_not_there_is_told_at_once(tmp_path: Path, family: str, f
     """Before torch, which takes seconds."""
     for missing in files:
         given = [word for name in files for word in (f"--{name}", str(tmp_path / ("gone" if name == missing else "")))]
-        command = [sys.executable, "-X", "importtime", "-m", "earshot.export", family, *given]
+        command = [sys.executable, "-X", "importtime", "-m", "auricle.export", family, *given]
         run = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
-        said = [line for line in run.stderr.splitlines() if line.startswith("earshot-export: ")]
+        said = [line for line in run.stderr.splitlines() if line.startswith("auricle-export: ")]
         assert run.returncode == 2 and said == [
-            f"earshot-export: {tmp_path / 'gone'} does not exist: give --{missing} a local path,"
+            f"auricle-export: {tmp_path / 'gone'} does not exist: give --{missing} a local path,"
             " or with --download a Hugging Face id"
         ]
         loaded = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines()}

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.errors import InputError
-from earshot.models.families.salm import TASKS
-from earshot.models.prompt import MAX_KEYWORDS, read_keywords
-from earshot.runtime.__main__ import main
-from earshot.runtime.engine import Engine, EngineOptions, load
-from earshot.runtime.events import Final, KeywordsRead
-from earshot.runtime.keywords import Keywords
-from earshot.runtime.live.captions import LiveOptions, captions
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import LlmOptions
-from earshot.runtime.sources.playback import FilePlayback
+from auricle.models.errors import InputError
+from auricle.models.families.salm import TASKS
+from auricle.models.prompt import MAX_KEYWORDS, read_keywords
+from auricle.runtime.__main__ import main
+from auricle.runtime.engine import Engine, EngineOptions, load
+from auricle.runtime.events import Final, KeywordsRead
+from auricle.runtime.keywords import Keywords
+from auricle.runtime.live.captions import LiveOptions, captions
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.sources.playback import FilePlayback
 
 WORDING = "Following words may occur in audio: ['Kubernetes' 'Zhang Wei'] "
 

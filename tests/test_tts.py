@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.assistant import AssistantOptions
-from earshot.runtime.tts import Sentences, Speaker
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.assistant import AssistantOptions
+from auricle.runtime.tts import Sentences, Speaker
 from voices import say, wait_for
 
 
@@ -70,7 +70,7 @@ class TestSpeaker:
         speaker.say("For ever.")
         wait_for(lambda: spoken.exists() and spoken.read_text().endswith("\n"))
         speaker.close()
-        assert not any(thread.name == "earshot-speaker" for thread in threading.enumerate())
+        assert not any(thread.name == "auricle-speaker" for thread in threading.enumerate())
 
     @pytest.mark.parametrize("command", ["no-such-voice -v en", "", "'half"])
     def test_a_missing_command_is_a_sentence_at_the_start(self, command: str) -> None:

@@ -1,6 +1,6 @@
 """What the benches must know of a family: one description, and everything measured follows from it.
 
-bench/salmonn.py and bench/salm.py each describe one; bench/families.py lists them.
+bench/families/salmonn.py and bench/families/salm.py each describe one; bench/families/registry.py lists them.
 """
 
 from __future__ import annotations

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from ...models.bundle import FAMILIES as SPECS
-from ...models.bundle import FamilySpec
+from ...models.families.registry import FAMILIES as SPECS
+from ...models.families.registry import FamilySpec
 from ...models.families.salm import FAMILY as SALM
-from ...models.families.salm import RELEASED as SALMS
 from ...models.families.salmonn import FAMILY as SALMONN
-from ...models.families.salmonn import RELEASED as SALMONNS
 from . import salm, salmonn
 from .base import Family
 
 FAMILIES: dict[str, Family] = {SALMONN: salmonn.DESCRIPTION, SALM: salm.DESCRIPTION}
-RELEASED: dict[str, FamilySpec] = {**SALMONNS, **SALMS}
-"""Sizes of every released model."""
 
 
 def family_of(spec: FamilySpec) -> Family:

@@ -10,9 +10,8 @@ import numpy as np
 
 from ...models.audio import Waveform, synthetic_clip
 from ...models.encoders import fastconformer
-from ...models.encoders.fastconformer import N_BINS, WIN_LENGTH
+from ...models.encoders.fastconformer import N_BINS, WIN_LENGTH, Featurizer, features
 from ...models.families.salm import MAX_NEW_TOKENS, SalmSpec
-from ...runtime.encoders.fastconformer import Featurizer, features
 from ...runtime.engine import Engine
 from ...runtime.families.salm import SalmEncoders
 from .. import flops as physics
@@ -51,7 +50,8 @@ def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
 
 def probe(spec: SalmSpec, seconds: float, precision: str, threads: int, provider: str, tick: Tick) -> dict[str, float]:
     """See Family."""
-    clip, s = synthetic_clip(1, seconds), spec.fastconformer
+    clip = synthetic_clip(1, seconds)
+    s = spec.fastconformer
     tables = Featurizer(np.ones((s.n_mels, N_BINS), np.float32), np.ones(WIN_LENGTH, np.float32))
     layers = probe_encoders.fastconformer(s, seconds, precision, threads, provider, tick)
     return {
@@ -62,14 +62,16 @@ def probe(spec: SalmSpec, seconds: float, precision: str, threads: int, provider
 
 def scratch(spec: SalmSpec, seconds: float) -> float:
     """See Family: what the first convolution gives and its copy, attention's scores, rows of activations."""
-    s, n = spec.fastconformer, physics.fastconformer_tokens(seconds)
+    s = spec.fastconformer
+    n = physics.fastconformer_tokens(seconds)
     wide = 4.0 * 2 * s.subsampling_channels * (physics.feature_frames(seconds) / 2) * (s.n_mels / 2)
     return wide + 4.0 * n * (4 * s.n_heads * n + s.d_ffn + 6 * s.d_model)
 
 
 def params(spec: SalmSpec) -> int:
     """See Family; with the tables of relative positions of every layer."""
-    s, longest = spec.fastconformer, 2 * spec.n_audio_tokens
+    s = spec.fastconformer
+    longest = 2 * spec.n_audio_tokens
     blocks = [s] if s.adapter is None else [s, s.adapter]
     return physics.fastconformer_params(s) + sum(longest * block.n_layers * block.d_model for block in blocks)
 

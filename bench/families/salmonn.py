@@ -11,9 +11,9 @@ from onnxruntime import OrtValue
 
 from ...models.audio import MIN_MODEL_SECONDS, SAMPLE_RATE, Waveform, synthetic_clip
 from ...models.encoders import beats, qformer, whisper
+from ...models.encoders.beats import fbank
+from ...models.encoders.whisper import log_mel
 from ...models.families.salmonn import MAX_NEW_TOKENS, SalmonnSpec
-from ...runtime.encoders.beats import fbank
-from ...runtime.encoders.whisper import log_mel
 from ...runtime.engine import Engine
 from ...runtime.families.salmonn import SalmonnEncoders
 from .. import flops as physics
@@ -38,10 +38,12 @@ def works(spec: SalmonnSpec, precision: str, seconds: float) -> dict[str, Work]:
 
 def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
     """See Family. The Q-Former reads the encoders' results where they left them."""
-    encoders, spec = cast(SalmonnEncoders, engine.encoders), cast(SalmonnSpec, engine.spec)
+    encoders = cast(SalmonnEncoders, engine.encoders)
+    spec = cast(SalmonnSpec, engine.spec)
     missing = round(MIN_MODEL_SECONDS * SAMPLE_RATE) - len(waveform)
     padded = np.pad(waveform, (0, missing)) if missing > 0 else waveform
-    n_mel, n_bank = spec.whisper.n_frames, beats.n_frames(len(padded))
+    n_mel = spec.whisper.n_frames
+    n_bank = beats.n_frames(len(padded))
     yield Part(whisper.INPUT, lambda: log_mel(waveform, spec.whisper), (1, spec.whisper.n_mels, n_mel), n_mel)
     yield Part(beats.INPUT, lambda: fbank(padded), (1, n_bank, beats.N_MELS), n_bank)
     heard: dict[str, OrtValue] = {}
@@ -55,10 +57,12 @@ def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
         heard[name] = sessions[name].run(**feeds[name])
         return heard[name].numpy()
 
-    n, n_audio = spec.whisper.n_positions, spec.beats.n_tokens(n_bank)
+    n = spec.whisper.n_positions
+    n_audio = spec.beats.n_tokens(n_bank)
     yield Part(_WHISPER, lambda: encode(_WHISPER), (1, n, spec.whisper.d_model), n, feeds[_WHISPER])
     yield Part(_BEATS, lambda: encode(_BEATS), (1, n_audio, spec.beats.d_model), n_audio, feeds[_BEATS])
-    speech, audio = heard[_WHISPER], heard[_BEATS]
+    speech = heard[_WHISPER]
+    audio = heard[_BEATS]
     read = {qformer.SPEECH_INPUT: speech.numpy(), qformer.AUDIO_INPUT: audio.numpy()}
     n_windows = spec.n_audio_tokens
     run = encoders.qformer.audio_tokens

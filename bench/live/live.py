@@ -1,4 +1,4 @@
-"""`earshot-bench live`: live captions of a recording at its own pace, and how late everything comes.
+"""`auricle-bench live`: live captions of a recording at its own pace, and how late everything comes.
 
 Every time is read when its result, text, is in host memory: no kernel is still under way, on whatever device. What is
 timed is the whole product, from samples to words, on a real conversation's clock. (The one public latency harness for
@@ -26,8 +26,7 @@ from typing import Literal
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
 from ...runtime.audio.decode import open_audio
-from ...runtime.cli.options import engine_options
-from ...runtime.engine import Engine, EngineOptions, load
+from ...runtime.engine import Engine, EngineOptions, engine_options, load
 from ...runtime.events import Caption, Final, SessionEnded, SpeechStarted
 from ...runtime.live.captions import Live, LiveOptions
 from ...runtime.sources.playback import FilePlayback, Pace
@@ -130,7 +129,8 @@ def measure(
     progress: Progress = quiet,
 ) -> Record:
     """One session. Raises InputError for a recording without speech, AudioError, RunError."""
-    options, where = options or LiveOptions(), where or EngineOptions()
+    options = options or LiveOptions()
+    where = where or EngineOptions()
     seconds = sum(len(chunk) for chunk in open_audio(source)) / SAMPLE_RATE
     spoken = read_words(words, seconds) if words else []
     gpu = gpu_name() if uses_gpu(where) else None
@@ -166,7 +166,8 @@ def watch(
     engine: Engine, source: Path, options: LiveOptions, pace: Pace, tell: Callable[[float], None] = lambda _: None
 ) -> Seen:
     """Play the recording to live captions and note what comes when; `tell` hears up to which second."""
-    seen, screen = Seen(), Screen()
+    seen = Seen()
+    screen = Screen()
     timed = TimedSource(FilePlayback(source, pace))
     cpu_0 = time.process_time()
     session = Live(engine, timed, options)
@@ -200,7 +201,8 @@ def update_measures(seen: Seen, options: LiveOptions, pace: Pace) -> list[Measur
     def one(name: str, unit: str, better: Better, *samples: float) -> Measure:
         return Measure("update", name, unit, samples, better)
 
-    n_drafted, n_accepted = sum(work.n_drafted for work in works), sum(work.n_accepted for work in works)
+    n_drafted = sum(work.n_drafted for work in works)
+    n_accepted = sum(work.n_accepted for work in works)
     measures = [
         one("latency", "ms", "lower", *(work.latency_ms for work in works)),
         one("encoders", "ms", "lower", *(work.encoders_ms for work in works)),

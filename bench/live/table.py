@@ -1,4 +1,4 @@
-"""The table of `earshot-bench live`, from its record."""
+"""The table of `auricle-bench live`, from its record."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Kernels:
 
 def profile(path: Path, feeds: Mapping[str, NDArray[np.float32]], provider: str, threads: int) -> Kernels:
     """Opens the graph once more, warms it up, and profiles one run. Raises RunError."""
-    with tempfile.TemporaryDirectory(prefix="earshot-profile-") as folder:
+    with tempfile.TemporaryDirectory(prefix="auricle-profile-") as folder:
         settings = session_settings(threads)
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "run")

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ...models.errors import RunError
+from ...runtime.system.machine import memory_bytes
 from ...runtime.system.ort import PROVIDERS, session_settings
-from ..result import Measure, memory_bytes
+from ..result import Measure
 
 ort: Any = onnxruntime  # it has no types of its own
 GROUP = "machine"

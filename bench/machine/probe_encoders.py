@@ -74,7 +74,9 @@ def fastconformer(
 
 def whisper_graph(spec: WhisperSpec, n_layers: int, precision: str = "fp32") -> onnx.ModelProto:
     """mel [1, n_mels, n_frames] -> one row of speech, with so many layers; the second convolution is a linear layer."""
-    g, d, n = _Graph(precision), spec.d_model, spec.n_positions
+    g = _Graph(precision)
+    d = spec.d_model
+    n = spec.n_positions
     x = g.input("mel", (1, spec.n_mels, spec.n_frames))
     x = g.op("Gelu", g.op("Conv", x, g.weight(d, spec.n_mels, 3), g.weight(d), kernel_shape=[3], pads=[1, 1]))
     pairs = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1]), g.integers(1, n, 2 * d))
@@ -90,7 +92,9 @@ def whisper_graph(spec: WhisperSpec, n_layers: int, precision: str = "fp32") -> 
 
 def beats_graph(spec: BeatsSpec, n_frames: int, n_layers: int, precision: str = "fp32") -> onnx.ModelProto:
     """bank [1, 1, n_frames, 128], index [n] -> one row of audio, with so many layers."""
-    g, d, size = _Graph(precision), spec.d_model, spec.patch_size
+    g = _Graph(precision)
+    d = spec.d_model
+    size = spec.patch_size
     n = n_frames // size * (N_MELS // size)
     x = g.input("bank", (1, 1, n_frames, N_MELS))
     x = g.op("Conv", x, g.weight(spec.d_patch, 1, size, size), kernel_shape=[size, size], strides=[size, size])
@@ -114,14 +118,17 @@ def fastconformer_graph(
     spec: FastConformerSpec, n_frames: int, n_layers: int, precision: str = "fp32"
 ) -> onnx.ModelProto:
     """features [1, 1, n_frames, n_mels] -> one row of speech, with so many layers."""
-    g, d, c = _Graph(precision), spec.d_model, spec.subsampling_channels
+    g = _Graph(precision)
+    d = spec.d_model
+    c = spec.subsampling_channels
     halves = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
     x = g.op("Relu", g.op("Conv", g.input("features", (1, 1, n_frames, spec.n_mels)), g.weight(c, 1, 3, 3), **halves))
     for _ in range(physics.HALVINGS - 1):
         x = g.op("Conv", x, g.weight(c, 1, 3, 3), **halves, group=c)
         x = g.op("Relu", g.linear(g.op("Transpose", x, perm=[0, 2, 3, 1]), c, c))
         x = g.op("Transpose", x, perm=[0, 3, 1, 2])
-    n, bands = -(-n_frames // 2**physics.HALVINGS), -(-spec.n_mels // 2**physics.HALVINGS)
+    n = -(-n_frames // 2**physics.HALVINGS)
+    bands = -(-spec.n_mels // 2**physics.HALVINGS)
     x = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.integers(1, n, c * bands))
     x = g.linear(x, c * bands, d)
     for _ in range(n_layers):
@@ -135,7 +142,8 @@ def fastconformer_graph(
 def _position_bias(g: _Graph, spec: BeatsSpec, n: int) -> str:
     """[n_heads, n, n] by the distance of two tokens, as the exported graph computes it."""
     index = g.input("index", (n,), TensorProto.INT64)
-    row, column = g.op("Unsqueeze", index, g.integers(0)), g.op("Unsqueeze", index, g.integers(1))
+    row = g.op("Unsqueeze", index, g.integers(0))
+    column = g.op("Unsqueeze", index, g.integers(1))
     reach = g.constant(np.array(spec.max_distance, np.int64))
     far = g.constant(np.array(-spec.max_distance, np.int64))
     distance = g.op("Sub", row, column)
@@ -151,7 +159,8 @@ class _Graph:
 
     def __init__(self, precision: str) -> None:
         self._dtype: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
-        self._int8, self._int4 = precision in ("int8", "int4"), precision == "int4"
+        self._int8 = precision in ("int8", "int4")
+        self._int4 = precision == "int4"
         self._quantized: dict[str, tuple[str, str, str]] = {}
         self._rng = np.random.default_rng(0)
         self._nodes: list[onnx.NodeProto] = []
@@ -238,7 +247,7 @@ class _Graph:
         return self.linear(rows, d, d)
 
     def _upright(self, x: str, leading: tuple[int, ...], n: int) -> str:
-        """[*leading, n, 2 n] -> [*leading, n, n], as export/relative.py cuts it."""
+        """[*leading, n, 2 n] -> [*leading, n, n], as export/graphs/relative_attention.py cuts it."""
         last = self.integers(len(leading))
         flat = self.op("Reshape", x, self.integers(*leading, 2 * n * n))
         cut = self.op("Slice", flat, self.integers(n - 1), self.integers(n - 1 + n * (2 * n - 1)), last)
@@ -259,12 +268,13 @@ class _Graph:
         return self.linear(rows, d, d)
 
     def _integer_attention(self, rows: list[str], heads: tuple[int, int, int], relative: bool = False) -> str:
-        """Head by head in integers, as export/attention.py writes it; the scales are any."""
+        """Head by head in integers, as export/graphs/attention.py writes it; the scales are any."""
         n, n_heads, width = heads
         scale, zero, middle = (self.constant(x) for x in (np.float32(0.02), np.int8(0), np.uint8(128)))
         q, k, v = (self.op("Reshape", x, self.integers(n, n_heads * width)) for x in rows)
         k = self.op("Transpose", self.op("QuantizeLinear", k, scale, zero), perm=[1, 0])
-        q, v = self.op("QuantizeLinear", q, scale, middle), self.op("QuantizeLinear", v, scale, zero)
+        q = self.op("QuantizeLinear", q, scale, middle)
+        v = self.op("QuantizeLinear", v, scale, zero)
         one, least, levels = (self.constant(x) for x in (np.ones(1, np.float32), np.uint8(0), np.float32(1 / 255)))
         outputs: list[str] = []
         for head in zip(*(self._split(x, n_heads, axis) for x, axis in ((q, 1), (k, 0), (v, 1))), strict=True):
@@ -320,7 +330,7 @@ def _seconds(model: onnx.ModelProto, feeds: dict[str, Array], threads: int, prov
     """Median of a few runs."""
     settings = session_settings(threads)
     names = list(PROVIDERS.values())
-    with tempfile.TemporaryDirectory(prefix="earshot-probe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="auricle-probe-") as folder:
         path = Path(folder) / "probe.onnx"
         path.write_bytes(model.SerializeToString())
         session = ort.InferenceSession(str(path), settings, providers=names[names.index(PROVIDERS[provider]) :])

@@ -25,7 +25,9 @@ from .timing import repeat
 PROBE_BYTES = 300_000_000  # of layers: many times the caches
 N_TOKENS = 12  # that are decoded
 
-_F32, _Q5_K, _Q6_K = (0, 1, 4), (13, 256, 176), (14, 256, 210)
+_F32 = (0, 1, 4)
+_Q5_K = (13, 256, 176)
+_Q6_K = (14, 256, 210)
 _KINDS = {
     0: _F32,
     1: (1, 1, 2),
@@ -66,7 +68,7 @@ def rates(
 ) -> LlmRates:
     """Probe one quantization. question: positions of the prefix, audio tokens, the prompt's end. Raises RunError."""
     small = replace(spec, n_layers=n_layers_for(spec, quantization))
-    with tempfile.TemporaryDirectory(prefix="earshot-probe-") as folder:
+    with tempfile.TemporaryDirectory(prefix="auricle-probe-") as folder:
         path = Path(folder) / "probe.gguf"
         write_zeros(path, small, quantization)
         model = Model(path, n_gpu_layers, repack=worth_repacking(quantization))
@@ -124,7 +126,8 @@ def _timed(
 def write_zeros(path: Path, spec: LlmSpec, quantization: str) -> None:
     """A GGUF file of these sizes whose weights are a hole."""
     ftype = LLM_TYPES[quantization].ftype
-    infos, offset = bytearray(), 0
+    infos = bytearray()
+    offset = 0
     tensors = list(_tensors(spec, ftype))
     for name, shape, (kind, per_block, n_bytes) in tensors:
         infos += _text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape)
@@ -147,7 +150,11 @@ Kind = tuple[int, int, int]
 
 def _tensors(spec: LlmSpec, ftype: int) -> Iterator[tuple[str, tuple[int, ...], Kind]]:
     """Names, shapes (innermost first) and types."""
-    h, q, kv, ffn, base = spec.hidden, spec.d_q, spec.d_kv, spec.d_ffn, _KINDS[ftype]
+    h = spec.hidden
+    q = spec.d_q
+    kv = spec.d_kv
+    ffn = spec.d_ffn
+    base = _KINDS[ftype]
     head = base if ftype in (0, 1, 7) else _Q6_K
     yield "token_embd.weight", (h, spec.vocab), head if spec.tied else base
     for layer in range(spec.n_layers):

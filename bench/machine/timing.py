@@ -30,7 +30,8 @@ def repeat(work: Callable[[], object], n: int, warmup: int = 1, tick: Callable[[
     wall: list[float] = []
     cpu: list[float] = []
     for run in range(-warmup, n):
-        wall_0, cpu_0 = time.perf_counter(), time.process_time()
+        wall_0 = time.perf_counter()
+        cpu_0 = time.process_time()
         work()
         if run >= 0:
             wall.append(time.perf_counter() - wall_0)

@@ -16,8 +16,9 @@ from ...models.audio import Waveform
 from ...models.bundle import Manifest, read_manifest
 from ...models.errors import InputError
 from ...models.families.salmonn import TASKS
+from ..result import OURS
 from .onnx_graphs import salmonn_of, torch_with
-from .task import OURS, Contestant, Outcome, Task, Work
+from .task import Contestant, Outcome, Task, Work
 
 FEW_LAYERS = (4, 8)
 """Of the language model, where all of them are too many for torch in fp32."""
@@ -33,7 +34,7 @@ def clip(task: Task, manifest: Manifest) -> Waveform:
     if own.is_file():
         waveform = read_audio(own)
     else:
-        with resources.as_file(resources.files("earshot.export") / "jfk.wav") as path:
+        with resources.as_file(resources.files("auricle.export") / "jfk.wav") as path:
             waveform = read_audio(path)
     return waveform[: manifest.spec.n_samples]
 
@@ -74,12 +75,13 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
     """Encoders, Blip2 Q-Former and LlamaForCausalLM.generate with its cache. n_layers: None, all of them."""
 
     def opened(task: Task) -> Work:
-        from ...runtime.encoders.beats import fbank
-        from ...runtime.encoders.whisper import log_mel
+        from ...models.encoders.beats import fbank
+        from ...models.encoders.whisper import log_mel
 
         torch = torch_with(task.threads)
         manifest = read_manifest(_bundle(task))
-        spec, waveform = salmonn_of(manifest), clip(task, manifest)
+        spec = salmonn_of(manifest)
+        waveform = clip(task, manifest)
         before, after = _ids(task, manifest)
         parts = _read(task, manifest) if task.checkpoint else _random(manifest, n_layers, task.threads)
         embed = parts.llm.get_input_embeddings()

@@ -233,7 +233,8 @@ def _embedding(
 
     def pieces() -> Iterator[NDArray[Any]]:
         size = 1024
-        common, own = _quantized(gguf, rows(size), kind), _quantized(gguf, answer_rows(len(said), shape[1]), kind)
+        common = _quantized(gguf, rows(size), kind)
+        own = _quantized(gguf, answer_rows(len(said), shape[1]), kind)
         for start in range(0, shape[0], size):
             piece = common[: shape[0] - start].copy()
             for token, row in zip(said, own, strict=True):
@@ -269,7 +270,8 @@ def _q6_k(values: Floats) -> NDArray[np.uint8]:
     scales = np.clip(np.ceil(steps / d), 1, 127)
     levels = (np.clip(np.rint(x / (d * scales)[..., None]), -32, 31) + 32).astype(np.uint8)
     halves = levels.reshape(n, width // 256, 2, 4, 32)
-    low, high = halves & 15, halves >> 4
+    low = halves & 15
+    high = halves >> 4
     ql = np.concatenate([low[..., 0, :] | low[..., 2, :] << 4, low[..., 1, :] | low[..., 3, :] << 4], axis=-1)
     qh = high[..., 0, :] | high[..., 1, :] << 2 | high[..., 2, :] << 4 | high[..., 3, :] << 6
     parts = [

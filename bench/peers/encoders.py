@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ...models.audio import SAMPLE_RATE, synthetic_clip
 from ...models.encoders import beats, qformer
+from ..result import OURS
 from . import onnx_graphs as graphs
-from .task import OURS, SEED, Contestant, Task, Work
+from .task import SEED, Contestant, Task, Work
 
 
 def file(task: Task, name: str) -> Path:
@@ -24,7 +25,7 @@ def file(task: Task, name: str) -> Path:
 
 def feeds(task: Task) -> dict[str, NDArray[np.float32]]:
     """A whole window: BEATs' fbank of a synthetic clip, or normalised speech and audio as the LayerNorms leave them."""
-    from ...runtime.encoders.beats import fbank
+    from ...models.encoders.beats import fbank
 
     spec = graphs.spec_of(task)
     clip = synthetic_clip(SEED, spec.whisper.n_samples / SAMPLE_RATE)
@@ -82,7 +83,7 @@ def write_ours(task: Task) -> None:
     """The int8 graph by the exporter's own rule, unless a graph or a bundle was given."""
     if task.graph is None and task.bundle is None:
         write_full(task)
-        graphs.write_int8(file(task, "fp32"), file(task, "earshot-int8"), feeds(task))
+        graphs.write_int8(file(task, "fp32"), file(task, "auricle-int8"), feeds(task))
 
 
 def write_plain_int8(task: Task) -> None:
@@ -93,7 +94,7 @@ def write_plain_int8(task: Task) -> None:
 
 def open_ours(task: Task) -> Work:
     """The exporter's graph, or the one that was given."""
-    path = graphs.our_graph(task, task.part, file(task, "earshot-int8"))
+    path = graphs.our_graph(task, task.part, file(task, "auricle-int8"))
     return graphs.open_ours(path, graphs.interface(task, task.part), feeds(task), task.threads)
 
 

@@ -42,7 +42,7 @@ Array = NDArray[np.float32]
 
 def write_ggml(path: Path, spec: WhisperSpec, state: Mapping[str, Any]) -> None:
     """The encoder of a transformers state dict in Q8_0, and a decoder of one layer that says nothing."""
-    from ...runtime.encoders.whisper import mel_filters
+    from ...models.encoders.whisper import mel_filters
 
     filters = mel_filters(spec.n_mels).T.astype("<f4")
     text = (_TEXT_POSITIONS, spec.d_model, spec.n_heads, 1)

@@ -17,7 +17,8 @@ import numpy as np
 from ...models.bundle import Manifest, read_manifest
 from ...models.errors import InputError, RunError
 from ...models.prompt import first_task
-from .task import OURS, SEED, Contestant, Outcome, Task, Work
+from ..result import OURS
+from .task import SEED, Contestant, Outcome, Task, Work
 
 if TYPE_CHECKING:
     from ...runtime.llm.session import Llm
@@ -47,7 +48,8 @@ def open_our_decode(task: Task) -> Work:
         llm.question(ids)
 
     def decode() -> Outcome:
-        text, said = llm.detokenizer(), list[int]()
+        text = llm.detokenizer()
+        said = list[int]()
         for token in llm.generate(generation):
             said.append(token)
             text.add(token)
@@ -169,5 +171,5 @@ def contestants(task: Task) -> dict[str, Contestant]:
     return {
         OURS: Contestant(open_our_prefill(keep_prefix=False)),
         "llama.cpp": Contestant(open_prefill),
-        "earshot, prefix kept": Contestant(open_our_prefill(keep_prefix=True)),
+        "auricle, prefix kept": Contestant(open_our_prefill(keep_prefix=True)),
     }

@@ -53,7 +53,7 @@ def interface(task: Task, part: str) -> GraphInfo:
 def exporter() -> str:
     """Eight letters that change with the exporter's code: a graph that an older one wrote is not measured."""
     digest = hashlib.sha256()
-    for source in sorted(Path(str(resources.files("earshot.export"))).rglob("*.py")):
+    for source in sorted(Path(str(resources.files("auricle.export"))).rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:8]
 

@@ -1,4 +1,4 @@
-"""`earshot-bench peers`: ours beside what would be used instead, alternating, each in a process of its own.
+"""`auricle-bench peers`: ours beside what would be used instead, alternating, each in a process of its own.
 
     round 1   A  B  C     one timed run each, the others asleep
     round 2   A  B  C     so that whatever else this machine does falls on all of them alike
@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...models.bundle import read_manifest
-from ...models.errors import EarshotError, InputError
+from ...models.errors import AuricleError, InputError
 from ...runtime.system.machine import usable_cores
-from ..result import Record
+from ..result import OURS, Record
 from .race import Progress, Race, Worker, leave_out, race
 from .table import lines, to_record
-from .task import OURS, Contestant, Task, no_progress
+from .task import Contestant, Task, no_progress
 from .worker import PARTS, contestants
 
 __all__ = ["PARTS", "lines", "measure", "run"]
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace, progress: Progress = no_progress) -> Reco
     """The handler of the command. Raises InputError, RunError."""
     bundle = _bundle(arguments.part, arguments.bundle)
     given = (
-        tempfile.TemporaryDirectory(prefix="earshot-peers-") if arguments.work is None else nullcontext(arguments.work)
+        tempfile.TemporaryDirectory(prefix="auricle-peers-") if arguments.work is None else nullcontext(arguments.work)
     )
     with given as directory:
         task = Task(
@@ -66,7 +66,7 @@ def measure(
         progress(f"prepare {name}", at, len(team))
         try:
             worker.prepare()
-        except EarshotError as error:
+        except AuricleError as error:
             leave_out(worker, before, error)
         else:
             workers.append(worker)
@@ -90,7 +90,7 @@ def _bundle(part: str, given: Path | None) -> Path | None:
     if given is None:
         if part not in ("decode", "prefill", "answer"):
             return None
-        from ...runtime.bundle import shipped_bundle
+        from ...models.bundle import shipped_bundle
 
         return shipped_bundle()
     read_manifest(given)

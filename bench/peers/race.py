@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...models.errors import EarshotError, InputError, RunError
-from .task import OURS, Contestant, Task
+from ...models.errors import AuricleError, InputError, RunError
+from ..result import OURS
+from .task import Contestant, Task
 
 Progress = Callable[[str, int, int], None]
 SETTLE_S = 0.5  # between two runs: until the threads of the last one no longer spin
@@ -56,7 +57,7 @@ class Runner(Protocol):
     name: str
 
     def start(self) -> Readiness:
-        """Loads and warms up. Raises EarshotError."""
+        """Loads and warms up. Raises AuricleError."""
         ...
 
     def run(self) -> Sample:
@@ -72,13 +73,16 @@ class Worker:
     """A contestant in its own process, spoken to in lines of JSON."""
 
     def __init__(self, name: str, contestant: Contestant, task: Task, python: str) -> None:
-        self.name, self._contestant, self._task, self._python = name, contestant, task, python
+        self.name = name
+        self._contestant = contestant
+        self._task = task
+        self._python = python
         self._process: subprocess.Popen[str] | None = None
         self._proof: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
         self._log = task.work / "logs" / f"{task.part}-{name}.txt".replace(" ", "-")
 
     def prepare(self) -> None:
-        """Writes the files it needs, in a process that ends. Raises EarshotError."""
+        """Writes the files it needs, in a process that ends. Raises AuricleError."""
         if self._contestant.prepare is None:
             return
         try:
@@ -132,7 +136,7 @@ class Worker:
             raise RunError(f"{self.name} died ({_death(self._process.wait())}): {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "missing" in answer:
-            package = self._contestant.pip or "'earshot[cpu,export]'"
+            package = self._contestant.pip or "'auricle[cpu,export]'"
             raise Missing(f"{answer['missing']} is not installed: {self._python} -m pip install {package}")
         if "error" in answer:
             raise RunError(f"{self.name} failed: {answer['error']}")
@@ -186,11 +190,12 @@ def _start_all(
         progress(f"start {runner.name}", at, len(team))
         try:
             found.ready[runner.name] = runner.start()
-        except EarshotError as error:
+        except AuricleError as error:
             leave_out(runner, found, error)
             continue
         alive.append(runner)
-        free, largest = free_bytes(), max(ready.resident for ready in found.ready.values())
+        free = free_bytes()
+        largest = max(ready.resident for ready in found.ready.values())
         crowded = crowded or (free is not None and free < largest + RESERVE and len(team) > 1)
         for other in alive if crowded else ():
             other.stop()
@@ -204,7 +209,8 @@ class _Restarted:
     """A contestant that lives for one run only."""
 
     def __init__(self, runner: Runner) -> None:
-        self.name, self._runner = runner.name, runner
+        self.name = runner.name
+        self._runner = runner
 
     def start(self) -> Readiness:
         return self._runner.start()
@@ -225,13 +231,13 @@ def _run_one(runner: Runner, found: Race) -> bool:
     """Whether it is still there."""
     try:
         found.samples.setdefault(runner.name, []).append(runner.run())
-    except EarshotError as error:
+    except AuricleError as error:
         leave_out(runner, found, error)
         return False
     return True
 
 
-def leave_out(runner: Runner, found: Race, error: EarshotError) -> None:
+def leave_out(runner: Runner, found: Race, error: AuricleError) -> None:
     """What goes wrong with a peer becomes a note, and nothing of it is kept; with ours, it is the end."""
     runner.stop()
     if runner.name.startswith(OURS):

@@ -21,9 +21,10 @@ from ...models.encoders.fastconformer import INPUT
 from ...models.errors import InputError
 from ...models.families.salm import SALM, SalmSpec
 from ...models.prompt import first_task
+from ..result import OURS
 from . import onnx_graphs as graphs
 from .canary_format import MOST_TOKENS, open_canary, write_canary
-from .task import OURS, SEED, Contestant, Outcome, Task, Work, whole_or_absent
+from .task import SEED, Contestant, Outcome, Task, Work, whole_or_absent
 
 _TRANSCRIBE_CPP = "transcribe-cpp==0.4.1"
 _SECONDS = {"fastconformer": 30.0, "transcribe": 11.0}
@@ -44,14 +45,14 @@ def clip(task: Task) -> NDArray[np.float32]:
     """Real speech, repeated."""
     from ...runtime.audio.decode import read_audio
 
-    with resources.as_file(resources.files("earshot.export") / "jfk.wav") as path:
+    with resources.as_file(resources.files("auricle.export") / "jfk.wav") as path:
         return np.resize(read_audio(path), round(_SECONDS[task.part] * SAMPLE_RATE))
 
 
 def feeds(task: Task) -> dict[str, NDArray[np.float32]]:
     """features [1, n_mels, n_frames]."""
     from ...export.synthetic.families import hann, mel_bank
-    from ...runtime.encoders.fastconformer import Featurizer, features
+    from ...models.encoders.fastconformer import Featurizer, features
 
     return {INPUT: features(clip(task), Featurizer(mel_bank(spec_of(task).fastconformer.n_mels), hann()))}
 
@@ -60,7 +61,7 @@ def file(task: Task, name: str) -> Path:
     """Where something written for these sizes lies."""
     spec = spec_of(task).fastconformer
     directory = task.work / f"fastconformer-{spec.d_model}x{spec.n_layers}"
-    return graphs.graph_file(directory, name) if name == "earshot-int8" else directory / name
+    return graphs.graph_file(directory, name) if name == "auricle-int8" else directory / name
 
 
 def write_ours(task: Task) -> None:
@@ -79,13 +80,13 @@ def write_ours(task: Task) -> None:
             leftover.unlink()
 
     if task.graph is None and task.bundle is None:
-        graphs.write_once(file(task, "earshot-int8"), write)
+        graphs.write_once(file(task, "auricle-int8"), write)
 
 
 def open_ours(task: Task) -> Work:
     """The exporter's graph, or the one that was given; its output is not kept."""
     info = spec_of(task).graphs["fastconformer"]
-    written = file(task, "earshot-int8") if task.bundle is None else task.bundle / info.file
+    written = file(task, "auricle-int8") if task.bundle is None else task.bundle / info.file
     work = graphs.open_ours(task.graph or written, info, feeds(task), task.threads)
     return Work(lambda: Outcome(work.timed().shape))
 
@@ -124,7 +125,7 @@ def _theirs(task: Task) -> tuple[SalmSpec, str]:
 
 def _bundle(task: Task) -> Path:
     if task.bundle is None:
-        raise InputError("a bundle is needed: give --bundle DIR, such as one that earshot-bench synth made")
+        raise InputError("a bundle is needed: give --bundle DIR, such as one that auricle-bench synth made")
     return task.bundle
 
 
@@ -146,7 +147,8 @@ def open_whole(task: Task) -> Work:
 
     bundle = _bundle(task)
     options = EngineOptions(OrtOptions("cpu", task.threads), LlmOptions(n_threads=task.threads, n_gpu_layers=0))
-    engine, waveform = load(bundle, options), clip(task)
+    engine = load(bundle, options)
+    waveform = clip(task)
     prompt = first_task(engine.prompt)
     engine.llm.eos = frozenset()  # random weights may stop anywhere
     generation = Generation(max_new_tokens=_n_said(task) + 1)  # the last pass says that nothing follows

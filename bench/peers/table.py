@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.bundle import read_manifest
-from ..result import Measure, Record, make_record, subject
+from ..result import OURS, Measure, Record, make_record, subject
 from .race import Race, Sample
-from .task import OURS, Contestant, Task, output_file
+from .task import Contestant, Task, output_file
 
 IDLE_SHARE = 0.02  # of a core: a contestant that burns more while it waits disturbs the others
 SPIN_DOWN_S = 0.3  # of processor time: what a thread pool may spin after its own run, while nobody else runs
@@ -51,7 +51,8 @@ def lines(record: Record) -> list[str]:
 
 
 def _measures(task: Task, name: str, runs: Sequence[Sample], ours: Sequence[Sample]) -> list[Measure]:
-    wall, cpu = tuple(s.wall_s for s in runs), tuple(s.cpu_s for s in runs)
+    wall = tuple(s.wall_s for s in runs)
+    cpu = tuple(s.cpu_s for s in runs)
     found = [
         Measure(name, "wall", "s", wall, "lower"),
         Measure(name, "cpu", "s", cpu, "lower"),

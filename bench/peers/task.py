@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-OURS = "earshot"
-"""How our own contestant is called, in every part."""
 SEED = 0
 """All contestants of a part draw the same weights, so that their outputs can be compared."""
 
@@ -29,7 +27,7 @@ class Task:
     """Where weights written for the peers are kept."""
     threads: int = 2
     own_threads: bool = True
-    """Whether a whole answer of ours takes the threads that Earshot chooses by itself."""
+    """Whether a whole answer of ours takes the threads that Auricle chooses by itself."""
     layers: int = 32
     """Of the Whisper encoder."""
     tokens: int = 32
@@ -84,7 +82,7 @@ class Contestant:
     prepare: Callable[[Task], object] | None = None
     """Writes files below task.work, in a process of its own, so that it leaves no trace in the memory measured."""
     pip: str | None = None
-    """What to install when its package is missing; None: it comes with earshot[export]."""
+    """What to install when its package is missing; None: it comes with auricle[export]."""
 
 
 @contextmanager

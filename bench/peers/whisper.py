@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from ...models.encoders import whisper
 from ...models.encoders.whisper import WhisperSpec
+from ..result import OURS
 from . import onnx_graphs as graphs
 from .ggml_format import open_pywhispercpp, open_transcribe_cpp, write_ggml
-from .task import OURS, Contestant, Task, Work, whole_or_absent
+from .task import Contestant, Task, Work, whole_or_absent
 
 _CTRANSLATE2 = "ctranslate2==4.8.5"
-_FP32, _OURS, _PLAIN = "fp32", "earshot-int8", "plain-int8"
-_STATIC, _INT4 = "static-int8", "earshot-int4"
+_FP32, _OURS, _PLAIN = "fp32", "auricle-int8", "plain-int8"
+_STATIC, _INT4 = "static-int8", "auricle-int4"
 _SPECIALS = ("<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>")
 
 
@@ -32,13 +33,13 @@ def window(spec: WhisperSpec) -> NDArray[np.float32]:
     """Real speech, repeated until it fills the window: float32 [n_samples]."""
     from ...runtime.audio.decode import read_audio
 
-    with resources.as_file(resources.files("earshot.export") / "jfk.wav") as path:
+    with resources.as_file(resources.files("auricle.export") / "jfk.wav") as path:
         return np.resize(read_audio(path), spec.n_samples)
 
 
 def feeds(task: Task) -> dict[str, NDArray[np.float32]]:
     """log_mel [1, n_mels, n_frames]."""
-    from ...runtime.encoders.whisper import log_mel
+    from ...models.encoders.whisper import log_mel
 
     return {whisper.INPUT: log_mel(window(spec_of(task)), spec_of(task))}
 
@@ -149,7 +150,8 @@ def write_ctranslate2(task: Task, precision: str) -> None:
     ids: dict[str, Any] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
     model: Any = WhisperForConditionalGeneration(WhisperConfig(**small, **ids))
     model.model.encoder = encoder(spec, "eager")
-    model.config.encoder_layers, model.config.encoder_attention_heads = spec.n_layers, spec.n_heads
+    model.config.encoder_layers = spec.n_layers
+    model.config.encoder_attention_heads = spec.n_heads
     library = cast(Any, converters)
     converted: Any = library.WhisperLoader().get_model_spec(model)
     converted.register_vocabulary(list(_SPECIALS))

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: `python -m earshot.bench.peers.worker NAME prepare|serve TASK`, TASK as JSON.
+"""One contestant in a process of its own: `python -m auricle.bench.peers.worker NAME prepare|serve TASK`, TASK as JSON.
 
     prepare   writes the files the contestant needs, and ends
     serve     opens, runs once to warm up, says so; then one timed run for every line "run", until standard input ends
@@ -17,7 +17,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from ...models.errors import EarshotError
+from ...models.errors import AuricleError
 from ..machine.timing import reset_peak, resident_bytes
 from .task import Contestant, Outcome, Task, Work, output_file
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         _say(answers, {"missing": (error.name or str(error)).split(".")[0]})
         return 1
-    except EarshotError as error:
+    except AuricleError as error:
         _say(answers, {"error": str(error)})
         return 1
     except Exception as error:  # any library's own: the parent makes a sentence of it
@@ -97,9 +97,11 @@ def _once(work: Work) -> Outcome:
 def _timed(work: Work) -> dict[str, Any]:
     if work.before:
         work.before()
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall = time.perf_counter()
+    cpu = time.process_time()
     outcome = work.timed()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall = time.perf_counter() - wall
+    cpu = time.process_time() - cpu
     counted = wall if outcome.seconds is None else outcome.seconds
     return {"wall_s": counted, "cpu_s": cpu, "peak": resident_bytes("VmHWM"), **_account(outcome)}
 

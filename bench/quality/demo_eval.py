@@ -1,6 +1,6 @@
 """How good: the demo model on sentences, voices and sounds drawn from a seed and never trained on.
 
-Word error: substitutions, insertions and deletions, divided by the words spoken (bench/words.py).
+Word error: substitutions, insertions and deletions, divided by the words spoken (bench/word_errors.py).
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ def compare(engine: Engine, paths: Sequence[Path]) -> Comparison:
         raise InputError(f"{engine.bundle.directory} has another vocabulary than the reference: compare one model's")
     found = [_compare_one(engine, path) for path in paths]
     errors = {name: tuple(one.errors[name] for one in found) for name in found[0].errors}
-    llm, chain = [one.llm for one in found], [one.chain for one in found]
+    llm = [one.llm for one in found]
+    chain = [one.chain for one in found]
     return Comparison(len(found), sum(len(kl) for kl, _ in llm), _distance(llm), _distance(chain), errors)
 
 
@@ -104,7 +105,8 @@ def forced_logits(llm: Llm, audio_tokens: Floats, prompt: str, ids: Sequence[int
 
 def divergence(reference: Floats, logits: Floats) -> NDArray[np.float64]:
     """KL(reference || this) of each row of logits [n, vocab], nats; in float64."""
-    p, q = _log_softmax(reference), _log_softmax(logits)
+    p = _log_softmax(reference)
+    q = _log_softmax(logits)
     return np.maximum(0.0, (np.exp(p) * (p - q)).sum(axis=-1))
 
 
@@ -128,13 +130,16 @@ class _One:
 def _compare_one(engine: Engine, path: Path) -> _One:
     with np.load(path) as kept:
         arrays: dict[str, NDArray[np.float32]] = {name: kept[name] for name in kept.files}
-    prompt, ids, ended = str(arrays["prompt"]), [int(token) for token in arrays["ids"]], bool(arrays["ended"])
+    prompt = str(arrays["prompt"])
+    ids = [int(token) for token in arrays["ids"]]
+    ended = bool(arrays["ended"])
     outputs = engine.encoders.stages(arrays["waveform"])
     reference = {name: arrays[f"stage_{name}"] for name in outputs}
 
     def rows(audio_tokens: Floats) -> _Rows:
         logits = forced_logits(engine.llm, audio_tokens, prompt, ids, ended)
-        allowed, wanted = engine.llm.allowed(logits), engine.llm.allowed(arrays["logits"])
+        allowed = engine.llm.allowed(logits)
+        wanted = engine.llm.allowed(arrays["logits"])
         return divergence(arrays["logits"], logits), allowed.argmax(axis=-1) == wanted.argmax(axis=-1)
 
     errors = {name: relative_error(reference[name], outputs[name]) for name in outputs}

@@ -13,8 +13,7 @@ from statistics import fmean
 from ...models.corpus import keyword_cases as demo
 from ...models.errors import InputError
 from ...runtime.bundle import Bundle, open_bundle
-from ...runtime.cli.options import engine_options
-from ...runtime.engine import Engine, EngineOptions
+from ...runtime.engine import Engine, EngineOptions, engine_options
 from ..result import Measure, Record, make_record, subject
 from ..word_errors import WordErrors, bootstrap_interval, total
 
@@ -23,7 +22,7 @@ TASK = "asr"
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> Record:
-    """The command. Raises EarshotError."""
+    """The command. Raises AuricleError."""
     bundle = open_bundle(arguments.bundle or "demo-salm")
     return measure(bundle, arguments.clips, arguments.seed, progress, engine_options(arguments))
 
@@ -98,7 +97,8 @@ def _mark(engine: Engine, case: demo.Case, arrangement: demo.Arrangement, seed: 
 def _measures(title: str, marks: Sequence[demo.Mark], errors: Sequence[WordErrors], seed: int) -> list[Measure]:
     found: list[Measure] = []
     recalled = [mark.recalled for mark in marks if mark.recalled is not None]
-    right, wrong = sum(mark.right for mark in marks), sum(mark.wrong for mark in marks)
+    right = sum(mark.right for mark in marks)
+    wrong = sum(mark.wrong for mark in marks)
     if recalled:
         found.append(Measure(title, "recall", "%", (100 * fmean(recalled),), "higher"))
     if right + wrong:

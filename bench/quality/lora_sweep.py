@@ -1,4 +1,4 @@
-"""`earshot-bench lora-sweep`: word error and length of the answers at several scales of the LoRA.
+"""`auricle-bench lora-sweep`: word error and length of the answers at several scales of the LoRA.
 
 What instruction tuning hid comes back at a lower scale, and transcription gets worse: SALMONN's paper (section 5.2,
 figure 3) turns this knob at test time. Every scale answers the same clips, one scale after the other.
@@ -15,8 +15,7 @@ from statistics import fmean
 
 from ...models.audio import Waveform
 from ...models.errors import InputError
-from ...runtime.cli.options import engine_options
-from ...runtime.engine import Engine, load
+from ...runtime.engine import Engine, engine_options, load
 from ..datasets import Item, Progress, demo_items, load_clip, quiet, table_items
 from ..result import Measure, Record, make_record, subject
 from ..word_errors import WordErrors, bootstrap_interval, normalized, total, word_errors
@@ -80,7 +79,7 @@ def measure(engine: Engine, options: SweepOptions, progress: Progress = quiet) -
     for scale in scales:
         engine.llm.require_adapter(scale)
     found: list[Measure] = []
-    with tempfile.TemporaryDirectory(prefix="earshot-sweep-") as folder:
+    with tempfile.TemporaryDirectory(prefix="auricle-sweep-") as folder:
         items = _items(engine, options, Path(folder), progress)
         waveforms = [load_clip(item) for item in items]
     before = engine.llm.lora_scale
@@ -119,7 +118,9 @@ def _items(engine: Engine, options: SweepOptions, folder: Path, progress: Progre
 def _at(engine: Engine, scale: float, items: Sequence[Item], waveforms: Sequence[Waveform], seed: int) -> list[Measure]:
     """All measures at the scale that is set."""
     errors: list[WordErrors] = []
-    tokens, said, cut = list[float](), list[float](), list[float]()
+    tokens = list[float]()
+    said = list[float]()
+    cut = list[float]()
     for item, waveform in zip(items, waveforms, strict=True):
         answer = engine.ask(waveform, item.prompt)
         errors.append(word_errors(item.reference, answer.text))
@@ -142,7 +143,8 @@ def _at(engine: Engine, scale: float, items: Sequence[Item], waveforms: Sequence
 
 def lines(record: Record) -> list[str]:
     """The table of a record that `lora-sweep` made."""
-    s, bundle = record.settings, record.subjects[0]
+    s = record.settings
+    bundle = record.subjects[0]
     spoken = record.find(record.groups[0], "spoken")
     titles = "".join(f"{title:>11}" for title, _, _ in _COLUMNS)
     rows: list[str] = []

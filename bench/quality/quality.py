@@ -1,7 +1,7 @@
-"""`earshot-bench quality`: how good and how heavy each bundle is, side by side, and what its quantization changed.
+"""`auricle-bench quality`: how good and how heavy each bundle is, side by side, and what its quantization changed.
 
 Every bundle answers the same clips in a process of its own, one after the other. With a reference, the same model at a
-higher precision, each is also made to say the reference's own answers, token by token (bench/divergence.py). So is one
+higher precision, each is also made to say the reference's own answers, token by token (bench/quality/divergence.py). So is one
 bundle with each of several types of its key-value cache, the reference being the same bundle with a cache of f32.
 
 The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: encoders is
@@ -18,13 +18,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from ...models.bundle import Manifest
+from ...models.bundle import Manifest, shipped_bundle
 from ...models.corpus import examples as corpus
 from ...models.errors import InputError
 from ...models.llm import GPTQ_TYPES
-from ...models.prompt import PromptInfo
-from ...models.tasks import nonempty
-from ...runtime.bundle import Bundle, open_bundle, shipped_bundle
+from ...models.prompt import PromptInfo, nonempty
+from ...runtime.bundle import Bundle, open_bundle
 from ...runtime.llm.context_size import usual_room
 from ...runtime.llm.session import LlmOptions
 from ..datasets import Item, Progress, demo_items, quiet, table_items
@@ -81,12 +80,13 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
 def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress = quiet) -> Record:
     """A group of measures per bundle, or per type of one's cache, the reference first. Raises InputError, RunError."""
     opened = open_all(bundles, options.reference)
-    names, kv_types = labels(opened), [LlmOptions().kv_type] * len(opened)
+    names = labels(opened)
+    kv_types = [LlmOptions().kv_type] * len(opened)
     if options.kv_types:
         opened, kv_types = _caches(opened, options.kv_types)
         names = [f"cache {kv_type}" for kv_type in kv_types]
     comparing = bool(options.reference or options.kv_types)
-    with tempfile.TemporaryDirectory(prefix="earshot-quality-") as place:
+    with tempfile.TemporaryDirectory(prefix="auricle-quality-") as place:
         folder = Path(place)
         items = _items(options, opened[0].manifest.prompt, folder, progress)
         measures: list[Measure] = []
@@ -199,7 +199,8 @@ def _measures(
             one("rtf", "", "lower", *(reply.total_ms / 1e3 / reply.seconds for reply in heard)),
         ]
     if speaking:
-        n_tokens, decode_s = sum(r.n_tokens for r in speaking), sum(r.decode_ms for r in speaking) / 1e3
+        n_tokens = sum(r.n_tokens for r in speaking)
+        decode_s = sum(r.decode_ms for r in speaking) / 1e3
         measures += [
             one("tpot", "ms", "lower", *(reply.decode_ms / reply.n_tokens for reply in speaking)),
             one("speed", "tokens/s", "higher", n_tokens / max(1e-9, decode_s)),

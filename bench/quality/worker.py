@@ -1,6 +1,6 @@
 """One bundle's answers in a process of their own, so that its peak memory is its own.
 
-    python -m earshot.bench.quality.worker JOB RESULT        two JSON files; progress as JSON lines on standard output
+    python -m auricle.bench.quality.worker JOB RESULT        two JSON files; progress as JSON lines on standard output
 
 The peak is read before anything is compared: what a comparison needs, a user's device does not.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ...models.audio import SAMPLE_RATE
 from ...models.dataclass_json import decode, encode
-from ...models.errors import AudioError, EarshotError, InputError, RunError
+from ...models.errors import AudioError, AuricleError, InputError, RunError
 from ...runtime.engine import Answer, Engine, EngineOptions, load
 from ...runtime.llm.session import LlmOptions
 from ..datasets import Item, Progress, load_clip
@@ -75,7 +75,9 @@ class Findings:
 
 def measure_apart(job: Job, folder: Path, progress: Progress) -> Findings:
     """Do the job in a process of its own; its files lie in `folder`. Raises what it raised, RunError when it died."""
-    job_file, result_file, log = folder / "job.json", folder / "result.json", folder / "log.txt"
+    job_file = folder / "job.json"
+    result_file = folder / "result.json"
+    log = folder / "log.txt"
     job_file.write_text(json.dumps(encode(job)), encoding="utf-8")
     result_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", __name__, str(job_file), str(result_file)]
@@ -121,7 +123,7 @@ def main(job_file: str, result_file: str) -> None:
     try:
         job = decode(Job, json.loads(Path(job_file).read_text(encoding="utf-8")))
         found = encode(do(job, _tell))
-    except EarshotError as error:
+    except AuricleError as error:
         found = {"error": str(error), "status": error.exit_status}
     Path(result_file).write_text(json.dumps(found), encoding="utf-8")
 
@@ -186,7 +188,7 @@ def _death(bundle: str, status: int, log: Path) -> str:
         return f"measuring {bundle} was killed, as the system does when memory is short: close other programs"
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     reason = said[-1] if said else "it did not say why"
-    return f"measuring {bundle} ended with status {status} ({reason}): try the bundle with earshot verify --run"
+    return f"measuring {bundle} ended with status {status} ({reason}): try the bundle with auricle verify --run"
 
 
 if __name__ == "__main__":

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, zip_longest
 
-from ..peers.task import OURS
-from ..result import Measure, Record
+from ..result import OURS, Measure, Record
 from .numbers import number, quantity, spoken
 from .plots import BLUE, GREEN, GREY, INK, ORANGE, SKY, Bar, Chart, Point, bars, histogram, in_unit, scatter
 
@@ -59,8 +58,8 @@ SWEPT = {
 ALONG = {"scale": "LoRA's scale", "listed": "number of listed words"}
 """Measures that say where in a sweep a group stands."""
 PEERS = {"wall": "wall time", "cpu": "processor time", "memory": "peak memory"}
-RATIO = "Left of the dashed line Earshot needs less. Thin lines reach from the lowest to the highest round."
-SIDE_BY_SIDE = "Orange is Earshot; shorter is better. Thin lines reach from the lowest to the highest round."
+RATIO = "Left of the dashed line Auricle needs less. Thin lines reach from the lowest to the highest round."
+SIDE_BY_SIDE = "Orange is Auricle; shorter is better. Thin lines reach from the lowest to the highest round."
 WANTED = ("latency", "lag_unstable", "lag_stable")
 """Names whose histograms come first."""
 DULL = {"cpu", "rate", "share", "rtf"}
@@ -127,7 +126,8 @@ def _hearing(record: Record, walls: Mapping[str, float]) -> tuple[list[Row], flo
     weights = {_key(m.group): m.value for m in record.measures if m.name == "bytes"}
     fronts = [name for name in stages if weights.get(name) == 0]
     rest = [name for name in stages if name not in fronts]
-    encoders, behind = rest[: max(1, len(fronts))], rest[max(1, len(fronts)) :]
+    encoders = rest[: max(1, len(fronts))]
+    behind = rest[max(1, len(fronts)) :]
     beside = record.machine.gpu is not None and len(encoders) > 1
     rows: list[Row] = []
     ends = [0.0]
@@ -201,7 +201,8 @@ def _histogram(measure: Measure, hop_s: float | None) -> Chart:
         late = sum(sample > hop for sample in measure.samples) / len(measure.samples)
         marks.append((f"hop {quantity(hop, measure.unit)}", hop, ORANGE, "-"))
         caption += f" Updates that take longer than the hop fall behind: {late:.1%} did."
-    title, axis = f"Spread of {_title(measure)}", _axis(spoken(measure.name), measure)
+    title = f"Spread of {_title(measure)}"
+    axis = _axis(spoken(measure.name), measure)
     return histogram(title, caption, measure.samples, axis, marks)
 
 
@@ -302,8 +303,8 @@ def _ratios(record: Record) -> list[Chart]:
         what = PEERS.get(name.removeprefix("ratio_"), spoken(name))
         if name.startswith("ratio"):
             mark = (1.0, "as much as the other")
-            axis = f"Earshot's {what} ÷ the other's"
-            found.append(bars(f"Earshot ÷ other: {what}", RATIO, rows, axis, mark))
+            axis = f"Auricle's {what} ÷ the other's"
+            found.append(bars(f"Auricle ÷ other: {what}", RATIO, rows, axis, mark))
         elif name in PEERS:
             found.append(bars(f"Side by side: {what}", SIDE_BY_SIDE, rows, f"{what}, {unit}"))
     return sorted(found, key=lambda chart: chart.caption != RATIO)
@@ -340,7 +341,8 @@ def _bar_chart(name: str, unit: str, measures: Sequence[Measure], labels: Sequen
 
 
 def _bar(measure: Measure, label: str) -> Bar:
-    low, high = min(measure.samples), max(measure.samples)
+    low = min(measure.samples)
+    high = max(measure.samples)
     color = ORANGE if label.startswith(OURS) else BLUE
     return Bar(label, measure.value, color=color, low=low, high=high, note=number(measure.value))
 

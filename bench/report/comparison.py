@@ -23,8 +23,6 @@ A measure without a better direction describes the work: if it changed, times of
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +31,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ...models.dataclass_json import encode
 from ...models.errors import InputError
-from ..result import Measure, Record, read_record
+from ..result import Measure, Record
 from .numbers import number
 
-SCHEMA = "earshot-compare 1"
+SCHEMA = "auricle-compare 1"
 ERRORS = 3.5
 FLOOR, TAIL_FLOOR, TOLERANCE = 0.03, 0.05, 0.10
 """Shares of the smaller value."""
@@ -97,7 +94,8 @@ class Comparison:
 
 def compare(before: Record, after: Record) -> Comparison:
     """Judge every measure that both records have. Raises InputError when there is none."""
-    old, new = _by_key(before), _by_key(after)
+    old = _by_key(before)
+    new = _by_key(after)
     if not old.keys() & new.keys():
         raise InputError(
             f"a record of {before.command} and one of {after.command} have no measure in common: give two records of "
@@ -144,7 +142,8 @@ def notable(comparison: Comparison) -> list[Change]:
 
 def summary(comparison: Comparison) -> str:
     """How many changed which way, in one sentence."""
-    worse, better = len(comparison.with_verdict("worse")), len(comparison.with_verdict("better"))
+    worse = len(comparison.with_verdict("worse"))
+    better = len(comparison.with_verdict("better"))
     same = sum(change.verdict == "within noise" for change in notable(comparison))
     said = f"{worse} worse, {better} better, {same} within noise"
     if differs := len(comparison.with_verdict("the work differs")):
@@ -163,21 +162,6 @@ def spread(change: Change) -> str:
     """The noise as a share of the smaller value, or in the unit where that is 0."""
     scale = min(abs(change.before), abs(change.after))
     return f"±{change.noise / scale:.1%}" if scale else f"±{number(change.noise)}"
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """`compare BEFORE AFTER`: the table, then the comparison as one JSON line. 1 on a regression beyond noise."""
-    from . import page as report  # it shows what this module finds
-
-    if arguments.report:
-        report.require_writable(arguments.report)
-    before, after = read_record(arguments.before), read_record(arguments.after)
-    comparison = compare(before, after)
-    if arguments.report:
-        report.write([after, before], arguments.report, comparison)
-    print("\n".join(lines(comparison)))
-    print(json.dumps(encode(comparison), ensure_ascii=False))
-    return 1 if comparison.with_verdict("worse") else 0
 
 
 def _by_key(record: Record) -> dict[Key, Measure]:
@@ -214,7 +198,8 @@ def _change(
 ) -> Change:
     sides = np.asarray(before.samples), np.asarray(after.samples)
     old, new = (float(statistic(side[None])[0]) for side in sides)
-    scale, apart = min(abs(old), abs(new)), True
+    scale = min(abs(old), abs(new))
+    apart = True
     few = min(map(len, sides)) < ENOUGH
     if after.better == "neither":
         floor = ROUNDING
@@ -272,7 +257,8 @@ def _maps(what: str, before: dict[str, str], after: dict[str, str]) -> list[str]
 
 def _differs(what: str, before: object, after: object) -> list[str]:
     if isinstance(before, float) and isinstance(after, float):
-        before, after = number(before), number(after)
+        before = number(before)
+        after = number(after)
     return [] if before == after else [f"{what} {before or 'none'} before, {after or 'none'} after"]
 
 

@@ -23,7 +23,7 @@ from .comparison import Comparison, summary
 from .plots import Picture, draw
 
 INDEX = "index.html"
-MARK = '<meta name="generator" content="earshot-bench">'
+MARK = '<meta name="generator" content="auricle-bench">'
 """By which a page of ours is known, to be replaced."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _OWN_PNG = re.compile(r'href="(\d+-\d+-[a-z0-9-]+\.png)"')
@@ -104,7 +104,7 @@ def require_writable(directory: Path) -> None:
 
 def page(records: Sequence[Record], pictures: Mapping[str, Picture], comparison: Comparison | None = None) -> str:
     """The whole page; `pictures` are charts by their file's name, which starts with the number of their record."""
-    title = "earshot-bench: " + ", ".join(dict.fromkeys(record.command for record in records))
+    title = "auricle-bench: " + ", ".join(dict.fromkeys(record.command for record in records))
     head = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{MARK}'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -147,7 +147,8 @@ def _article(record: Record, pictures: Mapping[str, Picture], n: int) -> str:
 
 
 def _figure(name: str, picture: Picture) -> str:
-    title, caption = html.escape(picture.title), html.escape(picture.caption)
+    title = html.escape(picture.title)
+    caption = html.escape(picture.caption)
     svg = picture.svg.replace("<svg", f'<svg role="img" aria-label="{title}. {caption}"', 1)
     link = f'<a href="{html.escape(name)}">PNG</a>'
     return f"<figure><h3>{title}</h3>{svg}<figcaption>{caption} {link}</figcaption></figure>"
@@ -183,7 +184,7 @@ def _old_pictures(index: Path) -> set[str]:
     except (OSError, ValueError):
         text = ""
     if MARK not in text:
-        raise InputError(f"{index} is not a report of earshot-bench and would be lost: give another directory")
+        raise InputError(f"{index} is not a report of auricle-bench and would be lost: give another directory")
     return set(_OWN_PNG.findall(text))
 
 

@@ -45,7 +45,7 @@ _STYLE = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "svg.fonttype": "path",
-    "svg.hashsalt": "earshot",
+    "svg.hashsalt": "auricle",
 }
 
 Axes = Any  # matplotlib is typed in part only
@@ -116,7 +116,8 @@ def draw(chart: Chart, number_on_page: int) -> Picture:
         FigureCanvasAgg(figure)
         axes: Axes = figure.add_subplot()
         chart.paint(axes)
-        svg, png = io.BytesIO(), io.BytesIO()
+        svg = io.BytesIO()
+        png = io.BytesIO()
         nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
         figure.savefig(png, format="png", dpi=150, facecolor="white")
@@ -228,7 +229,8 @@ def _scale_y(axes: Axes, points: Sequence[Point], linear: bool) -> None:
 
 
 def _scale_x(axes: Axes, points: Sequence[Point]) -> None:
-    low, high = min(p.x for p in points), max(p.x for p in points)
+    low = min(p.x for p in points)
+    high = max(p.x for p in points)
     if low > 0 and high > 4 * low:
         from matplotlib.ticker import LogLocator, NullLocator
 
@@ -248,7 +250,8 @@ def _label_points(axes: Axes, points: Sequence[Point]) -> None:
     """Each label where it covers neither a point nor a label, and stays inside; the first place that does."""
     figure = axes.figure
     figure.draw_without_rendering()  # the layout settles, then extents are those of the picture
-    renderer, frame = figure.canvas.get_renderer(), axes.get_window_extent()
+    renderer = figure.canvas.get_renderer()
+    frame = axes.get_window_extent()
     at = [axes.transData.transform((p.x, p.y)) for p in points]
     taken: list[tuple[float, float, float, float]] = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
     for point in points:

@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from ..peers.task import OURS
-from ..result import Measure, Record, Subject
+from ..result import OURS, Measure, Record, Subject
 from .comparison import Change, Comparison, notable, spread, word
 from .numbers import COUNTED, number, quantity, spoken
 
@@ -187,7 +186,8 @@ def _long(group: str, own: Sequence[Measure]) -> list[str]:
     rows: list[str] = []
     for measure in own:
         head = cell(group, "th", f' scope="rowgroup" rowspan="{len(own)}"') if not rows else ""
-        real, way = _real(measure), _ARROWS[measure.better]
+        real = _real(measure)
+        way = _ARROWS[measure.better]
         own_unit = measure.unit if measure.unit in COUNTED else ""
         value = quantity(median(measure.samples), own_unit) if real else "-"
         tail = quantity(measure.percentile(0.95), own_unit) if real and len(measure.samples) > 1 else ""

@@ -1,7 +1,7 @@
-"""`earshot-bench fit`: which quantizations of a model this machine can hold, and how fast they would be.
+"""`auricle-bench fit`: which quantizations of a model this machine can hold, and how fast they would be.
 
     memory    weights + KV cache + encoders + what they work with, from the model's sizes
-    speed     work (bench/physics.py) over what this machine reaches (bench/outlook.py), with a KV cache of f16
+    speed     work (bench/flops.py) over what this machine reaches (bench/speed/forecast.py), with a KV cache of f16
 
 A live update is in time when it is done within its hop of half a second; a whole answer, when it takes no longer than
 the segment it is about. Given a record of `stages` for a model of the same sizes, every expected time stands beside the
@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...models.bundle import FamilySpec
 from ...models.errors import InputError
+from ...models.families.registry import RELEASED, FamilySpec
 from ...models.llm import KV_BYTES, LLM_TYPES
 from ...runtime.bundle import open_bundle
 from ...runtime.engine import EngineOptions
@@ -25,7 +25,7 @@ from ...runtime.live.captions import LiveOptions
 from ...runtime.llm.context_size import LEAST, STEP, SUFFIX
 from ...runtime.llm.session import LlmOptions
 from ...runtime.system.ort import OrtOptions
-from ..families.registry import RELEASED, family_of
+from ..families.registry import family_of
 from ..flops import ENCODER_BYTES
 from ..machine import limits
 from ..machine.limits import Limits
@@ -142,7 +142,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
     """The forecast, and beside what was measured where a record is given. Raises InputError, RunError."""
     stored = read_record(options.stages) if options.stages else None
     if stored and stored.command != "stages":
-        raise InputError(f"{options.stages} is a record of {stored.command}: give one of earshot-bench stages")
+        raise InputError(f"{options.stages} is a record of {stored.command}: give one of auricle-bench stages")
     spec = options.spec
     known = stored is not None and same_shape(stored, spec)
     if stored and known:
@@ -312,7 +312,8 @@ def _notes(options: Options, rows: Sequence[Row], outlook: Outlook) -> list[str]
 def _smaller_caches(options: Options, rows: Sequence[Row], chosen: Row | None) -> list[str]:
     """What fits only with a smaller key-value cache, and how much more of the best the GPU would hold."""
     notes: list[str] = []
-    missing, n_layers = [row for row in rows if not row.fits], chosen.gpu_layers if chosen else 0
+    missing = [row for row in rows if not row.fits]
+    n_layers = chosen.gpu_layers if chosen else 0
     for kv_type in [name for name in KV_BYTES if KV_BYTES[name] < KV_BYTES[options.kv_type]]:
         smaller = replace(options, kv_type=kv_type)
         if fitting := [row for row in missing if _memory(smaller, options.spec, row.llm, row.encoders)[2]]:

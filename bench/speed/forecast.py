@@ -1,7 +1,7 @@
 """How fast a model that is not here would run on this machine: from its sizes and from what this machine reaches.
 
 Three sources, the best first:
-probe     a few layers of the model's own shapes, timed now (bench/probe_encoders.py, bench/probe_llm.py)
+probe     a few layers of the model's own shapes, timed now (bench/machine/probe_encoders.py, bench/machine/probe_llm.py)
 record    the shares of this machine's limits that `stages` found with another model
 usual     the limits measured now, and the shares found where this was written (SHARES)
 """
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...models.bundle import FamilySpec
+from ...models.families.registry import FamilySpec
 from .. import flops as physics
 from ..families.base import is_front_end
 from ..families.registry import FAMILIES, family_of
@@ -94,7 +94,8 @@ def times(
     gpu_share: of the language model's layers; without a GPU here their time is left out. question: positions before and
     after the audio; those of a transcription when None.
     """
-    heard, rates = outlook.encoders.get(encoders), outlook.llm.get(llm)
+    heard = outlook.encoders.get(encoders)
+    rates = outlook.llm.get(llm)
     if heard is None or (rates is None and gpu_share < 1):
         return None
     prefix, suffix = question or family_of(spec).question
@@ -213,7 +214,8 @@ def forecast(expected: Times) -> dict[str, float]:
 
 def same_shape(record: Record, spec: FamilySpec) -> bool:
     """Whether a record of `stages` is about a model of these sizes, by the operations it counted."""
-    read, seconds = record.find("decode", "bytes"), float(record.settings.get("seconds", spec.seconds))
+    read = record.find("decode", "bytes")
+    seconds = float(record.settings.get("seconds", spec.seconds))
     if read is None or not record.subjects or record.subjects[0].llm not in physics.LLM_TYPES:
         return False
     works = family_of(spec).works(spec, "fp32", min(seconds, spec.seconds))

@@ -100,13 +100,17 @@ class StageRuns:
     """Everything that is measured of one engine. `tell` is called with the stage's name after each run."""
 
     def __init__(self, engine: Engine, options: Options, bound: Bound, tell: Tell) -> None:
-        self.engine, self.options, self.bound, self.tell = engine, options, bound, tell
+        self.engine = engine
+        self.options = options
+        self.bound = bound
+        self.tell = tell
         self.spec, self.family = engine.spec, family_of(engine.spec)
         self.seconds = min(options.seconds, self.spec.seconds)
         self.waveform = synthetic_clip(options.seed, self.seconds)
         self.prompt = engine.prompt.prompt_for(options.prompt)
         manifest = engine.bundle.manifest
-        self.precision, self.quantization = manifest.quantization.encoders, manifest.quantization.llm
+        self.precision = manifest.quantization.encoders
+        self.quantization = manifest.quantization.llm
         self.n_prefix, self.n_suffix = map(len, engine.llm.prompts.around(self.prompt))
         self.feeds: dict[str, dict[str, Floats]] = {}
         """Graph -> what it heard, to profile it with."""
@@ -119,7 +123,8 @@ class StageRuns:
     def live_update(self) -> list[Measure]:
         """The language model's part of a live update, in turn: with its last hypothesis as the draft, without, and with
         the draft and all audio tokens kept that are older than SETTLE_S."""
-        llm, took = self.engine.llm, {"draft": list[float](), "no draft": list[float](), "settled": list[float]()}
+        llm = self.engine.llm
+        took = {"draft": list[float](), "no draft": list[float](), "settled": list[float]()}
         n_kept = self.spec.n_settled(len(self.waveform) - round(SETTLE_S * SAMPLE_RATE))
 
         def ask(draft: Sequence[int], kept: int = 0) -> parallel.Replies:
@@ -162,17 +167,20 @@ class StageRuns:
             require(part.name, self.audio_tokens, part.shape)
             if part.feeds is not None:
                 self.feeds[part.name] = dict(part.feeds)
-            times, work = self._repeat(part.name, part.run), works[part.name]
+            times = self._repeat(part.name, part.run)
+            work = works[part.name]
             limit = "fp32" if is_front_end(work) else self.bound.encoders
             stages.append(Stage(part.name, times, work, part.n_out, limit, self.seconds))
         require("heard audio tokens", self.engine.hear(self.waveform).audio_tokens, self.audio_tokens.shape)
         times = self._repeat("hear", lambda: self.engine.hear(self.waveform))
-        n, work = len(self.audio_tokens), hearing(works)
+        n = len(self.audio_tokens)
+        work = hearing(works)
         return [*stages, Stage("hear", times, work, n, self.bound.encoders, self.seconds)]
 
     def _prefill(self) -> Stage:
         """Audio tokens and the prompt's end behind the kept prefix; before that once, which makes room and keeps it."""
-        llm, n_audio = self.engine.llm, len(self.audio_tokens)
+        llm = self.engine.llm
+        n_audio = len(self.audio_tokens)
         logits = llm.prefill(self.audio_tokens, self.prompt, self._generation)
         require("logits", logits, (self.spec.llm.vocab,))
         times = self._repeat("prefill", lambda: llm.prefill(self.audio_tokens, self.prompt, self._generation))
@@ -182,7 +190,9 @@ class StageRuns:
 
     def _decode(self) -> Stage:
         """Greedy, by our own loop: a time for each token of each run."""
-        llm, wall, cpu = self.engine.llm, list[float](), list[float]()
+        llm = self.engine.llm
+        wall = list[float]()
+        cpu = list[float]()
         for repetition in range(-self.options.warmup, self.options.runs):
             llm.prefill(self.audio_tokens, self.prompt, self._generation)
             start = llm.n_past
@@ -218,13 +228,14 @@ def require_count(what: str, found: int, expected: int) -> None:
         raise RunError(f"{what}: {found} instead of {expected}: {_REFUSED}")
 
 
-_REFUSED = "what was timed is not the work it should be; look at the bundle with earshot verify --run"
+_REFUSED = "what was timed is not the work it should be; look at the bundle with auricle verify --run"
 
 
 @contextmanager
 def _endless(llm: Llm) -> Generator[None]:
     """No token ends an answer, and no repetition."""
-    eos, llm.eos = llm.eos, frozenset[int]()
+    eos = llm.eos
+    llm.eos = frozenset[int]()
     try:
         with patch.object(parallel, "sound_length", len):
             yield
@@ -240,7 +251,8 @@ class _Script:
     """
 
     def __init__(self, ids: Sequence[int]) -> None:
-        self._ids, self._said = ids, 0
+        self._ids = ids
+        self._said = 0
 
     def __call__(self, logits: Floats) -> Floats:
         choice = np.zeros_like(logits)
@@ -253,9 +265,11 @@ class _Script:
 def _each(tokens: Iterator[int]) -> Times:
     """A sample for every token behind the first."""
     next(tokens)
-    wall, cpu = list[float](), list[float]()
+    wall = list[float]()
+    cpu = list[float]()
     while True:
-        wall_0, cpu_0 = time.perf_counter(), time.process_time()
+        wall_0 = time.perf_counter()
+        cpu_0 = time.process_time()
         if next(tokens, None) is None:
             return Times(tuple(wall), tuple(cpu))
         wall.append(time.perf_counter() - wall_0)

@@ -1,6 +1,6 @@
-"""`earshot-bench stages`: every stage of one bundle by itself: time, work, and how near to this machine's limit it is.
+"""`auricle-bench stages`: every stage of one bundle by itself: time, work, and how near to this machine's limit it is.
 
-front ends, encoders, prefill    GFLOP/s of what bench/physics.py counts, against a product of matrices
+front ends, encoders, prefill    GFLOP/s of what bench/flops.py counts, against a product of matrices
 decode                           GB/s of weights and KV cache, against reading memory
 """
 
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.bundle import Bundle, open_bundle
-from ...runtime.cli.options import engine_options
-from ...runtime.engine import Engine, EngineOptions
+from ...runtime.engine import Engine, EngineOptions, engine_options
 from ...runtime.llm.llama import can_offload
 from ...runtime.system.machine import default_threads, llm_threads
 from ...runtime.system.ort import choose_provider
@@ -60,7 +59,8 @@ def measure(bundle: Path | str | None, options: Options, progress: Progress | No
     with Engine(opened, options.engine) as engine:
         open_s = time.perf_counter() - start
         runs = StageRuns(engine, options, place.bound(precision.encoders, precision.llm), tell)
-        stages, live = runs.stages(), runs.live_update()
+        stages = runs.stages()
+        live = runs.live_update()
         memory = _memory(opened, engine)
     ran = {name: _profile(opened, name, runs, place, tell) for name in opened.manifest.graphs}
     machine = limits.together(machine, place.limits(lambda: tell("machine")))
@@ -175,7 +175,9 @@ class _Tell:
     """Progress over all that is run."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._done, self._total = progress, 0, total
+        self._progress = progress
+        self._done = 0
+        self._total = total
 
     def __call__(self, stage: str) -> None:
         self._done = min(self._done + 1, self._total - 1)

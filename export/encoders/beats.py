@@ -19,7 +19,7 @@ from ...models.encoders.beats import INPUT, N_MELS, OUTPUT, BeatsSpec
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import load_torch, require, require_shape, tensors_of
 from ..graphs.onnx_graph import save_graph
-from ..synthetic.random_graph import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, hollow
 
 _CFG_KEY = {
     "d_model": "encoder_embed_dim",
@@ -44,7 +44,7 @@ _FIXED = {
     "deep_norm": True,
     "finetuned_model": True,
 }
-"""The only structure Earshot knows; finetuned_model False is weights SALMONN was not trained with."""
+"""The only structure Auricle knows; finetuned_model False is weights SALMONN was not trained with."""
 
 _TRAINING_ONLY = {
     "dropout": 0.0,
@@ -158,7 +158,8 @@ class _Attention(nn.Module):
 
     def __init__(self, spec: BeatsSpec) -> None:
         super().__init__()
-        self.n_heads, self.d_head = spec.n_heads, spec.d_model // spec.n_heads
+        self.n_heads = spec.n_heads
+        self.d_head = spec.d_model // spec.n_heads
         self.q_proj = nn.Linear(spec.d_model, spec.d_model)
         self.k_proj = nn.Linear(spec.d_model, spec.d_model)
         self.v_proj = nn.Linear(spec.d_model, spec.d_model)
@@ -186,7 +187,8 @@ class _Attention(nn.Module):
 def bucket_of(distance: int, spec: BeatsSpec) -> int:
     """Bucket of a distance key - query: half for each sign, exact up to a quarter, then logarithmic."""
     half = spec.num_buckets // 2
-    exact, n = half // 2, abs(distance)
+    exact = half // 2
+    n = abs(distance)
     if n >= exact:
         far = math.log(n / exact) / math.log(spec.max_distance / exact) * (half - exact)
         n = min(half - 1, exact + int(far))
@@ -233,7 +235,8 @@ def load_beats(path: Path) -> tuple[BeatsSpec, Beats]:
     Raises CheckpointError when it is not one, its structure is unknown, or tensors are missing or misshapen.
     """
     loaded = load_torch(path)
-    cfg, state = loaded.get("cfg"), loaded.get("model")
+    cfg = loaded.get("cfg")
+    state = loaded.get("model")
     if not isinstance(cfg, dict) or not isinstance(state, dict):
         raise CheckpointError(
             f"{path} is not a BEATs checkpoint: it has no 'cfg' and 'model'; "
@@ -253,7 +256,8 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, beats: Beats, ln_audio: nn.LayerNorm) -> None:
         super().__init__()
-        self.beats, self.ln_audio = beats, ln_audio
+        self.beats = beats
+        self.ln_audio = ln_audio
 
     def forward(self, fbank: Tensor) -> Tensor:
         return self.ln_audio(self.beats(fbank))
@@ -281,7 +285,8 @@ def export_beats(beats: Beats, ln_audio: nn.LayerNorm, path: Path, save: SaveGra
 def official_state(model: Beats) -> dict[str, Tensor]:
     """The state dict as the official checkpoint names it: weight norm apart, the table under every layer."""
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    table, weight = state.pop(_TABLE), state.pop("encoder.pos_conv.0.weight")
+    table = state.pop(_TABLE)
+    weight = state.pop("encoder.pos_conv.0.weight")
     state["encoder.pos_conv.0.weight_g"] = weight.norm(dim=(0, 1), keepdim=True)
     state["encoder.pos_conv.0.weight_v"] = weight
     for layer in range(model.spec.n_layers):

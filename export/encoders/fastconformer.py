@@ -33,11 +33,12 @@ from ...models.encoders.fastconformer import (
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import Weights, require_shape
 from ..graphs.onnx_graph import save_graph
-from ..synthetic.random_graph import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, hollow
 from .fastconformer_modules import FastConformer, Perception
 
 _PREFIX = "perception."
-_FB, _WINDOW = f"{_PREFIX}preprocessor.featurizer.fb", f"{_PREFIX}preprocessor.featurizer.window"
+_FB = f"{_PREFIX}preprocessor.featurizer.fb"
+_WINDOW = f"{_PREFIX}preprocessor.featurizer.window"
 _COUNTER = ".num_batches_tracked"  # of a BatchNorm: how long it was trained
 _RENAMES = (
     (r"^adapter\.", "modality_adapter."),
@@ -192,7 +193,8 @@ def _read_adapter(perception: _Section, d_encoder: int) -> AdapterSpec | None:
 
 
 def _sizes(section: _Section) -> dict[str, int]:
-    d_model, n_heads = section.size("d_model"), section.size("n_heads", 4)
+    d_model = section.size("d_model")
+    n_heads = section.size("n_heads", 4)
     kernel = section.size("conv_kernel_size", 31)
     half = (kernel - 1) // 2
     section.require({"feat_out": (-1, (-1, None, d_model)), "conv_context_size": (None, (None, [half, half]))})
@@ -214,7 +216,9 @@ class _Section:
     """A part of config.json that knows its place."""
 
     def __init__(self, values: Mapping[str, Any], name: str, where: Path | str) -> None:
-        self.name, self.where, self._values = name, where, values
+        self.name = name
+        self.where = where
+        self._values = values
 
     def get(self, key: str, default: object = None) -> object:
         return self._values.get(key, default)

@@ -187,7 +187,9 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.d_head, scale = module.head_dim, module.scaling
         self.linear_q = _linear(module.q_proj.weight * scale, (module.q_proj.bias + module.bias_u.flatten()) * scale)
-        self.linear_k, self.linear_v, self.linear_out = module.k_proj, module.v_proj, module.o_proj
+        self.linear_k = module.k_proj
+        self.linear_v = module.v_proj
+        self.linear_out = module.o_proj
         self.u_to_v = nn.Parameter((module.bias_v - module.bias_u).flatten() * scale, requires_grad=False)
         distances = torch.arange(longest - 1, -longest - 1, -1, device=module.bias_u.device)
         self.table = nn.Parameter(
@@ -195,7 +197,9 @@ class RelativeAttention(nn.Module):
         )
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        q, k, v = self.linear_q(x), self.linear_k(x), self.linear_v(x)
+        q = self.linear_q(x)
+        k = self.linear_k(x)
+        v = self.linear_v(x)
         p = self.table.index_select(0, positions)
         near = self._heads(q) @ self._heads(k).transpose(2, 3)
         far = self._heads(q + self.u_to_v) @ self._heads(p.unsqueeze(0)).transpose(2, 3)

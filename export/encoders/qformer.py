@@ -22,7 +22,7 @@ from ...models.encoders.whisper import WhisperSpec
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import require, require_shape
 from ..graphs.onnx_graph import save_graph
-from ..synthetic.random_graph import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, hollow
 
 _BERT = "speech_Qformer.bert."
 _LINEAR_NORM = ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
@@ -106,7 +106,8 @@ def fuse(speech: Tensor, audio: Tensor) -> Tensor:
 
 def windows(fused: Tensor, spec: QFormerSpec) -> Tensor:
     """[n_windows, window, d]: whole windows only; the frames behind the last are dropped."""
-    n, width = spec.n_windows(fused.shape[1]), spec.window
+    n = spec.n_windows(fused.shape[1])
+    width = spec.window
     if spec.stride == width:
         return fused[0, : n * width].reshape(n, width, fused.shape[2])
     start = torch.arange(n).unsqueeze(1) * spec.stride
@@ -156,7 +157,8 @@ class _FoldedLayer(nn.Module):
 
     def __init__(self, layer: Any, spec: QFormerSpec) -> None:
         super().__init__()
-        self.n_heads, self.d_head = spec.n_heads, spec.hidden // spec.n_heads
+        self.n_heads = spec.n_heads
+        self.d_head = spec.hidden // spec.n_heads
         own, cross = layer.attention, layer.crossattention
         self.self_output = _product(own.output.dense, own.attention.value)
         self.self_norm = own.output.LayerNorm
@@ -165,8 +167,10 @@ class _FoldedLayer(nn.Module):
         self.key = nn.Buffer(cross.attention.key.weight.detach().reshape(by_head) * self.d_head**-0.5)
         self.value = nn.Buffer(cross.attention.value.weight.detach().reshape(by_head).transpose(1, 2).contiguous())
         self.value_bias = nn.Buffer(cross.attention.value.bias.detach().clone())
-        self.cross_output, self.cross_norm = cross.output.dense, cross.output.LayerNorm
-        self.widen, self.narrow = layer.intermediate_query.dense, layer.output_query.dense
+        self.cross_output = cross.output.dense
+        self.cross_norm = cross.output.LayerNorm
+        self.widen = layer.intermediate_query.dense
+        self.narrow = layer.output_query.dense
         self.final_norm = layer.output_query.LayerNorm
 
     def attend_self(self, x: Tensor) -> Tensor:
@@ -180,7 +184,8 @@ class _FoldedLayer(nn.Module):
 
     def forget_query(self) -> None:
         """Drop what a constant query no longer needs."""
-        self.query, self.key = None, None
+        self.query = None
+        self.key = None
 
     def hear(self, x: Tensor, queries: Tensor, frames: Tensor) -> Tensor:
         """Cross-attention to each window's frames, then the query branch of the feed-forward."""
@@ -261,7 +266,8 @@ def _spec(
     options: QFormerOptions,
     path: Path | str,
 ) -> QFormerSpec:
-    query, projection = state["speech_query_tokens"], state["speech_llama_proj.weight"]
+    query = state["speech_query_tokens"]
+    projection = state["speech_llama_proj.weight"]
     if query.ndim != 3 or query.shape[:2] != (1, 1):
         raise CheckpointError(f"{path}: speech_query_tokens is {list(query.shape)}; only one query is supported")
     hidden = query.shape[2]

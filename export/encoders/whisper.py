@@ -19,7 +19,7 @@ from ...models.encoders.whisper import INPUT, N_MELS, OUTPUT, WhisperSpec
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import Weights, read_json, require_shape
 from ..graphs.onnx_graph import save_graph
-from ..synthetic.random_graph import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, hollow
 
 _RIGHT = "SALMONN was trained with openai/whisper-large-v2"
 _PREFIXES = ("model.encoder.", "encoder.")
@@ -30,7 +30,8 @@ class SpeechEncoder(nn.Module):
 
     def __init__(self, encoder: WhisperEncoder, ln_speech: nn.LayerNorm) -> None:
         super().__init__()
-        self.encoder, self.ln_speech = encoder, ln_speech
+        self.encoder = encoder
+        self.ln_speech = ln_speech
         self.conv2 = HalveRate(encoder.conv2)
 
     def forward(self, log_mel: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from ...models.bundle import Manifest
 from ...models.families.salm import FAMILY as SALM
 from ...models.families.salmonn import FAMILY as SALMONN
-from ..pipeline import ExportOptions
+from ..options import ExportOptions
 from ..progress import Report
 from . import salm, salmonn
 

@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 
 from ...models.audio import Waveform
 from ...models.bundle import Manifest
-from ...models.encoders.fastconformer import FEATURIZER, INPUT, OUTPUT
+from ...models.encoders.fastconformer import FEATURIZER, INPUT, OUTPUT, Featurizer, features
 from ...models.errors import CheckpointError, InputError
 from ...models.families.salm import AUDIO_TAG, FAMILY, MAX_NEW_TOKENS, SalmSpec, prompt_info
-from ...runtime.encoders.fastconformer import Featurizer, features
 from .. import parity
 from ..bundle import refuse_existing
 from ..encoders.fastconformer import Loaded, export_fastconformer, load_fastconformer, write_featurizer
+from ..family import Family
 from ..formats.byte_bpe import encode_text
 from ..formats.checkpoint import open_weights, read_json
 from ..graphs.onnx_graph import Arrays
 from ..llm.export import read_salm_llm
 from ..llm.lora import read_salm_lora, require_fit, salm_lora_spec
-from ..pipeline import ExportOptions, Family, assemble
+from ..options import ExportOptions
+from ..pipeline import assemble
 from ..progress import Report
 from ..provenance import salm_sources
 
@@ -34,7 +35,7 @@ _RIGHT = "give the directory of nvidia/canary-qwen-2.5b, or of another NeMo SALM
 
 @dataclass(frozen=True)
 class SalmExport(ExportOptions):
-    """What `earshot-export salm` was asked for."""
+    """What `auricle-export salm` was asked for."""
 
     checkpoint: Path
     qwen: Path
@@ -42,7 +43,7 @@ class SalmExport(ExportOptions):
 
 
 def export_salm(options: SalmExport, report: Report) -> Manifest:
-    """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    """Makes the bundle, going on with the parts an earlier run finished. Raises AuricleError."""
     refuse_existing(options.out)
     return assemble(open_family(options), options, report)
 

@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 from ...models.audio import Waveform
 from ...models.bundle import Manifest
 from ...models.encoders import beats, qformer, whisper
+from ...models.encoders.beats import fbank
+from ...models.encoders.whisper import log_mel
 from ...models.errors import CheckpointError
 from ...models.families.salmonn import FAMILY, MAX_NEW_TOKENS, SalmonnSpec, prompt_info
-from ...runtime.encoders.beats import fbank
-from ...runtime.encoders.whisper import log_mel
 from .. import parity
 from ..bundle import refuse_existing
 from ..encoders.beats import AudioEncoder, export_beats, load_beats
 from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper
+from ..family import Family
 from ..formats.checkpoint import load_section
 from ..formats.sentencepiece import encode_text
 from ..graphs.onnx_graph import Arrays
 from ..llm.base_model import check_base
 from ..llm.export import Llm, read_llm
 from ..llm.lora import Lora, read_lora, require_fit
-from ..pipeline import ExportOptions, Family, assemble
+from ..options import ExportOptions
+from ..pipeline import assemble
 from ..progress import Report
 from ..provenance import salmonn_sources
 
@@ -42,7 +44,7 @@ LICENCES = (
 
 @dataclass(frozen=True)
 class SalmonnExport(ExportOptions):
-    """What `earshot-export salmonn` was asked for."""
+    """What `auricle-export salmonn` was asked for."""
 
     whisper: Path
     beats: Path
@@ -108,7 +110,7 @@ def _refuse_foreign(state: Mapping[str, torch.Tensor], path: Path) -> None:
 
 
 def export_salmonn(options: SalmonnExport, report: Report) -> Manifest:
-    """Makes the bundle, going on with the parts an earlier run finished. Raises EarshotError."""
+    """Makes the bundle, going on with the parts an earlier run finished. Raises AuricleError."""
     refuse_existing(options.out)
     return assemble(open_family(options), options, report)
 
@@ -144,7 +146,8 @@ def _family(parts: Parts, options: SalmonnExport) -> Family:
 
 def _feeds(parts: Parts) -> dict[str, list[Arrays]]:
     """What each graph reads of the clips."""
-    spec, clips = parts.spec.whisper, parity.clips(parts.spec.n_samples).values()
+    spec = parts.spec.whisper
+    clips = parity.clips(parts.spec.n_samples).values()
     outputs = [_stages(parts, clip) for clip in clips]
     heard = [(each[whisper.OUTPUT], each[beats.OUTPUT]) for each in outputs]
     return {

@@ -67,7 +67,8 @@ def read_byte_vocabulary(directory: Path, n_rows: int) -> ByteVocabulary:
         if any(token.get(key) for key in _STRIPS):
             raise CheckpointError(f"{path}: {token['content']!r} swallows what is beside it, which no Qwen3's does")
         n = int(token["id"])
-        pieces[n], types[n] = str(token["content"]), CONTROL if token.get("special") else USER_DEFINED
+        pieces[n] = str(token["content"])
+        types[n] = CONTROL if token.get("special") else USER_DEFINED
     if max(pieces, default=0) >= n_rows:
         raise CheckpointError(
             f"{path} has {max(pieces) + 1} pieces, but the embedding has {n_rows} rows: "

@@ -17,7 +17,9 @@ from ...models.errors import CheckpointError
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
-_GPTQ_INDEX, _GPTQ_FILES = "gptq_model-*.index.json", ("gptq_model-*.safetensors", "gptq_model-*.bin")  # AutoGPTQ's
+# AutoGPTQ's
+_GPTQ_INDEX = "gptq_model-*.index.json"
+_GPTQ_FILES = ("gptq_model-*.safetensors", "gptq_model-*.bin")
 _LISTED = 12  # missing keys named in one message; a wholly different file would list thousands
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ...models.errors import CheckpointError, InputError
 from ..progress import Report
 
-LORA_SCALE = "earshot.lora_scale"  # what is merged into the weights; 0 for the base alone
+LORA_SCALE = "auricle.lora_scale"  # what is merged into the weights; 0 for the base alone
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class _Pieces:
     """As much of an array as GGUFWriter.write_tensor_data asks for, for one too large to have whole."""
 
     def __init__(self, tensor: RawTensor) -> None:
-        self.nbytes, self._pieces = tensor.n_bytes, tensor.pieces
+        self.nbytes = tensor.n_bytes
+        self._pieces = tensor.pieces
 
     def tofile(self, file: IO[bytes]) -> None:
         for piece in self._pieces():

@@ -133,13 +133,15 @@ class GptqWeights(Weights):
             del self._shapes[given]
         path, qweight = module.parts["qweight"]
         self._modules[qweight] = module
-        self._stored[f"{name}.weight"], self._shapes[f"{name}.weight"] = (path, qweight), shape
+        self._stored[f"{name}.weight"] = (path, qweight)
+        self._shapes[f"{name}.weight"] = shape
         self._zeros(module)
         self._groups(module)
 
     def _sizes(self, name: str, grouped: bool) -> tuple[int, int]:
         """(n_out, n_in), when all shapes say so."""
-        bits, where = self.config.bits, f"{self.source}: {name}"
+        bits = self.config.bits
+        where = f"{self.source}: {name}"
         shapes = {part: self._shapes.get(f"{name}.{part}", ()) for part in ("qweight", *_TENSORS)}
         flat = [f"{part} {list(s)}" for part, s in shapes.items() if part != "g_idx" and len(s) != 2]
         if flat or (grouped and len(shapes["g_idx"]) != 1):
@@ -187,9 +189,11 @@ class GptqWeights(Weights):
 
     def _zeros(self, module: _Module) -> torch.Tensor:
         """[n_groups, n_out] uint8, as they are subtracted."""
-        config, name = self.config, module.parts["qzeros"][1]
+        config = self.config
+        name = module.parts["qzeros"][1]
         stored = unpack(self._words(module, "qzeros").T, config.bits).T
-        highest, middle = 2**config.bits - 1, 2 ** (config.bits - 1)
+        highest = 2**config.bits - 1
+        middle = 2 ** (config.bits - 1)
         if config.added and (stored == highest).any():
             raise CheckpointError(
                 f"{self.source}: {name} stores {highest}, a zero point of 0, which the first GPTQ format does not "
@@ -267,7 +271,8 @@ def _config(said: dict[str, Any], where: str) -> GptqConfig:
         raise CheckpointError(f"{where} says pack_dtype {said['pack_dtype']}: only int32 is read, {remedy}")
     if any(not str(rule).startswith("-:") for rule in cast(dict[str, Any], said.get("dynamic") or {})):
         raise CheckpointError(f"{where} quantizes some layers in another way (dynamic), which is not read: {remedy}")
-    bits, group_size = said.get("bits"), said.get("group_size")
+    bits = said.get("bits")
+    group_size = said.get("group_size")
     if not isinstance(bits, int) or bits not in BITS:
         raise CheckpointError(f"{where} says bits {bits!r}: one of {', '.join(map(str, BITS))} is read, else {remedy}")
     if not isinstance(group_size, int) or isinstance(group_size, bool) or (group_size < 1 and group_size != -1):

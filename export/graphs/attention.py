@@ -16,40 +16,23 @@ is all that x86 without VNNI adds. TensorRT reads neither form, so fp32 and fp16
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from .relative_attention import Distances, Far, FarHead, FarWriter, find_far
+from .builder import DOMAIN, Operators, replace_nodes
+from .patterns import Attention, Distances, Graph
+from .relative_attention import FarHead, FarWriter
 
-DOMAIN = "com.microsoft"
 Q_LEVELS, KV_LEVELS, P_LEVELS = 127.0, 63.0, 255.0
 _SMALLEST_SCALE = 1e-12
 _WIDEST = 1 << 16  # more keys than any encoder has: a row of p is one block, with one scale
-_OPSET = 21  # the first in which QuantizeLinear takes blocks; such a graph is for onnxruntime alone
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Attention:
-    """softmax(q k^T + far) v of one layer, as torch's exporter writes it; the scale is in q already."""
-
-    name: str
-    """Of its torch module."""
-    nodes: tuple[onnx.NodeProto, ...]
-    """All that it is made of; the last gives its output [1, n, n_heads * d_head]."""
-    inputs: tuple[str, str, str]
-    """q, k and v, [1, n, n_heads * d_head]."""
-    n_heads: int
-    d_head: int
-    far: Far | None = None
-    """What relative positions add to the scores, where there are any."""
 
 
 def find_attention(model: onnx.ModelProto) -> dict[str, Attention]:
@@ -88,7 +71,8 @@ def integer_attention(
     mean = v.mean(axis=0)
     outputs: list[Floats] = []
     for head in _heads(q, n_heads):
-        q_head, k_head = _rounded(q[:, head], Q_LEVELS), _rounded((k - k.mean(axis=0))[:, head], KV_LEVELS)
+        q_head = _rounded(q[:, head], Q_LEVELS)
+        k_head = _rounded((k - k.mean(axis=0))[:, head], KV_LEVELS)
         scores = q_head[rows] @ k_head.T
         if far is not None:
             scores += far.scores(q_head, head, rows, integers=True)
@@ -113,54 +97,6 @@ def float_attention(
     return np.concatenate(outputs, axis=1)
 
 
-def replace_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Give a graph other nodes, in order, and say that it holds onnxruntime's own operators."""
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:], model.graph.value_info[:]
-    model.graph.node.extend(copies)
-    del model.opset_import[:]
-    model.opset_import.extend([helper.make_opsetid("", _OPSET), helper.make_opsetid(DOMAIN, 1)])
-
-
-class Operators:
-    """Nodes one after another, and the constants they share."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, TensorProto] = {}
-
-    def add(self, operator: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: Any) -> str:
-        """A node; returns its first output."""
-        self._nodes.append(helper.make_node(operator, inputs, outputs, outputs[0], domain=domain, **attributes))
-        return outputs[0]
-
-    def own(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """A node of onnxruntime's own."""
-        return self.add(operator, inputs, output, domain=DOMAIN, **attributes)
-
-    def constant(self, values: Any, dtype: str) -> str:
-        """The name of a constant, stored once."""
-        array = np.array(values, dtype)
-        name = f"{self._prefix}/{dtype}{array.tolist() if array.size < 8 else [array.ravel()[0], array.size]}"
-        self._constants.setdefault(name, numpy_helper.from_array(array, name))
-        return name
-
-    def keep(self, name: str, values: NDArray[Any]) -> str:
-        """A constant of this name."""
-        self._constants[name] = numpy_helper.from_array(values, name)
-        return name
-
-    def take(self) -> list[onnx.NodeProto]:
-        """The nodes since the last call."""
-        taken, self._nodes = self._nodes, []
-        return taken
-
-    def constants(self) -> list[TensorProto]:
-        """All that were asked for."""
-        return list(self._constants.values())
-
-
 def _heads(q: Floats, n_heads: int) -> list[slice]:
     d_head = q.shape[1] // n_heads
     return [slice(n * d_head, (n + 1) * d_head) for n in range(n_heads)]
@@ -181,7 +117,8 @@ def _integer(ops: Operators, attention: Attention, write_far: FarWriter, directo
     name, n = attention.name, attention.n_heads
     far = None if attention.far is None else write_far.heads(attention.far, name, n, directory)
     q, k, v = attention.inputs
-    mean_k, mean_v = _mean(ops, k, f"{name}/k"), _mean(ops, v, f"{name}/v")
+    mean_k = _mean(ops, k, f"{name}/k")
+    mean_v = _mean(ops, v, f"{name}/v")
     q8, q_scales = _quantized(ops, attention, q, "q", "uint8")
     k8, k_scales = _quantized(ops, attention, ops.add("Sub", [k, mean_k], f"{name}/k/centred"), "k", "int8")
     v8, v_scales = _quantized(ops, attention, ops.add("Sub", [v, mean_v], f"{name}/v/centred"), "v", "int8")
@@ -202,7 +139,8 @@ def _integer(ops: Operators, attention: Attention, write_far: FarWriter, directo
 def _head(ops: Operators, name: str, head: tuple[str, ...], far: FarHead | None) -> str:
     """One head: u8 q [n, d], s8 k [d, n], s8 v [n, d] and their scales -> float [n, d]."""
     q, k, v, q_scale, k_scale, v_scale = head
-    zero_q, zero = ops.constant(128, "uint8"), ops.constant(0, "int8")
+    zero_q = ops.constant(128, "uint8")
+    zero = ops.constant(0, "int8")
     scores = ops.own("MatMulIntegerToFloat", [q, k, q_scale, k_scale, zero_q, zero], f"{name}/scores")
     if far is not None:
         scores = ops.add("Add", [scores, far.scores(ops, q, q_scale, (zero_q, zero))], f"{name}/near and far")
@@ -226,10 +164,13 @@ def _mean(ops: Operators, x: str, name: str) -> str:
 
 def _quantized(ops: Operators, attention: Attention, x: str, letter: str, dtype: str) -> tuple[str, str]:
     """[1, n, heads * d] -> integers [n, heads * d], and a scale per head."""
-    name, n_heads, d_head = f"{attention.name}/{letter}", attention.n_heads, attention.d_head
+    name = f"{attention.name}/{letter}"
+    n_heads = attention.n_heads
+    d_head = attention.d_head
     levels, zero = (Q_LEVELS, 128) if dtype == "uint8" else (KV_LEVELS, 0)
     heads = ops.add("Reshape", [x, ops.constant([-1, n_heads, d_head], "int64")], f"{name}/heads")
-    last, first = ops.constant([-1], "int64"), ops.constant([0], "int64")
+    last = ops.constant([-1], "int64")
+    first = ops.constant([0], "int64")
     high = ops.add("ReduceMax", [heads, last], f"{name}/high", keepdims=0)
     low = ops.add("Neg", [ops.add("ReduceMin", [heads, last], f"{name}/low", keepdims=0)], f"{name}/depth")
     reach = ops.add("Max", [high, low, ops.constant(_SMALLEST_SCALE, "float32")], f"{name}/reach")
@@ -244,84 +185,3 @@ def _split(ops: Operators, x: str, n: int, axis: int) -> list[str]:
     names = [f"{x}/{i}" for i in range(n)]
     ops.add("Split", [x], *names, axis=axis, num_outputs=n)
     return names
-
-
-class Graph:
-    """Who makes a value, and who uses it."""
-
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._constants: Mapping[str, TensorProto] = {t.name: t for t in graph.initializer}
-        self._maker = {name: node for node in graph.node for name in node.output}
-        self._users: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self._users.setdefault(name, []).append(node)
-
-    def attention(self, softmax: onnx.NodeProto) -> Attention | None:
-        """The attention around a softmax, if it has exactly the known form."""
-        added = self.made_by(softmax.input[0], "Add")
-        near = softmax.input[0] if added is None else next((i for i in added.input if self.made_by(i, "MatMul")), "")
-        scores = self.made_by(near, "MatMul")
-        mix = self._only_user(softmax.output[0], "MatMul")
-        if scores is None or mix is None or mix.input[0] != softmax.output[0]:
-            return None
-        q = self.heads(scores.input[0], (0, 2, 1, 3))
-        k = self.heads(scores.input[1], (0, 2, 3, 1))
-        v = self.heads(mix.input[1], (0, 2, 1, 3))
-        joined = self._only_user(mix.output[0], "Transpose")
-        flat = joined and self._only_user(joined.output[0], "Reshape")
-        if joined is None or flat is None or _permutation(joined) != (0, 2, 1, 3):
-            return None
-        if q is None or k is None or v is None or not q[2:] == k[2:] == v[2:]:
-            return None
-        inputs = (q[1].input[0], k[1].input[0], v[1].input[0])
-        far = None if added is None else find_far(self, added, inputs[0])
-        if added is not None and far is None:
-            return None
-        nodes = (*(far.nodes if far else ()), softmax, scores, mix, *q[:2], *k[:2], *v[:2], joined, flat)
-        return Attention(self._module(inputs[1]) or f"attention/{softmax.name}", nodes, inputs, *q[2:], far)
-
-    def heads(self, name: str, permutation: tuple[int, ...]) -> tuple[onnx.NodeProto, onnx.NodeProto, int, int] | None:
-        """Transpose, Reshape, the number of heads and their width, behind a value [1, heads, ...]."""
-        turned = self.made_by(name, "Transpose")
-        split = turned and self.made_by(turned.input[0], "Reshape")
-        if turned is None or split is None or _permutation(turned) != permutation:
-            return None
-        shape = self._constants.get(split.input[1])
-        sizes = numpy_helper.to_array(shape).tolist() if shape is not None else []
-        one_clip = len(sizes) == 4 and sizes[0] == 1 and min(sizes[2:]) > 0
-        return (turned, split, sizes[2], sizes[3]) if one_clip else None
-
-    def _module(self, key: str) -> str | None:
-        """The torch module whose key projection made this value."""
-        maker = self._maker.get(key)
-        while maker is not None and maker.op_type in ("Add", "Mul"):
-            maker = next((self._maker[i] for i in maker.input if i in self._maker), None)
-        return maker.name.rpartition(".")[0] if maker is not None and maker.op_type == "MatMul" else None
-
-    def constant(self, name: str) -> TensorProto | None:
-        """An initializer."""
-        return self._constants.get(name)
-
-    def behind(self, name: str, *operators: str) -> onnx.NodeProto | None:
-        """The last of a row of makers of these kinds, whoever else uses them."""
-        node: onnx.NodeProto | None = None
-        for operator in operators:
-            node = self._maker.get(name)
-            if node is None or node.op_type != operator:
-                return None
-            name = node.input[0]
-        return node
-
-    def made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
-        """Its maker, when it is of this kind and nobody else uses what it gives."""
-        node = self._maker.get(name)
-        return node if node is not None and node.op_type == operator and len(self._users[name]) == 1 else None
-
-    def _only_user(self, name: str, operator: str) -> onnx.NodeProto | None:
-        users = self._users.get(name, [])
-        return users[0] if len(users) == 1 and users[0].op_type == operator else None
-
-
-def _permutation(node: onnx.NodeProto) -> tuple[int, ...]:
-    return next((tuple(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), ())

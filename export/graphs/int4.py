@@ -24,7 +24,8 @@ from onnx import helper
 
 from ...models.errors import RunError
 from ..progress import Report, no_report
-from .attention import DOMAIN, Attention, find_attention, rewrite_attention
+from .attention import find_attention, rewrite_attention
+from .builder import DOMAIN
 from .int8 import (
     Floats,
     Layer,
@@ -39,6 +40,7 @@ from .int8 import (
     write_tensors,
 )
 from .onnx_graph import Arrays, compare, read_model
+from .patterns import Attention
 
 BITS = 4
 BLOCK = 32  # weights of a column that share a scale and a zero; also the narrowest layer that is quantized
@@ -67,7 +69,8 @@ def write_int4(path_in: Path, path_out: Path, eight_bits: Collection[str] = ()) 
 
     Raises RunError when there is no linear layer to quantize.
     """
-    model, place = read_model(path_in, weights=False), path_in.parent
+    model = read_model(path_in, weights=False)
+    place = path_in.parent
     layers = _layers(model, path_in)
     eight = {name: layer for name, layer in layers.items() if name in eight_bits}
     four = {name: layer for name, layer in layers.items() if name not in eight_bits}
@@ -100,7 +103,8 @@ def rounded_weight(weight: Floats) -> Floats:
 def _quantizer() -> Any:
     """onnxruntime's module, without the log handler that it gives the whole process when it is imported."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers = list(root.handlers)
+    level = root.level
     from onnxruntime.quantization import matmul_nbits_quantizer
 
     root.handlers[:] = handlers
@@ -118,7 +122,8 @@ def _layers(model: onnx.ModelProto, path: Path) -> dict[str, Layer]:
 def _error(layer: Layer | Attention, seen: Mapping[str, Floats], directory: Path) -> float:
     assert isinstance(layer, Layer)
     rows = seen[layer.source].reshape(-1, layer.weight.dims[0])
-    rows, weight = rows[:: max(1, len(rows) // _ROWS)], layer.values(directory)
+    rows = rows[:: max(1, len(rows) // _ROWS)]
+    weight = layer.values(directory)
     return compare(rows @ rounded_weight(weight), rows @ weight)[1]
 
 

@@ -25,16 +25,10 @@ from onnx import TensorProto, helper, numpy_helper
 from ...models.errors import RunError
 from ..progress import Report, counter, no_report
 from . import onnx_graph as graph
-from .attention import (
-    DOMAIN,
-    Attention,
-    find_attention,
-    float_attention,
-    integer_attention,
-    replace_nodes,
-    rewrite_attention,
-)
+from .attention import find_attention, float_attention, integer_attention, rewrite_attention
+from .builder import DOMAIN, replace_nodes
 from .onnx_graph import Arrays, compare, read_model, run_graph
+from .patterns import Attention
 
 LEVELS = 127.0  # weights are -127 to 127; on x86 without VNNI the runtime asks onnxruntime for exact sums
 _SMALLEST_LAYER = 16  # a linear layer narrower than this gains nothing from int8
@@ -340,7 +334,8 @@ def _tap(path: Path, names: list[str], feed: Arrays) -> list[Floats]:
 def _layer_error(x: Floats, weight: Floats) -> float:
     """Relative rms error of x @ weight when both are quantized as onnxruntime does, on some 256 rows of x."""
     rows = x.reshape(-1, x.shape[-1])
-    low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
+    low = min(float(rows.min()), 0.0)
+    high = max(float(rows.max()), 0.0)
     rows = rows[:: max(1, len(rows) // 256)]
     step = max((high - low) / 255.0, 1e-30)
     zero = np.rint(-low / step)

@@ -1,6 +1,6 @@
 """TensorRT engines from the ONNX graphs, and what its parser can read. Not run on hardware with TensorRT yet.
 
-The engines are for TensorRT users outside Earshot; the runtime lets ONNX Runtime's TensorRT provider build
+The engines are for TensorRT users outside Auricle; the runtime lets ONNX Runtime's TensorRT provider build
 and cache them.
 """
 
@@ -75,7 +75,7 @@ def profile_shapes(tensor: TensorInfo, longest_s: float = 30.0) -> tuple[tuple[i
 
 def supported_operators() -> Mapping[str, Any]:
     """The checked-in list: `tensorrt` version, `source`, `max_opset`, `max_rank`, `operators` and types."""
-    text = (resources.files("earshot.export.graphs") / "tensorrt_ops.json").read_text(encoding="utf-8")
+    text = (resources.files("auricle.export.graphs") / "tensorrt_ops.json").read_text(encoding="utf-8")
     return cast(Mapping[str, Any], json.loads(text))
 
 

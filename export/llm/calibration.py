@@ -61,14 +61,14 @@ def calibration(source: Path | None, info: PromptInfo) -> Calibration:
 
 def _demo(info: PromptInfo) -> Calibration:
     """The clips shipped with the demo; a family that has not the task is asked its first one, its answer unknown."""
-    folder = Path(str(resources.files("earshot.models"))) / "demo" / "clips"
+    folder = Path(str(resources.files("auricle.models"))) / "demo" / "clips"
     clips: list[dict[str, str]] = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
     examples: list[Example] = []
     for clip in clips:
         known = clip["task"].partition(":")[0] in info.tasks
         prompt = info.prompt_for(clip["task"]) if known else first_task(info)
         examples.append(Example(folder / clip["file"], prompt, clip["expected"] if known else None))
-    return Calibration("Earshot's demo clips", tuple(examples))
+    return Calibration("Auricle's demo clips", tuple(examples))
 
 
 def _folder(folder: Path, info: PromptInfo) -> Calibration:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -39,19 +39,17 @@ from ..formats.tensor_names import (
     shapes,
 )
 from ..progress import Report, no_report
-from ..synthetic.random_weights import weight_pool
 from .base_model import Fingerprint, check_base, fingerprint
 from .config import llama_spec, qwen3_spec
 from .gptq import Rounding
 from .lora import Lora, require_fit, write_adapter
 from .quantize import BY_MIXTURE, DIRECT, TableTypes, quantize, require_type, require_weighted
-from .tensor_types import tensor_type
 
 LoraMode = Literal["merged", "adapter", "both"]
 
 RELEASE_BYTES = 1 << 30  # mapped weights given back to the system after so much was read
 VOCABULARY_BYTES = 16 << 20  # more than any vocabulary takes in a file
-_TRAINED = {"llama": SALMONN_LORA, "qwen3": CANARY_QWEN_LORA}
+TRAINED = {"llama": SALMONN_LORA, "qwen3": CANARY_QWEN_LORA}
 
 
 @dataclass(frozen=True)
@@ -196,48 +194,13 @@ def write_gguf(
     What is rounded already is written as it was rounded.
     """
     writer = gguf.GGUFWriter(None, llm.spec.architecture)
-    _add_metadata(writer, llm.spec, llm.fingerprint.directory, quantization, merge[1] if merge else 0.0)
+    add_metadata(writer, llm.spec, llm.fingerprint.directory, quantization, merge[1] if merge else 0.0)
     llm.vocabulary.add_to(writer)
     try:
         tensors = _tensors(llm, quantization, merge, rounding)
         write_tensors(writer, path, tensors, f"write {quantization}", progress)
     finally:
         llm.weights.close()
-
-
-def write_random_llm(
-    spec: LlmSpec,
-    vocabulary: Vocabulary | ByteVocabulary,
-    path: Path,
-    quantization: str,
-    seed: int,
-    progress: Report = no_report,
-) -> None:
-    """Write a model of these sizes with random weights, its blocks of the types llama.cpp's quantizer would choose.
-
-    Little memory is used, and nothing but the file's own room on disk. Rows must be multiples of 256.
-    """
-    writer = gguf.GGUFWriter(None, spec.architecture)
-    _add_metadata(writer, spec, f"random weights, seed {seed}", quantization, _TRAINED[spec.architecture].scale)
-    vocabulary.add_to(writer)
-    write_tensors(writer, path, random_tensors(spec, quantization, seed), f"write {quantization}", progress)
-
-
-def random_tensors(spec: LlmSpec, quantization: str, seed: int) -> list[RawTensor]:
-    """Every tensor of the model in the order of its file: norms are 1, the rest is random."""
-    rng = np.random.default_rng(seed)
-    sizes = {gguf_name(name): shape for name, shape in shapes(spec).items()}
-    kinds = {name: tensor_type(name, spec.n_layers, quantization, spec.tied) for name in sizes}
-    pools = cache(lambda kind: weight_pool(kind, rng))
-
-    def tensor(name: str) -> RawTensor:
-        shape, kind = sizes[name], kinds[name]
-        if len(shape) == 1:
-            return RawTensor(name, shape, kind, lambda: [np.ones(shape, np.float32)])
-        raw = RawTensor(name, shape, kind, lambda: pools(kind).take(raw.n_blocks))
-        return raw
-
-    return [tensor(name) for name in sizes]
 
 
 def _tensors(
@@ -277,7 +240,8 @@ class _Reader:
         place = layer_part(name)
         if place is None:
             return _array(weight[: spec.vocab] if weight.ndim == 2 else weight)
-        layer, target = place[0], place[1].split(".")[-1]
+        layer = place[0]
+        target = place[1].split(".")[-1]
         if self._merge:
             lora, scale = self._merge
             weight = lora.merged(weight, layer, target, scale)
@@ -289,7 +253,7 @@ def _array(weight: torch.Tensor) -> np.ndarray:
     return (weight.float() if weight.dtype == torch.bfloat16 else weight).detach().numpy()
 
 
-def _add_metadata(writer: gguf.GGUFWriter, spec: LlmSpec, name: str, quantization: str, lora_scale: float) -> None:
+def add_metadata(writer: gguf.GGUFWriter, spec: LlmSpec, name: str, quantization: str, lora_scale: float) -> None:
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_file_type(LLM_TYPES[quantization].ftype)

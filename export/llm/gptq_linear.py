@@ -49,7 +49,8 @@ class Solver:
             offload_to_disk=False,
             fallback=None,  # else it rounds to the nearest, without a word, what it cannot solve
         )
-        self._linear, self._symmetric = linear, symmetric
+        self._linear = linear
+        self._symmetric = symmetric
         with _quietly():
             self._gptq: Any = library.gptq(linear, qcfg=config)
             quantizer = self._gptq.quantizer
@@ -101,11 +102,11 @@ def _library() -> SimpleNamespace:
             from gptqmodel.quantization import GPTQ  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise InputError(
-            f"GPTQ needs GPTQModel, which is not installed here ({error}): pip install 'earshot[export,gptq]'"
+            f"GPTQ needs GPTQModel, which is not installed here ({error}): pip install 'auricle[export,gptq]'"
         ) from None
     except Exception as error:  # it reaches deep into torch and transformers
         raise InputError(
-            f"GPTQ needs GPTQModel, which does not load here ({error}): install the version that Earshot asks for"
+            f"GPTQ needs GPTQModel, which does not load here ({error}): install the version that Auricle asks for"
         ) from None
     finally:
         os.environ.clear()
@@ -131,7 +132,8 @@ def best_scales(groups: Tensor) -> Tensor:
     Of either sign, for the levels reach one further below than above; float16 values in float32.
     """
     largest = groups.gather(1, groups.abs().argmax(1, keepdim=True))
-    least, best = torch.full_like(largest, torch.inf), torch.ones_like(largest)
+    least = torch.full_like(largest, torch.inf)
+    best = torch.ones_like(largest)
     for divisor in [*_DIVISORS.tolist(), *(-_DIVISORS).tolist()]:
         scale = (largest / divisor).half().float()
         scale = torch.where(scale.abs() < _SMALLEST, _SMALLEST, scale)

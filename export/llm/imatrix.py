@@ -73,7 +73,8 @@ def passages_of(
     found: list[Passage] = []
     for example in examples:
         if example.audio is None:
-            start, rest = list(info.start_ids), [llm.embed(ids(example.prompt))]
+            start = list(info.start_ids)
+            rest = [llm.embed(ids(example.prompt))]
         else:
             before, after = info.texts(example.prompt)
             start = [*info.start_ids, *ids(before)]

@@ -93,12 +93,14 @@ def salm_lora_spec(config: Mapping[str, Any], where: str = "config.json") -> Lor
     """The `lora` section of a SALM's config.json. Raises CheckpointError for what peft can do and we cannot."""
     section = config.get("lora")
     if not isinstance(section, dict):
-        raise CheckpointError(f"{where} has no lora section: Earshot exports SALM checkpoints with a LoRA")
+        raise CheckpointError(f"{where} has no lora section: Auricle exports SALM checkpoints with a LoRA")
     lora = cast(dict[str, Any], section)
     for key in _VARIANTS:
         if lora.get(key):
-            raise CheckpointError(f"{where} has lora.{key} {lora[key]!r}: Earshot exports a plain LoRA only")
-    rank, alpha, targets = lora.get("r"), lora.get("lora_alpha"), lora.get("target_modules")
+            raise CheckpointError(f"{where} has lora.{key} {lora[key]!r}: Auricle exports a plain LoRA only")
+    rank = lora.get("r")
+    alpha = lora.get("lora_alpha")
+    targets = lora.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank <= 0:
         raise CheckpointError(f"{where} has lora.r {rank!r}: it should be a whole number above 0")
     if not isinstance(alpha, (int, float)) or isinstance(alpha, bool):
@@ -109,7 +111,7 @@ def salm_lora_spec(config: Mapping[str, Any], where: str = "config.json") -> Lor
     if not named or strange:
         raise CheckpointError(
             f"{where} has lora.target_modules {strange[0] if strange else targets!r}: "
-            f"Earshot exports a LoRA on {', '.join(PROJECTIONS)}"
+            f"Auricle exports a LoRA on {', '.join(PROJECTIONS)}"
         )
     return LoraSpec(rank, float(alpha), tuple(target for target in PROJECTIONS if target in named))
 
@@ -177,7 +179,8 @@ def require_fit(lora: Lora, spec: LlmSpec, where: str) -> None:
             f"but {where} is {spec.hidden} wide with {spec.n_layers} layers: {remedy}"
         )
     for (layer, target), (a, b) in lora.pairs.items():
-        found, wanted = (b.shape[0], a.shape[1]), projection_shape(spec, target)
+        found = (b.shape[0], a.shape[1])
+        wanted = projection_shape(spec, target)
         if found != wanted:
             raise CheckpointError(
                 f"layer {layer}'s {target} LoRA is for a weight {list(found)}, but {where}'s is {list(wanted)}"
@@ -189,7 +192,7 @@ def write_adapter(path: Path, lora: Lora, spec: LlmSpec, progress: Report = no_r
 
     llama.cpp adds `factor * alpha / rank * b @ a`, where factor is what llama_set_adapters_lora is given. For
     a LoRA scale s on the base alone the factor is s * rank / alpha (1.0 at SALMONN's 4.0, at canary-qwen's 2.0);
-    on weights with the LoRA merged at m (`earshot.lora_scale` in their file) it is (s - m) * rank / alpha.
+    on weights with the LoRA merged at m (`auricle.lora_scale` in their file) it is (s - m) * rank / alpha.
     """
     require_fit(lora, spec, path.name)
     writer = gguf.GGUFWriter(None, spec.architecture)

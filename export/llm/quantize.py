@@ -155,7 +155,8 @@ def main() -> int:
 
     llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
     options = llama_cpp.llama_model_quantize_default_params()
-    options.nthread, options.ftype = int(n_threads), LLM_TYPES[quantization].ftype
+    options.nthread = int(n_threads)
+    options.ftype = LLM_TYPES[quantization].ftype
     options.max_buf_size = MAX_BUFFER
     if embedding:
         options.token_embedding_type = gguf.GGMLQuantizationType[embedding.upper()]
@@ -184,7 +185,8 @@ def _weigh(options: Any, path: Path) -> list[Any]:
     for override, (key, value) in zip(overrides, said.items(), strict=False):
         override.key = f"quantize.imatrix.{key}".encode()
         if isinstance(value, int):
-            override.tag, override.value.val_i64 = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT, value
+            override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT
+            override.value.val_i64 = value
         else:
             override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
             override.value.val_str = value.encode()[:127]

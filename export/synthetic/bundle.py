@@ -17,32 +17,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from ...bench.families.registry import RELEASED
-from ...bench.result import memory_bytes
 from ...models.bundle import (
-    FAMILIES,
     LLM_FILE,
     SCHEMA_VERSION,
-    FamilySpec,
     GenerationInfo,
     LlmInfo,
     Manifest,
     Provenance,
     QuantizationInfo,
     read_manifest,
+    shipped_bundle,
 )
 from ...models.errors import InputError
+from ...models.families.registry import FAMILIES, RELEASED, FamilySpec
 from ...models.prompt import PromptInfo
-from ...runtime.bundle import shipped_bundle
+from ...runtime.system.machine import memory_bytes
 from ..bundle import Staging, refuse_existing
 from ..formats.gguf_writer import require_room
 from ..graphs.int4 import write_int4
 from ..graphs.int8 import write_int8
-from ..llm.export import VOCABULARY_BYTES, random_tensors, write_random_llm
+from ..llm.export import VOCABULARY_BYTES
 from ..llm.quantize import require_type
 from ..progress import Progress, Report, no_report
 from .families import Recipe, WriteGraph, recipe
 from .random_graph import RandomWeights, module_bytes
+from .random_llm import random_tensors, write_random_llm
 
 MODELS = (*RELEASED, "demo")
 MEMORY_BYTES = 1_500_000_000  # that making any bundle may take, the libraries' own included
@@ -68,12 +67,12 @@ class _Plan:
     @property
     def key(self) -> str:
         """What a part of an unfinished run must have been made from to be used again."""
-        versions = [metadata.version(name) for name in ("earshot", "torch", "onnx", "onnxruntime", "gguf")]
+        versions = [metadata.version(name) for name in ("auricle", "torch", "onnx", "onnxruntime", "gguf")]
         return repr((versions, self.model, self.llm, self.encoders, self.seed))
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Handles `earshot-bench synth`: model, llm, encoders, out, seed. Prints one line."""
+    """Handles `auricle-bench synth`: model, llm, encoders, out, seed. Prints one line."""
     with Progress() as progress:
         manifest = synthesize(
             arguments.model, arguments.llm, arguments.encoders, arguments.out, arguments.seed, progress.report
@@ -145,7 +144,8 @@ Builder = Callable[[Path], tuple[tuple[str, ...], Any]]
 
 def _graph_builder(plan: _Plan, name: str, write: WriteGraph) -> Builder:
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
-        path, full = directory / f"{name}.onnx", directory / f"{name}.fp32.onnx"
+        path = directory / f"{name}.onnx"
+        full = directory / f"{name}.fp32.onnx"
         try:
             passing = plan.encoders in QUANTIZED
             write(full if passing else path, RandomWeights(plan.seed, half=plan.encoders == "fp16"))
@@ -185,7 +185,7 @@ def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
         ),
         licences=(LICENCE,),
         provenance=Provenance(
-            earshot=metadata.version("earshot"),
+            auricle=metadata.version("auricle"),
             packages={p: metadata.version(p) for p in ("torch", "transformers", "onnx", "onnxruntime", "gguf")}
             | {"python": platform.python_version()},
             options={"model": plan.model, "llm": plan.llm, "encoders": plan.encoders, "seed": str(plan.seed)},

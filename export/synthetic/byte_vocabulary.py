@@ -24,7 +24,8 @@ _SYLLABLES = [c + v for c in "bdfghklmnprstvz" for v in ("a", "e", "i", "o", "u"
 def invented_bytes(size: int = 151936) -> ByteVocabulary:
     """A vocabulary of `size` rows, BEYOND of them special or unused."""
     n_normal = size - BEYOND
-    pieces, merges = dict.fromkeys(LETTERS), list[str]()
+    pieces = dict.fromkeys(LETTERS)
+    merges = list[str]()
     for left, right in chain(*map(_chain, _WORDS), _invented()):
         if len(pieces) >= n_normal:
             break

@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.audio import SAMPLE_RATE
-from ...models.bundle import LLM_FILE, FamilySpec
+from ...models.bundle import LLM_FILE, shipped_bundle
 from ...models.encoders.fastconformer import FEATURIZER, N_BINS, WIN_LENGTH
 from ...models.families import salm, salmonn
+from ...models.families.registry import FamilySpec
 from ...models.families.salm import SalmSpec
 from ...models.families.salmonn import SalmonnSpec
 from ...models.prompt import PromptInfo
-from ...runtime.bundle import shipped_bundle
 from ..encoders.beats import export_beats, hollow_beats
 from ..encoders.fastconformer import export_fastconformer, hollow_fastconformer, write_featurizer
 from ..encoders.qformer import export_qformer, hollow_qformer
 from ..encoders.whisper import export_whisper, hollow_whisper
 from ..formats.byte_bpe import ByteVocabulary, byte_ids
 from ..formats.sentencepiece import Vocabulary
+from ..graphs.weightless import SaveGraph
 from .byte_vocabulary import invented_bytes
-from .random_graph import SaveGraph
 from .vocabulary import gguf_vocabulary, padded, piece_ids
 
 WriteGraph = Callable[[Path, SaveGraph], object]
@@ -112,10 +112,14 @@ def mel_bank(n_mels: int) -> NDArray[np.float32]:
 
     The scale is linear up to 1000 Hz, 3 mels for 200 Hz, and 27 mels for a factor of 6.4 above it.
     """
-    nyquist, knee, step = SAMPLE_RATE / 2, 15.0, math.log(6.4) / 27
+    nyquist = SAMPLE_RATE / 2
+    knee = 15.0
+    step = math.log(6.4) / 27
     mels: NDArray[np.float64] = np.linspace(0.0, knee + math.log(nyquist / 1000) / step, n_mels + 2)
     hertz = np.where(mels < knee, mels * 200 / 3, 1000 * np.exp(np.maximum(mels - knee, 0.0) * step))
-    low, centre, high = hertz[:-2, None], hertz[1:-1, None], hertz[2:, None]
+    low = hertz[:-2, None]
+    centre = hertz[1:-1, None]
+    high = hertz[2:, None]
     bins = np.linspace(0.0, nyquist, N_BINS)
     triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
     return (np.maximum(triangles, 0.0) * 2 / (high - low)).astype(np.float32)

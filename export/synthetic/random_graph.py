@@ -7,9 +7,9 @@ the graph, its weights are left hollow: name, type and shape without data. They 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
 import onnx
@@ -19,54 +19,13 @@ from onnx import TensorProto
 from torch import nn
 
 from ...models.graph_io import GraphInfo
-from ..graphs.onnx_graph import (
-    EXTERNAL_BYTES,
-    HalfPrecision,
-    Shape,
-    check_graph,
-    data_file,
-    export_module,
-    finish,
-    put_beside,
-)
+from ..graphs.float16 import HalfPrecision
+from ..graphs.onnx_graph import EXTERNAL_BYTES, Shape, check_graph, data_file, export_module, finish, put_beside
+from ..graphs.weightless import SMALL
 from .random_weights import Pool, float_pool
 
-SaveGraph = Callable[
-    [nn.Module, Mapping[str, torch.Tensor], Mapping[str, Shape], Path, Mapping[str, Mapping[int, str]] | None],
-    GraphInfo,
-]
-"""What an exporter writes its module with: `graph.save_graph`, or `RandomWeights`."""
-
-M = TypeVar("M", bound=nn.Module)
-_SMALL = 4096  # weights; a smaller tensor has values of its own, and keeps them
 _HOLLOW = "hollow"
 _FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
-
-
-def hollow(module: M) -> M:
-    """Give a module that was made on the meta device weights that take no memory: small ones are real.
-
-    Norms are near 1, the rest near 0, and no two weights equal, so that the exporter cannot leave anything out.
-    """
-    generator = torch.Generator().manual_seed(0)
-    n = 0
-
-    def weights(like: torch.Tensor, centre: float) -> torch.Tensor:
-        nonlocal n
-        n += 1
-        if like.numel() > _SMALL:
-            return torch.full((1,) * like.ndim, 1e-4 * n).expand(like.shape)
-        return centre + torch.randn(like.shape, generator=generator) * 0.02
-
-    for owner in module.modules():
-        centre = float(isinstance(owner, nn.LayerNorm))
-        for name, parameter in list(owner.named_parameters(recurse=False)):
-            value = weights(parameter, centre if name == "weight" else 0.0)
-            owner.register_parameter(name, nn.Parameter(value, requires_grad=False))
-        for name, buffer in list(owner.named_buffers(recurse=False)):
-            if buffer.is_meta:  # a table that is computed has its numbers already
-                owner.register_buffer(name, weights(buffer, 0.0))
-    return module.eval()
 
 
 def module_bytes(module: nn.Module, precision: str) -> int:
@@ -84,7 +43,8 @@ class RandomWeights:
     """
 
     def __init__(self, seed: int, half: bool = False) -> None:
-        self._rng, self._half = np.random.default_rng(seed), half
+        self._rng = np.random.default_rng(seed)
+        self._half = half
 
     def __call__(
         self,
@@ -127,7 +87,7 @@ def _export(
     program = export_module(module, inputs, outputs, dynamic)
     for value in program.model.graph.initializers.values():
         tensor = value.const_value
-        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size > _SMALL:
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size > SMALL:
             value.const_value = ir.ExternalTensor(
                 _HOLLOW, 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name or "", base_dir=""
             )

@@ -24,7 +24,8 @@ class Pool:
     """Rows of random weights, as bytes, that are never used up."""
 
     def __init__(self, rows: NDArray[Any], rng: np.random.Generator) -> None:
-        self._rows, self._rng = rows, rng
+        self._rows = rows
+        self._rng = rng
 
     def take(self, n: int) -> Iterator[NDArray[Any]]:
         """n rows, in pieces no larger than the pool, each from a place of its own."""

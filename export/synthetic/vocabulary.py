@@ -103,6 +103,10 @@ def _processor(vocabulary: Vocabulary) -> Any:
         model.pieces.add(piece=piece, score=score, type=kind)
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     trainer.model_type, trainer.byte_fallback = BPE, vocabulary.types.count(BYTE) == N_BYTES
-    trainer.unk_id, trainer.bos_id, trainer.eos_id = vocabulary.unk, vocabulary.bos, vocabulary.eos
-    normalizer.name, normalizer.add_dummy_prefix, normalizer.remove_extra_whitespaces = "identity", True, False
+    trainer.unk_id = vocabulary.unk
+    trainer.bos_id = vocabulary.bos
+    trainer.eos_id = vocabulary.eos
+    normalizer.name = "identity"
+    normalizer.add_dummy_prefix = True
+    normalizer.remove_extra_whitespaces = False
     return cast(Any, sentencepiece).SentencePieceProcessor(model_proto=model.SerializeToString())

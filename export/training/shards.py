@@ -56,7 +56,8 @@ def read_shard(folder: Path, name: str) -> list[View]:
     found: list[View] = []
     speech_at = audio_at = 0
     for row in json.loads((folder / f"views-{name}.json").read_text()):
-        speech_to, audio_to = speech_at + row["speech"], audio_at + row["audio"]
+        speech_to = speech_at + row["speech"]
+        audio_to = audio_at + row["audio"]
         utterance = Utterance(**row["utterance"]) if row["utterance"] else None
         view = View(speech[speech_at:speech_to], audio[audio_at:audio_to], utterance, row["sound"], row["cut"])
         found.append(view)

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from ...models.errors import EarshotError
+from ...models.errors import AuricleError
 
 
 def stage_parser(module: str, about: str, stages: Sequence[str], clips: int, size: str) -> argparse.ArgumentParser:
     """--work, --out, --stage, --clips, --seed, --threads and --scale; size: about what --work takes."""
-    parser = argparse.ArgumentParser(prog=f"python -m earshot.export.{module}", description=about)
+    parser = argparse.ArgumentParser(prog=f"python -m auricle.export.{module}", description=about)
     parser.add_argument("--work", type=Path, required=True, help=f"corpus and training checkpoints, about {size}")
     parser.add_argument("--out", type=Path, required=True, help="directory for the finished checkpoint")
     parser.add_argument("--stage", choices=("all", *stages), default="all")
@@ -28,7 +28,7 @@ def stage_parser(module: str, about: str, stages: Sequence[str], clips: int, siz
 
 
 def run_stages(run: Callable[[str], object], stages: Sequence[str], work: Path, threads: int, seed: int) -> int:
-    """Runs the stages asked for; Earshot's errors become one sentence and an exit status. torchrun starts many."""
+    """Runs the stages asked for; Auricle's errors become one sentence and an exit status. torchrun starts many."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     if "WORLD_SIZE" in os.environ:
@@ -37,7 +37,7 @@ def run_stages(run: Callable[[str], object], stages: Sequence[str], work: Path, 
         work.mkdir(parents=True, exist_ok=True)
         for stage in stages:
             run(stage)
-    except EarshotError as error:
+    except AuricleError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:

@@ -31,7 +31,9 @@ class Trainer:
     def __init__(
         self, path: Path, modules: dict[str, nn.Module], minutes: float, rate: float = 2e-3, *, muon: bool = True
     ) -> None:
-        self.path, self.modules, self.budget = path, modules, minutes * 60
+        self.path = path
+        self.modules = modules
+        self.budget = minutes * 60
         weights = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         matrices = [p for p in weights if muon and p.ndim == _ORTHOGONAL and min(p.shape) > 1]
         chosen = {id(p) for p in matrices}
@@ -43,7 +45,9 @@ class Trainer:
         if matrices:
             muon_step = torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
             self.optimizers.insert(0, muon_step)
-        self.rate, self.steps, self.spent = rate, 0, 0.0
+        self.rate = rate
+        self.steps = 0
+        self.spent = 0.0
         self._losses: list[float] = []
         if path.exists():
             self._load()
@@ -55,7 +59,8 @@ class Trainer:
             for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                 group["lr"] = self.rate * self._warmth(self.spent / self.budget)
             yield self.steps
-            now, computed = time.monotonic(), _computed()
+            now = time.monotonic()
+            computed = _computed()
             self.spent, clock, self.steps = self.spent + computed - clock, computed, self.steps + 1
             if now - printed > _PRINT_EVERY:
                 printed = now
@@ -106,7 +111,8 @@ class Trainer:
             module.load_state_dict(state[name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.steps, self.spent = state["progress"]["steps"], state["progress"]["spent"]
+        self.steps = state["progress"]["steps"]
+        self.spent = state["progress"]["spent"]
 
     def _warmth(self, done: float) -> float:
         if done < _PLATEAU:

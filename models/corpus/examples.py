@@ -17,7 +17,7 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE, Waveform
 from ..families.salmonn import TASKS as SALMONN_TASKS
-from ..tasks import prompt_for
+from ..prompt import prompt_for
 from . import sounds
 from . import voices as speech
 from .sentences import SLOT_NAMES, Utterance, sample_utterance
@@ -90,13 +90,15 @@ def intent(utterance: Utterance | None) -> str:
 
 def training_clip(seed: int) -> Clip:
     """A random clip for training: one or two training sentences by a training voice, a sound, both, or no sound."""
-    rng, generator = random.Random(seed), np.random.default_rng(seed)
+    rng = random.Random(seed)
+    generator = np.random.default_rng(seed)
     kind = rng.choices(("speech", "two", "both", "sound", "nothing"), (0.5, 0.14, 0.2, 0.11, 0.05))[0]
     if kind == "nothing":
         return Clip(quiet_clip(generator))
     if kind == "sound":
         return sound_clip(rng.choice(sounds.SOUND_NAMES), generator)
-    utterance, voice = sample_utterance(rng, "train"), speech.training_voice(rng)
+    utterance = sample_utterance(rng, "train")
+    voice = speech.training_voice(rng)
     clean = speech.speak(utterance.text, voice, rng)
     if kind == "two":
         utterance, clean = _and_another(utterance, clean, voice, rng)

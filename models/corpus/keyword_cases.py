@@ -101,7 +101,8 @@ def word_list(case: Case, size: int, with_name: bool, seed: str) -> list[str]:
 
 def mark(case: Case, listed: Sequence[str], answer: str) -> Mark:
     """One answer's."""
-    said, heard = Counter(case.expected.split()), Counter(answer.split())
+    said = Counter(case.expected.split())
+    heard = Counter(answer.split())
     return Mark(
         recalled=None if case.name is None else case.name in heard,
         right=sum(min(said[word], heard[word]) for word in set(listed)),
@@ -115,7 +116,8 @@ def word_edits(said: Sequence[str], heard: Sequence[str]) -> int:
     """Words to exchange, add or remove to make one of the other."""
     row = list(range(len(heard) + 1))
     for i, word in enumerate(said, 1):
-        diagonal, row[0] = row[0], i
+        diagonal = row[0]
+        row[0] = i
         for j, other in enumerate(heard, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]

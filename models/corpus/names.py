@@ -83,7 +83,8 @@ class Name:
         out = ""
         for number in range(len(self.syllables) - 1, -1, -1):
             onset, vowel, coda = self.syllables[number]
-            final, initial = not out, number == 0
+            final = not out
+            initial = number == 0
             out = rng.choice([way for way in _CODAS[coda] if _fits(way, coda, out, final)]) + out
             out = rng.choice([way for way in _VOWELS[vowel] if _fits(way, vowel, out, initial)]) + out
             out = rng.choice([way for way in _ONSETS[onset] if _fits(way, onset, out, initial)]) + out
@@ -120,7 +121,8 @@ def near_name(name: Name, rng: random.Random) -> Name:
     while True:
         number = rng.randrange(len(name.syllables))
         syllables = list(name.syllables)
-        fresh, part = _syllable(rng, number, syllables), rng.randrange(3)
+        fresh = _syllable(rng, number, syllables)
+        part = rng.randrange(3)
         mixed = tuple(
             new if place == part else old for place, (old, new) in enumerate(zip(syllables[number], fresh, strict=True))
         )
@@ -156,7 +158,8 @@ def ordinary_sentence(rng: random.Random, split: str) -> NamedSentence:
 def distractors(rng: random.Random, n: int, sentence: NamedSentence, split: str, near: float = 0.1) -> list[str]:
     """`n` different words that are not said: invented names, in part like the ones that are, and ordinary words."""
     said = {name.spoken for name in sentence.names}
-    texts, out = set(sentence.spoken.split()), dict[str, None]()
+    texts = set(sentence.spoken.split())
+    out = dict[str, None]()
     ordinary = ordinary_words()
     while len(out) < n:
         if rng.random() < 0.2:

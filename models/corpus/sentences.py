@@ -72,8 +72,10 @@ def vocabulary() -> frozenset[str]:
 
 
 def _switch(rng: random.Random) -> Utterance:
-    room, device = rng.choice(words.ROOMS), rng.choice(words.DEVICES)
-    state, polite = rng.choice(("on", "off")), rng.choice(("", "", "please ", "could you "))
+    room = rng.choice(words.ROOMS)
+    device = rng.choice(words.DEVICES)
+    state = rng.choice(("on", "off"))
+    polite = rng.choice(("", "", "please ", "could you "))
     return Utterance(
         f"{polite}turn {state} the {room} {device}",
         f"turning {state} the {room} {device}",
@@ -82,7 +84,8 @@ def _switch(rng: random.Random) -> Utterance:
 
 
 def _switch_in(rng: random.Random) -> Utterance:
-    room, device = rng.choice(words.ROOMS), rng.choice(words.DEVICES)
+    room = rng.choice(words.ROOMS)
+    device = rng.choice(words.DEVICES)
     verb, doing = rng.choice((("start", "starting"), ("stop", "stopping"), ("reset", "resetting"), ("dim", "dimming")))
     return Utterance(
         f"{verb} the {device} in the {room}", f"{doing} the {room} {device}", {"room": room, "device": device}
@@ -90,13 +93,15 @@ def _switch_in(rng: random.Random) -> Utterance:
 
 
 def _opening(rng: random.Random) -> Utterance:
-    room, device = rng.choice(words.ROOMS), rng.choice(words.OPENINGS)
+    room = rng.choice(words.ROOMS)
+    device = rng.choice(words.OPENINGS)
     verb, doing = rng.choice((("open", "opening"), ("close", "closing"), ("lock", "locking"), ("unlock", "unlocking")))
     return Utterance(f"{verb} the {room} {device}", f"{doing} the {room} {device}", {"room": room, "device": device})
 
 
 def _color(rng: random.Random) -> Utterance:
-    room, color = rng.choice(words.ROOMS), rng.choice(words.COLORS)
+    room = rng.choice(words.ROOMS)
+    color = rng.choice(words.COLORS)
     verb, doing = rng.choice((("make", "making"), ("set", "setting"), ("change", "changing")))
     preposition = "" if verb == "make" else "to "
     return Utterance(
@@ -107,7 +112,8 @@ def _color(rng: random.Random) -> Utterance:
 
 
 def _percent(rng: random.Random) -> Utterance:
-    room, level = rng.choice(words.ROOMS), number_words(5 * rng.randint(1, 19))
+    room = rng.choice(words.ROOMS)
+    level = number_words(5 * rng.randint(1, 19))
     device, unit = rng.choice((("lamp", "percent"), ("speaker", "percent"), ("heater", "degrees"), ("oven", "degrees")))
     return Utterance(
         f"set the {room} {device} to {level} {unit}",
@@ -135,7 +141,8 @@ def _timer(rng: random.Random) -> Utterance:
 
 
 def _dish_timer(rng: random.Random) -> Utterance:
-    duration, dish = _duration(rng), rng.choice(words.DISHES)
+    duration = _duration(rng)
+    dish = rng.choice(words.DISHES)
     return Utterance(
         f"set a {dish} timer for {duration}",
         f"{dish} timer set for {duration}",
@@ -144,19 +151,23 @@ def _dish_timer(rng: random.Random) -> Utterance:
 
 
 def _alarm(rng: random.Random) -> Utterance:
-    time, day = _clock(rng), rng.choice(words.DAYS)
+    time = _clock(rng)
+    day = rng.choice(words.DAYS)
     text = rng.choice(("set an alarm for {time} on {day}", "wake me up on {day} at {time}"))
     return Utterance(text.format(time=time, day=day), f"alarm set for {day} at {time}", {"time": time, "day": day})
 
 
 def _weather(rng: random.Random) -> Utterance:
-    city, day = rng.choice(words.CITIES), rng.choice(words.TODAY)
+    city = rng.choice(words.CITIES)
+    day = rng.choice(words.TODAY)
     text = rng.choice(("what is the weather in {} {}", "how warm will it be in {} {}", "show the forecast for {} {}"))
     return Utterance(text.format(city, day), f"checking the weather in {city} {day}", {"city": city, "time": day})
 
 
 def _sky(rng: random.Random) -> Utterance:
-    city, day, sky = rng.choice(words.CITIES), rng.choice(words.DAYS), rng.choice(words.SKY)
+    city = rng.choice(words.CITIES)
+    day = rng.choice(words.DAYS)
+    sky = rng.choice(words.SKY)
     return Utterance(
         f"will there be {sky} in {city} on {day}",
         f"checking for {sky} in {city} on {day}",
@@ -165,7 +176,8 @@ def _sky(rng: random.Random) -> Utterance:
 
 
 def _music(rng: random.Random) -> Utterance:
-    genre, room = rng.choice(words.GENRES), rng.choice(words.ROOMS)
+    genre = rng.choice(words.GENRES)
+    room = rng.choice(words.ROOMS)
     text = rng.choice(
         ("play some {} music in the {}", "i want to hear {} songs in the {}", "put on {} tunes in the {}")
     )
@@ -179,7 +191,8 @@ def _band(rng: random.Random) -> Utterance:
 
 
 def _volume(rng: random.Random) -> Utterance:
-    device, level = rng.choice(("music", "radio", "television", "speaker")), number_words(rng.randint(1, 20))
+    device = rng.choice(("music", "radio", "television", "speaker"))
+    level = number_words(rng.randint(1, 20))
     way, doing = rng.choice((("raise", "raising"), ("lower", "lowering")))
     return Utterance(
         f"{way} the {device} volume by {level}", f"{doing} the {device} volume", {"device": device, "number": level}
@@ -231,7 +244,9 @@ def _remind(rng: random.Random) -> Utterance:
 
 
 def _calendar(rng: random.Random) -> Utterance:
-    event, person, time = rng.choice(words.EVENTS), rng.choice(words.PEOPLE), _clock(rng)
+    event = rng.choice(words.EVENTS)
+    person = rng.choice(words.PEOPLE)
+    time = _clock(rng)
     verb, done = rng.choice((("schedule", "scheduled"), ("cancel", "canceled"), ("move", "moved")))
     preposition = "to" if verb == "move" else "at"
     return Utterance(
@@ -242,14 +257,17 @@ def _calendar(rng: random.Random) -> Utterance:
 
 
 def _date(rng: random.Random) -> Utterance:
-    event, month, day = rng.choice(words.EVENTS), rng.choice(words.MONTHS), number_words(rng.randint(1, 31))
+    event = rng.choice(words.EVENTS)
+    month = rng.choice(words.MONTHS)
+    day = number_words(rng.randint(1, 31))
     return Utterance(
         f"add a {event} on {month} {day}", f"{event} added on {month} {day}", {"event": event, "number": day}
     )
 
 
 def _shopping(rng: random.Random) -> Utterance:
-    count, item = number_words(rng.randint(2, 30)), rng.choice(words.ITEMS)
+    count = number_words(rng.randint(2, 30))
+    item = rng.choice(words.ITEMS)
     return Utterance(
         f"add {count} {item} to my shopping list", f"adding {count} {item}", {"item": item, "number": count}
     )
@@ -262,7 +280,9 @@ def _buy(rng: random.Random) -> Utterance:
 
 
 def _navigate(rng: random.Random) -> Utterance:
-    place, vehicle, city = rng.choice(words.PLACES), rng.choice(words.VEHICLES), rng.choice(words.CITIES)
+    place = rng.choice(words.PLACES)
+    vehicle = rng.choice(words.VEHICLES)
+    city = rng.choice(words.CITIES)
     text, reply = rng.choice(
         (
             ("how do i get to the {p} in {c} by {v}", "finding the way to the {p} in {c}"),
@@ -275,7 +295,8 @@ def _navigate(rng: random.Random) -> Utterance:
 
 
 def _translate(rng: random.Random) -> Utterance:
-    phrase, language = rng.choice(words.PHRASES), rng.choice(words.LANGUAGES)
+    phrase = rng.choice(words.PHRASES)
+    language = rng.choice(words.LANGUAGES)
     return Utterance(
         f"how do you say {phrase} in {language}",
         f"translating {phrase} to {language}",
@@ -284,14 +305,16 @@ def _translate(rng: random.Random) -> Utterance:
 
 
 def _recipe(rng: random.Random) -> Utterance:
-    dish, item = rng.choice(words.DISHES), rng.choice(words.ITEMS + words.GOODS)
+    dish = rng.choice(words.DISHES)
+    item = rng.choice(words.ITEMS + words.GOODS)
     return Utterance(
         f"find a recipe for {dish} with {item}", f"searching for {dish} with {item}", {"dish": dish, "item": item}
     )
 
 
 def _news(rng: random.Random) -> Utterance:
-    topic, city = rng.choice(words.TOPICS), rng.choice(words.CITIES)
+    topic = rng.choice(words.TOPICS)
+    city = rng.choice(words.CITIES)
     return Utterance(
         f"read me the {topic} news from {city}", f"here is the {topic} news from {city}", {"topic": topic, "city": city}
     )
@@ -300,10 +323,12 @@ def _news(rng: random.Random) -> Utterance:
 def _sum(rng: random.Random) -> Utterance:
     word = rng.choice(("plus", "minus", "times"))
     if word == "times":
-        a, b = rng.randint(1, 10), rng.randint(1, 10)
+        a = rng.randint(1, 10)
+        b = rng.randint(1, 10)
         value = a * b
     else:
-        a, b = rng.randint(0, 20), rng.randint(0, 20)
+        a = rng.randint(0, 20)
+        b = rng.randint(0, 20)
         a, b = (max(a, b), min(a, b)) if word == "minus" else (a, b)
         value = a + b if word == "plus" else a - b
     problem = f"{number_words(a)} {word} {number_words(b)}"

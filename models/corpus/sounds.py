@@ -52,7 +52,8 @@ def _steady(g: Generator, n: int, period: float, jitter: float = 0.0) -> list[fl
 
 
 def _bell(g: Generator, n: int) -> _Samples:
-    base, decay = g.uniform(400, 1100), g.uniform(0.8, 1.6)
+    base = g.uniform(400, 1100)
+    decay = g.uniform(0.8, 1.6)
     partials = ((0.5, 0.4), (1.0, 1.0), (1.19, 0.6), (1.5, 0.4), (2.0, 0.7), (2.74, 0.4), (3.76, 0.25))
 
     def strike() -> _Samples:
@@ -64,7 +65,9 @@ def _bell(g: Generator, n: int) -> _Samples:
 
 
 def _siren(g: Generator, n: int) -> _Samples:
-    low, high, rate = g.uniform(450, 700), g.uniform(1100, 1600), g.uniform(0.3, 1.2)
+    low = g.uniform(450, 700)
+    high = g.uniform(1100, 1600)
+    rate = g.uniform(0.3, 1.2)
     sweep = 0.5 - 0.5 * np.cos(2 * np.pi * (rate * _time(n) + g.uniform()))
     if g.uniform() < 0.4:
         sweep = (sweep > 0.5).astype(np.float64)
@@ -85,7 +88,9 @@ def _engine(g: Generator, n: int) -> _Samples:
 
 
 def _knocking(g: Generator, n: int) -> _Samples:
-    pitch, gap, count = g.uniform(120, 260), g.uniform(0.16, 0.26), int(g.integers(3, 5))
+    pitch = g.uniform(120, 260)
+    gap = g.uniform(0.16, 0.26)
+    count = int(g.integers(3, 5))
 
     def knock() -> _Samples:
         t = _time(int(0.12 * SAMPLE_RATE))
@@ -109,7 +114,8 @@ def _ticking(g: Generator, n: int) -> _Samples:
 
 
 def _beeping(g: Generator, n: int) -> _Samples:
-    pitch, length = g.uniform(1500, 3200), g.uniform(0.08, 0.25)
+    pitch = g.uniform(1500, 3200)
+    length = g.uniform(0.08, 0.25)
 
     def beep() -> _Samples:
         m = int(length * SAMPLE_RATE)
@@ -119,7 +125,8 @@ def _beeping(g: Generator, n: int) -> _Samples:
 
 
 def _music(g: Generator, n: int) -> _Samples:
-    root, beat = g.uniform(130, 260), g.uniform(0.35, 0.7)
+    root = g.uniform(130, 260)
+    beat = g.uniform(0.35, 0.7)
     chords = [(0, 4, 7), (5, 9, 12), (7, 11, 14), (-3, 0, 4)]
 
     def chord() -> _Samples:
@@ -160,7 +167,9 @@ def _dog(g: Generator, n: int) -> _Samples:
 
 
 def _phone(g: Generator, n: int) -> _Samples:
-    low, high, warble = g.uniform(900, 1300), g.uniform(1400, 2100), g.uniform(15, 25)
+    low = g.uniform(900, 1300)
+    high = g.uniform(1400, 2100)
+    warble = g.uniform(15, 25)
 
     def ring() -> _Samples:
         m = int(g.uniform(0.7, 1.0) * SAMPLE_RATE)

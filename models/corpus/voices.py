@@ -89,7 +89,8 @@ def resample(waveform: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:
     if rate_in == rate_out:
         return waveform.astype(np.float32)
     step = int(np.gcd(rate_in, rate_out))
-    block_in, block_out = rate_in // step, rate_out // step
+    block_in = rate_in // step
+    block_out = rate_out // step
     n_blocks = -(-len(waveform) // block_in)
     padded = np.zeros(n_blocks * block_in)
     padded[: len(waveform)] = waveform
@@ -135,7 +136,8 @@ def set_peak(waveform: np.ndarray, peak: float) -> np.ndarray:
 
 
 def _espeak(text: str, name: str, rng: random.Random) -> bytes:
-    speed, pitch = str(rng.randint(135, 195)), str(rng.randint(25, 75))
+    speed = str(rng.randint(135, 195))
+    pitch = str(rng.randint(25, 75))
     return _run(["espeak-ng", "-v", name, "-s", speed, "-p", pitch, "--stdout", text])
 
 
@@ -144,7 +146,7 @@ def _flite(text: str, name: str, rng: random.Random) -> bytes:
     if name in _PITCHES and rng.random() < 0.5:
         feature, low, high = _PITCHES[name]
         options += ["--setf", f"{feature}={rng.uniform(low, high):.3f}"]
-    with tempfile.TemporaryDirectory(prefix="earshot-flite-") as folder:
+    with tempfile.TemporaryDirectory(prefix="auricle-flite-") as folder:
         path = Path(folder) / "speech.wav"
         _run(["flite", "-voice", name, *options, "-t", text, "-o", str(path)])
         return path.read_bytes()

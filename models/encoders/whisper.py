@@ -5,9 +5,15 @@ Source: openai/whisper audio.py, transformers' WhisperFeatureExtractor (docs/ref
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
-from ..audio import SAMPLE_RATE
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from ..audio import SAMPLE_RATE, Waveform
 
 N_FFT = 400  # samples, also the window length
 HOP_LENGTH = 160  # samples: 100 mel frames per second
@@ -45,3 +51,60 @@ class WhisperSpec:
 
 
 WHISPER_LARGE_V2 = WhisperSpec(d_model=1280, n_layers=32, n_heads=20, d_ffn=5120)
+
+
+_LOG_FLOOR = 1e-10
+
+
+_DYNAMIC_RANGE = 8.0  # decades below the loudest bin of the padded clip
+
+
+# Slaney's scale: linear below, logarithmic above
+_KNEE_HZ = 1000.0
+_KNEE_MEL = 15.0
+_LOG_STEP = math.log(6.4) / 27.0
+
+
+def log_mel(waveform: Waveform, spec: WhisperSpec, n_frames: int | None = None) -> NDArray[np.float32]:
+    """Whisper's features of a clip padded with silence, or cut, to n_frames (the whole window): [1, n_mels, n_frames].
+
+    float64 inside. Only the frames that hear something are transformed: the others are the floor, exactly.
+    """
+    n_frames = n_frames or spec.n_frames
+    n_samples = n_frames * HOP_LENGTH
+    heard = waveform[:n_samples]
+    padded = np.zeros(n_samples)
+    padded[: len(heard)] = heard
+    centred = np.pad(padded, N_FFT // 2, mode="reflect")
+    frames = sliding_window_view(centred, N_FFT)[::HOP_LENGTH][:n_frames]
+    active = n_frames
+    if len(heard) < n_samples - N_FFT:  # else the reflected end is not silent
+        active = min(active, (len(heard) + N_FFT // 2) // HOP_LENGTH + 1)
+    logs = np.full((n_frames, spec.n_mels), np.log10(_LOG_FLOOR))
+    spectrum = np.fft.rfft(frames[:active] * _hann())
+    power = spectrum.real**2 + spectrum.imag**2
+    logs[:active] = np.log10(np.maximum(power @ mel_filters(spec.n_mels), _LOG_FLOOR))
+    logs = (np.maximum(logs, logs.max() - _DYNAMIC_RANGE) + 4.0) / 4.0
+    return np.ascontiguousarray(logs.T, dtype=np.float32)[np.newaxis]
+
+
+@cache
+def mel_filters(n_mels: int) -> NDArray[np.float64]:
+    """Triangles of equal area, evenly spaced on Slaney's mel scale, 0 to 8000 Hz: [n_fft / 2 + 1, n_mels]."""
+    nyquist = SAMPLE_RATE / 2
+    top = _KNEE_MEL + math.log(nyquist / _KNEE_HZ) / _LOG_STEP
+    mels: NDArray[np.float64] = np.linspace(0.0, top, n_mels + 2)
+    above = _KNEE_HZ * np.exp(np.maximum(mels - _KNEE_MEL, 0.0) * _LOG_STEP)
+    edges: NDArray[np.float64] = np.where(mels < _KNEE_MEL, mels * (_KNEE_HZ / _KNEE_MEL), above)
+    bins = np.linspace(0.0, nyquist, N_FFT // 2 + 1)[:, np.newaxis]
+    low = edges[:-2]
+    centre = edges[1:-1]
+    high = edges[2:]
+    rising = (bins - low) / (centre - low)
+    falling = (high - bins) / (high - centre)
+    return np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (high - low))
+
+
+@cache
+def _hann() -> NDArray[np.float64]:
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)

@@ -126,7 +126,9 @@ def _chunks(blocks: Iterator[_Block], name: str) -> Iterator[Waveform]:
         n += len(ready[-1])
         if n >= SAMPLE_RATE:
             yield np.concatenate(ready)
-            n_given, n, ready = n_given + n, 0, []
+            n_given = n_given + n
+            n = 0
+            ready = []
     ready.append(resampler.flush())
     n += len(ready[-1])
     if n_given + n < round(MIN_CLIP_SECONDS * SAMPLE_RATE):
@@ -157,7 +159,8 @@ def _mono(samples: NDArray[Any], sample_format: str, mix: bool) -> Waveform:
 
 def _check_file(source: _Source) -> None:
     """Everything that is wrong with a file before a decoder sees it."""
-    name, size = source.name, _file_size(source)
+    name = source.name
+    size = _file_size(source)
     if size == 0:
         raise AudioError(f"{name} is empty (0 bytes): record or copy it again")
     if size is None:

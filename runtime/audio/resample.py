@@ -31,7 +31,8 @@ class Resampler:
         """The samples still inside the filter; the resampler is new afterwards."""
         empty = np.zeros(0, np.float32)
         tail = empty if self._stream is None else self._stream.resample_chunk(empty, last=True)
-        self._rate, self._stream = 0, None
+        self._rate = 0
+        self._stream = None
         return tail
 
     def _step(self, samples: Waveform) -> Waveform:

@@ -67,12 +67,15 @@ def split_at_pauses(source: Waveform | Iterable[Waveform], max_seconds: float = 
             clip = np.concatenate(held)
             cut = _cut(clip[:ahead], longest)
             yield _segment(clip[:cut], start, last=False)
-            start, held, n_held = start + cut, [clip[cut:]], n_held - cut
+            start = start + cut
+            held = [clip[cut:]]
+            n_held = n_held - cut
     clip = np.concatenate([*held, np.zeros(0, np.float32)])
     while len(clip) > longest:
         cut = _cut(clip, longest)
         yield _segment(clip[:cut], start, last=False)
-        start, clip = start + cut, clip[cut:]
+        start = start + cut
+        clip = clip[cut:]
     if len(clip):
         yield _segment(clip, start, last=True)
 
@@ -112,7 +115,8 @@ def _quietest(powers: NDArray[np.float64]) -> int:
     smooth = _moving_mean(powers, PAUSE_HOPS)
     limit = max(PAUSE_RATIO * float(smooth.min()), PAUSE_FLOOR)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], smooth <= limit, [False]]).astype(np.int8)))
-    begins, ends = edges[::2], edges[1::2]
+    begins = edges[::2]
+    ends = edges[1::2]
     longest = len(begins) - 1 - int(np.argmax((ends - begins)[::-1]))
     middle = int(begins[longest] + ends[longest] - 1) // 2
     fine = _moving_mean(powers[middle : middle + PAUSE_HOPS], FINE_HOPS)

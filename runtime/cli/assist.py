@@ -1,4 +1,4 @@
-"""`earshot assist`: a conversation by voice, its answers on standard output and to a text-to-speech command.
+"""`auricle assist`: a conversation by voice, its answers on standard output and to a text-to-speech command.
 
 source opened ─► model opened ─► assistant ─► answers as they are decoded, or with --json-schema a line of JSON each
 """
@@ -16,10 +16,10 @@ from ..live.gate import GateOptions
 from ..llm.grammar import read_schema
 from ..llm.stopping import REMEDIES
 from ..output.cues import harmless
-from ..output.terminal import clock, remark, was_cut
+from ..output.remarks import clock, remark, was_cut
 from ..output.transcript import event_line
-from .listen import GATE, UntilError, given_options, open_source, output_error, print_devices, stopped_by_signals
 from .options import check_prompts, form_of, keywords_of, open_engine
+from .session import GATE, UntilError, given_options, open_source, output_error, print_devices, stopped_by_signals
 
 
 def assist(arguments: Namespace) -> int:
@@ -51,7 +51,8 @@ class Answers:
     """What is said, as it comes; with a schema only whole JSON, a line each; or every event as a line of JSON."""
 
     def __init__(self, with_schema: bool, every_event: bool) -> None:
-        self._with_schema, self._every_event = with_schema, every_event
+        self._with_schema = with_schema
+        self._every_event = every_event
         self.n_cut = 0
         """Answers whose JSON was cut."""
 

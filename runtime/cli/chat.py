@@ -1,4 +1,4 @@
-"""`earshot chat AUDIO`: questions about one clip, a line each, from the terminal or a pipe."""
+"""`auricle chat AUDIO`: questions about one clip, a line each, from the terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ...models.errors import InputError
 from ..chat import Chat
 from ..events import Final, Piece
 from ..output.cues import harmless
-from ..output.terminal import was_cut
-from .ask import generation_of, name_what_was_cut, use_keywords, with_keywords
-from .options import open_engine
+from ..output.remarks import was_cut
+from .answers import name_what_was_cut
+from .options import generation_of, open_engine, use_keywords, with_keywords
 
 HINT = "ask about the clip; an empty line or Ctrl-D ends"
 
@@ -26,7 +26,7 @@ HINT = "ask about the clip; an empty line or Ctrl-D ends"
 def chat(arguments: Namespace) -> int:
     """Answers until the questions end. One that cannot be put is said so, and the next one asked; then status 2."""
     if not arguments.words:
-        raise InputError("there is no clip to chat about: write earshot chat AUDIO")
+        raise InputError("there is no clip to chat about: write auricle chat AUDIO")
     audio, *given = arguments.words
     if clips := [word for word in given if os.path.isfile(word)]:
         raise InputError(f"a chat is about one clip, but {clips[0]} is a file too: start another for it")
@@ -43,7 +43,7 @@ def chat(arguments: Namespace) -> int:
                     if isinstance(event, Final) and name_what_was_cut(event, arguments):
                         status = 1
             except InputError as error:
-                print(f"earshot: {error}", file=sys.stderr)
+                print(f"auricle: {error}", file=sys.stderr)
                 status = error.exit_status
     return status
 

@@ -89,11 +89,13 @@ def _memory() -> list[Finding]:
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         values = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":") for line in lines)}
-        free, total = values["MemAvailable"], values["MemTotal"]
+        free = values["MemAvailable"]
+        total = values["MemTotal"]
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
             used = int(Path("/sys/fs/cgroup/memory.current").read_text("ascii"))
-            free, total = min(free, limit - used), min(total, limit)
+            free = min(free, limit - used)
+            total = min(total, limit)
     except (OSError, ValueError, KeyError, IndexError):
         return []
     text = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f}"
@@ -114,13 +116,13 @@ def _onnxruntime(gpu: str) -> list[Finding]:
     extra = "cuda" if gpu == "nvidia" else "cpu"
     names = _distributions("onnxruntime")
     if len(names) > 1:
-        remedy = f"pip uninstall -y {' '.join(names)}\npip install 'earshot[{extra}]'"
+        remedy = f"pip uninstall -y {' '.join(names)}\npip install 'auricle[{extra}]'"
         text = f"{' and '.join(names)} are both installed and overwrite each other's files"
         return [Finding("onnxruntime", "broken", text, remedy)]
     loaded = _load("onnxruntime")
     if isinstance(loaded, str):
         removal = f"pip uninstall -y {names[0]}\n" if names else ""
-        remedy = f"{removal}pip install 'earshot[{extra}]'"
+        remedy = f"{removal}pip install 'auricle[{extra}]'"
         return [Finding("onnxruntime", "broken", f"{loaded} (runs the encoders)", remedy)]
     name = names[0] if names else "onnxruntime"
     text = f"{name} {getattr(loaded, '__version__', '')}, runs the encoders"
@@ -146,14 +148,14 @@ def _providers(gpu: str, distribution: str) -> list[Finding]:
     except Exception as error:  # whatever a broken onnxruntime raises is the finding
         return [Finding("providers", "broken", _one_line(error), "pip install --force-reinstall onnxruntime")]
     if gpu == "nvidia" and "CUDAExecutionProvider" not in compiled_in:
-        remedy = f"pip uninstall -y {distribution}\npip install 'earshot[cuda]'"
+        remedy = f"pip uninstall -y {distribution}\npip install 'auricle[cuda]'"
         findings.append(Finding("provider cuda", "warning", "this machine's NVIDIA GPU is not used", remedy))
     return findings
 
 
 def _provider_remedy(name: str) -> str:
     remedies = {
-        "cuda": "pip install 'earshot[cuda]' brings CUDA and cuDNN; the NVIDIA driver comes from your system",
+        "cuda": "pip install 'auricle[cuda]' brings CUDA and cuDNN; the NVIDIA driver comes from your system",
         "tensorrt": "for --provider tensorrt alone: install TensorRT 10, its lib folder on LD_LIBRARY_PATH",
         "cpu": "pip install --force-reinstall onnxruntime",
     }
@@ -210,12 +212,13 @@ def _microphone() -> Finding:
 
 def _demo_bundle() -> Finding:
     try:
-        from ..bundle import open_bundle, shipped_bundle
+        from ...models.bundle import shipped_bundle
+        from ..bundle import open_bundle
 
         directory = shipped_bundle()
         open_bundle(directory)
     except Exception as error:  # BundleError in words; anything else is a damaged installation
-        return Finding("demo model", "warning", _one_line(error), "Install Earshot again, or give --bundle DIR.")
+        return Finding("demo model", "warning", _one_line(error), "Install Auricle again, or give --bundle DIR.")
     return Finding("demo model", "ok", str(directory))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
 
 from ...models.errors import InputError
 from ..bundle import open_bundle
-from ..engine import Engine, EngineOptions, load
+from ..engine import Engine, engine_options, load
 from ..keywords import Keywords
 from ..llm.grammar import read_grammar, read_schema, schema_grammar
-from ..llm.session import LlmOptions
+from ..llm.sampling import Generation
+from ..output.remarks import keywords_line
 from ..output.terminal import waiting
-from ..system.ort import OrtOptions
 
 
 def open_engine(arguments: Namespace) -> Engine:
@@ -44,13 +47,33 @@ def form_of(arguments: Namespace) -> str | None:
     return None if arguments.json_schema is None else schema_grammar(read_schema(arguments.json_schema))
 
 
-def engine_options(arguments: Namespace) -> EngineOptions:
-    """The device options, and `--lora-scale` and `--n-ctx` where the command has them."""
-    llm = LlmOptions(
-        n_ctx=getattr(arguments, "n_ctx", None),
-        n_threads=arguments.threads,
-        n_gpu_layers=arguments.n_gpu_layers,
-        lora_scale=getattr(arguments, "lora_scale", None),
-        kv_type=arguments.kv_type,
+def generation_of(arguments: Namespace, engine: Engine) -> Generation:
+    """The decoding options. Raises InputError."""
+    return Generation(
+        max_new_tokens=_or(arguments.max_new_tokens, engine.defaults.max_new_tokens),
+        beams=_or(arguments.beams, engine.defaults.beams),
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        repetition_penalty=arguments.repetition_penalty,
+        guard=True,
+        stop=tuple(arguments.stop),
+        max_seconds=arguments.max_seconds,
+        gbnf=form_of(arguments),
     )
-    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)
+
+
+def use_keywords(arguments: Namespace, engine: Engine) -> None:
+    """`--keywords` and `--keywords-file`; words that are too many are named on standard error. Raises InputError."""
+    read = keywords_of(arguments)
+    if read is not None and (event := read.use(engine)) and event.left_out:
+        print(f"auricle: {keywords_line(event)}", file=sys.stderr)
+
+
+def _or(given: int | None, default: int) -> int:
+    return default if given is None else given
+
+
+def with_keywords(answer: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """An answer's JSON, and what was listened for where words were given."""
+    return answer | ({"keywords": list(words)} if words else {})

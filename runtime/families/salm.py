@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.audio import Waveform
-from ...models.encoders.fastconformer import FEATURIZER, OUTPUT
+from ...models.encoders.fastconformer import FEATURIZER, OUTPUT, read_featurizer
 from ...models.families.salm import SalmSpec
 from ..encoders.base import Heard, timed
-from ..encoders.fastconformer import FastConformerEncoder, read_featurizer
+from ..encoders.fastconformer import FastConformerEncoder
 from ..system.ort import Session
 
 

@@ -36,7 +36,7 @@ class SalmonnEncoders:
         self.whisper = WhisperEncoder(sessions["whisper"], spec.whisper)
         self.beats = BeatsEncoder(sessions["beats"])
         self.qformer = QFormer(sessions["qformer"])
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="earshot-beats")
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="auricle-beats")
 
     def hear(self, waveform: Waveform, short: bool) -> Heard:
         """short: Whisper hears as many windows as the segment fills, not its own padded one.
@@ -52,7 +52,8 @@ class SalmonnEncoders:
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
         """speech, audio and audio_tokens."""
-        speech, audio = self.whisper.encode(waveform), self.beats.encode(waveform)
+        speech = self.whisper.encode(waveform)
+        audio = self.beats.encode(waveform)
         tokens = self.qformer.audio_tokens(speech, audio)
         return {whisper.OUTPUT: speech.numpy(), beats.OUTPUT: audio.numpy(), qformer.OUTPUT: tokens}
 

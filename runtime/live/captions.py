@@ -14,21 +14,20 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
-from ...models.tasks import nonempty
+from ...models.prompt import nonempty
 from ..engine import Engine
 from ..events import Caption, Final, Lagging, LiveEvent, SessionEnded, SpeechStarted, Work
 from ..keywords import Keywords
 from ..llm.sampling import Generation
 from ..sources.source import Source
 from .agreement import Agreement
-from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
+from .gate import Closed, GateOptions, Opened
 from .incremental import Read, Reading, ReadingOptions
-from .segmenter import Ear, EarEvent, Heard, seconds
-from .silero import SileroVad
+from .segmenter import Ear, EarEvent, Heard, open_gate, seconds
 
 POLL_SECONDS = 0.1
 LATE = 1.5  # hops between two updates that count as lagging
@@ -250,12 +249,6 @@ async def captions_async(
         if step is not None and not step.done():
             await asyncio.wait({step})  # the thread still uses the engine, which may be closed next
         events.close()
-
-
-def open_gate(engine: Engine, options: GateOptions, vad: bool) -> Gate:
-    """The speech gate, or fixed segments without one; no segment is longer than the model's window."""
-    longest_s = min(options.max_segment_s, engine.spec.seconds)
-    return SpeechGate(SileroVad(), replace(options, max_segment_s=longest_s)) if vad else FixedGate(longest_s)
 
 
 def _reading_options(options: LiveOptions, engine: Engine) -> ReadingOptions:

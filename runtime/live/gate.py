@@ -159,7 +159,8 @@ class SpeechGate:
     def _judge(self, frame: Waveform, n: int) -> list[GateEvent]:
         """One frame, of which the first n samples are real."""
         probability, self._state = self._vad.step(frame, self._state)
-        start, self._position = self._position, self._position + n
+        start = self._position
+        self._position = self._position + n
         self._recent.append(frame[:n])
         if probability >= self._options.threshold:
             self._pause = None

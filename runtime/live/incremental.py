@@ -53,7 +53,8 @@ class Reading:
 
     def __init__(self, engine: Engine, prompts: tuple[str, ...], options: ReadingOptions) -> None:
         self.prompts = prompts
-        self._engine, self._options = engine, options
+        self._engine = engine
+        self._options = options
         self._drafts: tuple[tuple[int, ...], ...] = ((),) * len(prompts)
         self._settled = np.zeros((0, engine.spec.llm.hidden), np.float32)
         self._turn = -1  # of the language model, as it was left: another means that its cache holds something else

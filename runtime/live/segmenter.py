@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...models.audio import SAMPLE_RATE, Waveform
 from ..audio.level import peak_dbfs
+from ..engine import Engine
 from ..events import AudioDropped, DeviceFound, DeviceLost
 from ..sources.source import Chunk, Source
 from ..sources.source import Heard as FromSource
-from .gate import Closed, Gate, Opened
+from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
 from .ledger import Ledger
-from .silero import FRAME_LENGTH
+from .silero import FRAME_LENGTH, SileroVad
 
 LEVEL_LENGTH = SAMPLE_RATE // 10
 
@@ -47,7 +48,8 @@ class Ear:
         self.realtime = source.realtime
         self.level_dbfs = -math.inf
         """Peak of the newest sound, at most the last 100 ms of it; any thread may look."""
-        self._source, self._gate = source, gate
+        self._source = source
+        self._gate = gate
         self._tape = _Tape()
         self._arrived: deque[FromSource] = deque()
         self._judged = 0
@@ -200,3 +202,9 @@ def _lost(item: AudioDropped | DeviceLost | DeviceFound) -> int:
         return 0  # how long, DeviceFound will say
     lost_s = item.seconds_lost if isinstance(item, DeviceFound) else item.seconds
     return round(lost_s * SAMPLE_RATE)
+
+
+def open_gate(engine: Engine, options: GateOptions, vad: bool) -> Gate:
+    """The speech gate, or fixed segments without one; no segment is longer than the model's window."""
+    longest_s = min(options.max_segment_s, engine.spec.seconds)
+    return SpeechGate(SileroVad(), replace(options, max_segment_s=longest_s)) if vad else FixedGate(longest_s)

@@ -34,17 +34,17 @@ class SileroVad:
     """The opened graph, one CPU thread; about 0.1 ms a frame. Several streams may share it, each with its state."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """None opens the graph that is installed with Earshot. Raises BundleError when it cannot be opened."""
-        self._path = path or Path(str(resources.files("earshot.models") / "vad" / "silero_vad_16k.onnx"))
+        """None opens the graph that is installed with Auricle. Raises BundleError when it cannot be opened."""
+        self._path = path or Path(str(resources.files("auricle.models") / "vad" / "silero_vad_16k.onnx"))
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
         settings.intra_op_num_threads = settings.inter_op_num_threads = 1
         if not self._path.is_file():
-            raise BundleError(f"{self._path} is missing: install Earshot again, or run without the speech gate")
+            raise BundleError(f"{self._path} is missing: install Auricle again, or run without the speech gate")
         try:
             self._session: Any = ort.InferenceSession(str(self._path), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no public base
-            raise BundleError(f"{self._path} cannot be opened by onnxruntime: install Earshot again") from error
+            raise BundleError(f"{self._path} cannot be opened by onnxruntime: install Auricle again") from error
         self._sample_rate = np.array(SAMPLE_RATE, np.int64)
 
     def create_state(self) -> VadState:

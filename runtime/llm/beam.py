@@ -87,7 +87,8 @@ def beam_search(first: LogProbs, step: Step, rule: BeamRule, adjust: Adjust | No
     """
     finished = Finished(rule.beams)
     beams = [Beam((), 0.0)]
-    rows, said = first[np.newaxis], 0
+    rows = first[np.newaxis]
+    said = 0
     for n_ids in range(1, rule.max_new_tokens + 1):
         candidates = _candidates(beams, _adjusted(rows, beams, adjust), 2 * rule.beams)
         best_sum = candidates[0][0] if candidates else -np.inf

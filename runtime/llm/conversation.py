@@ -49,7 +49,8 @@ class Conversation:
 
     def __init__(self, llm: Llm, system: str | None = None, keep_first: bool = False) -> None:
         self._llm, self._n_pinned = llm, int(keep_first)
-        self._head, self._end = llm.prompts.head(system), llm.prompts.info.end_ids
+        self._head = llm.prompts.head(system)
+        self._end = llm.prompts.info.end_ids
         self._room = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
         self._turns: list[_Turn] = []
         self._start: int | None = None
@@ -113,7 +114,8 @@ class Conversation:
     def forget(self) -> None:
         """The next turn is the first."""
         self._turns.clear()
-        self._start, self._stale = None, True
+        self._start = None
+        self._stale = True
 
     def _drop_oldest(self, n_question: int, max_new_tokens: int) -> None:
         needed = len(self._head) + n_question + max_new_tokens
@@ -123,7 +125,8 @@ class Conversation:
                 " raise n_ctx, lower max_new_tokens, or shorten the prompt"
             )
         sizes = [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
-        free, pinned = self._room - needed, sum(sizes[: self._n_pinned])
+        free = self._room - needed
+        pinned = sum(sizes[: self._n_pinned])
         if pinned > free:
             raise InputError(
                 f"the first turn takes {pinned} positions and this one {needed}, but {self._room} are there:"

@@ -38,7 +38,7 @@ _complaints: list[str] = []
 @_c.llama_log_callback
 def _log(level: int, text: bytes | None, _user: object) -> None:
     line = (text or b"").decode("utf-8", "replace")
-    if os.environ.get("EARSHOT_LLAMA_LOG") == "1":
+    if os.environ.get("AURICLE_LLAMA_LOG") == "1":
         sys.stderr.write(line)
     elif level == _ERROR_LEVEL and line.strip():
         _complaints.append(line.strip())
@@ -109,7 +109,8 @@ class Model:
     def require_sizes(self, spec: LlmSpec) -> None:
         """Raises BundleError for the first size that is not the manifest's."""
         for name in ("hidden", "n_layers", "n_heads", "n_kv_heads", "vocab"):
-            found, expected = getattr(self, name), getattr(spec, name)
+            found = getattr(self, name)
+            expected = getattr(spec, name)
             if found != expected:
                 raise BundleError(
                     f"{self.path} has {name} {found}, but the manifest says {expected}: export the bundle again"
@@ -184,7 +185,9 @@ class Context:
         self._handle: Any = None
         silence()
         params = _c.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = n_ctx, n_sequences, True
+        params.n_ctx = n_ctx
+        params.n_seq_max = n_sequences
+        params.kv_unified = True
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         if kv_type == "f32":  # flash attention rounds to f16 inside, whatever the cache holds

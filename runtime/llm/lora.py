@@ -12,7 +12,8 @@ from .llama import Adapter, Model
 
 def open_adapter(model: Model, path: Path, manifest: Manifest) -> Adapter:
     """Raises BundleError when it is not the adapter that the manifest tells of."""
-    adapter, alpha = model.adapter(path), manifest.spec.lora.alpha
+    adapter = model.adapter(path)
+    alpha = manifest.spec.lora.alpha
     if adapter.alpha != alpha:
         raise BundleError(
             f"{path} has alpha {adapter.alpha:g}, but the manifest says {alpha:g}: export the bundle again"

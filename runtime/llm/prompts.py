@@ -39,7 +39,8 @@ class Prompts:
 
     @keywords.setter
     def keywords(self, words: Sequence[str]) -> None:
-        listed, most = require_keywords(words), self.info.max_keywords
+        listed = require_keywords(words)
+        most = self.info.max_keywords
         if len(listed) > most:
             raise InputError(f"{len(listed)} keywords were given, at most {most} are read: leave some out")
         self._spells_no_special(" ".join(listed))

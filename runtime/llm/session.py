@@ -68,7 +68,8 @@ class Llm:
     """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
 
     def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
-        self.spec, self.options = manifest.spec.llm, options
+        self.spec = manifest.spec.llm
+        self.options = options
         self.manifest = manifest
         self._context: Context | None = None
         self._adapter: Adapter | None = None
@@ -158,7 +159,9 @@ class Llm:
         self.grow(n_cells, 1)
         self._work_at(self.lora_scale)
         self.turn += 1
-        self._logits, self._kept, self._n_heard = None, (), 0
+        self._logits = None
+        self._kept = ()
+        self._n_heard = 0
         self.context.clear()
         self.n_past = 0
 
@@ -257,7 +260,8 @@ class Llm:
             return
         self.context.set_adapter(self._adapter, lora_factor(self.manifest, scale))
         self._applied = scale
-        self._kept, self._n_heard = (), 0
+        self._kept = ()
+        self._n_heard = 0
 
     @property
     def context(self) -> Context:
@@ -295,7 +299,10 @@ class Llm:
     def _keep(self, ids: Sequence[int], n_more: int = 0) -> None:
         """These ids stand at the beginning, and n_more positions behind them; what stood there is not read again."""
         self._logits = None
-        kept, self._kept, self._n_heard = self._kept, (), 0  # until all of it was read
+        # until all of it was read
+        kept = self._kept
+        self._kept = ()
+        self._n_heard = 0
         n_same = next((n for n, (a, b) in enumerate(zip(kept, ids, strict=False)) if a != b), min(len(kept), len(ids)))
         if kept:
             self.rewind(n_same + n_more)
@@ -338,7 +345,9 @@ class Llm:
         threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
         self.turn += 1
-        self.n_past, self._n_heard, self._kept = 0, 0, ()
+        self.n_past = 0
+        self._n_heard = 0
+        self._kept = ()
         if self._adapter is not None:
             self._context.set_adapter(self._adapter, lora_factor(self.manifest, self.lora_scale))
             self._applied = self.lora_scale
@@ -370,7 +379,8 @@ class Llm:
         def step(tokens: Sequence[int], parents: Sequence[int]) -> npt.NDArray[np.float64]:
             nonlocal n_steps
             self._check_turn(turn)
-            old, new = sets[n_steps % 2], sets[1 - n_steps % 2][: len(tokens)]
+            old = sets[n_steps % 2]
+            new = sets[1 - n_steps % 2][: len(tokens)]
             for parent, child in zip(parents, new, strict=True):
                 self.context.copy(old[parent] if n_steps else 0, child)
             for sequence in old:

@@ -66,11 +66,15 @@ def reply_to_all(
     """
     around = [llm.prompts.around(prompt) for prompt in prompts]
     found: dict[int, Reply] = {}
-    kept, n_steps, prefill_ms, decode_ms = len(audio_tokens), 0, 0.0, 0.0
+    kept = len(audio_tokens)
+    n_steps = 0
+    prefill_ms = 0.0
+    decode_ms = 0.0
     for before in dict.fromkeys(before for before, _ in around):
         members = [n for n, ids in enumerate(around) if ids[0] == before]
         start = time.perf_counter()
-        suffixes, limits = [around[n][1] for n in members], [max_new_tokens[n] for n in members]
+        suffixes = [around[n][1] for n in members]
+        limits = [max_new_tokens[n] for n in members]
         llm.make_room(len(before) + len(audio_tokens), [len(suffix) for suffix in suffixes], limits)
         kept = min(kept, llm.hear(before, audio_tokens, n_kept))
         answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, _Rules(llm, rules or Generation(), started))
@@ -78,7 +82,8 @@ def reply_to_all(
         while unfinished := [answer for answer in answers if not answer.finished]:
             if unfinished[0].rules.over():  # what a draft has said by then costs nothing more
                 for answer in unfinished:
-                    answer.finished, answer.stopped = True, "time"
+                    answer.finished = True
+                    answer.stopped = "time"
                 break
             _step(llm, unfinished)
             n_steps += 1
@@ -92,7 +97,8 @@ class _Rules:
     """When an answer ends before the model ends it, and which form it has."""
 
     def __init__(self, llm: Llm, generation: Generation, started: float) -> None:
-        self._llm, self._generation = llm, generation
+        self._llm = llm
+        self._generation = generation
         limit = generation.max_seconds
         self._deadline = None if limit is None else started + limit
 
@@ -175,7 +181,8 @@ def _prefill(llm: Llm, suffixes: Sequence[Sequence[int]], answers: Sequence[_Ans
         ids, positions, sequences, _ = zip(*part, strict=True)
         found += list(llm.allowed(llm.context.decode_ids(ids, positions, sequences, wanted))) if wanted else []
     for answer in answers:
-        own, found = found[: len(answer.draft) + 1], found[len(answer.draft) + 1 :]
+        own = found[: len(answer.draft) + 1]
+        found = found[len(answer.draft) + 1 :]
         _verify(llm, answer, own)
 
 

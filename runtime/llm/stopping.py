@@ -30,8 +30,10 @@ class Saying:
     """None while it may go on, or when the model ended it; else "length", "loop", "stop" or "time"."""
 
     def __init__(self, llm: Llm, generation: Generation, started: float, guard: bool = False) -> None:
-        self.ids, self.stopped = [], None
-        self._llm, self._generation = llm, generation
+        self.ids = []
+        self.stopped = None
+        self._llm = llm
+        self._generation = generation
         self._guard = (guard or generation.guard) and generation.gbnf is None  # a form may repeat itself
         self._deadline = None if generation.max_seconds is None else started + generation.max_seconds
         self._detokenizer = llm.detokenizer()
@@ -58,7 +60,8 @@ class Saying:
         piece = self._show(self._detokenizer.finish())
         if self.stopped == "stop":
             return piece
-        rest, self._held = piece + self._held, ""
+        rest = piece + self._held
+        self._held = ""
         return rest
 
     def take(self, tokens: Iterable[int]) -> Iterator[Piece]:
@@ -83,10 +86,12 @@ class Saying:
         self._held += piece
         cut = cut_at(self._held, stops)
         if len(cut) < len(self._held):
-            self.stopped, self._held = "stop", ""
+            self.stopped = "stop"
+            self._held = ""
             return cut
         n_open = max(_n_begun(self._held, stop) for stop in stops)
-        shown, self._held = self._held[: len(self._held) - n_open], self._held[len(self._held) - n_open :]
+        shown = self._held[: len(self._held) - n_open]
+        self._held = self._held[len(self._held) - n_open :]
         return shown
 
 

@@ -35,7 +35,8 @@ def cues(start_s: float, end_s: float, text: str) -> list[Cue]:
     lines = wrap(plain(text))
     blocks = [tuple(lines[i : i + MAX_LINES]) for i in range(0, len(lines), MAX_LINES)]
     weights = [sum(map(columns, block)) for block in blocks]
-    start_ms, end_ms = round(start_s * 1000), round(end_s * 1000)
+    start_ms = round(start_s * 1000)
+    end_ms = round(end_s * 1000)
     found: list[Cue] = []
     done, at = 0, start_ms
     for block, weight in zip(blocks, weights, strict=True):
@@ -54,7 +55,8 @@ def word_cues(start_s: float, end_s: float, words: Sequence[Word]) -> list[Cue]:
     pieces = _pieces(words)
     if not pieces:
         return []
-    start_ms, end_ms = round(start_s * 1000), round(end_s * 1000)
+    start_ms = round(start_s * 1000)
+    end_ms = round(end_s * 1000)
     times = _times(pieces, start_ms, end_ms)
     ends = _ends([word.text for word in pieces], times)
     if end_ms - start_ms < SHORTEST_MS * len(ends):
@@ -117,7 +119,8 @@ def wrap(text: str) -> list[str]:
 
 def _break(text: str) -> list[str]:
     """Hard breaks, never before a combining mark."""
-    lines, width = [""], 0
+    lines = [""]
+    width = 0
     for character in text:
         step = columns(character)
         if width + step > MAX_COLUMNS:
@@ -144,7 +147,8 @@ def _times(words: list[Word], start_ms: int, end_ms: int) -> list[int]:
         heard_ms = min(max(round(word.heard_s * 1000), start_ms), end_ms)
         bounds.append(min(heard_ms, bounds[-1]) if bounds else heard_ms)
     bounds.reverse()
-    times, at = [start_ms], start_ms
+    times = [start_ms]
+    at = start_ms
     for bound in sorted(set(bounds)):
         widths = [max(1, columns(word.text)) for word, own in zip(words, bounds, strict=True) if own == bound]
         times += [at + round((bound - at) * sum(widths[: i + 1]) / sum(widths)) for i in range(len(widths))]

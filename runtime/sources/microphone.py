@@ -17,11 +17,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.errors import EarshotError
+from ...models.errors import AuricleError
 from ..events import AudioDropped, DeviceFound, DeviceLost
 from .portaudio import Hear, InputDevice, PortAudio
 from .ring_buffer import Ring
-from .source import Heard, Timeline
+from .source import Heard
+from .timeline import Timeline
 
 JUMP_S = 0.25  # a jump of the device's clock above this is a gap, whether the device says so or not
 CHECK_S = 0.1  # how often the device is looked after
@@ -136,25 +137,30 @@ class Microphone:
     # --- the callback's thread
 
     def _open(self, device: InputDevice) -> None:
-        self._n_lost, self._overflow, self._heard_any = 0, False, False
+        self._n_lost = 0
+        self._overflow = False
+        self._heard_any = False
         self._heard_s = self._clock()
         token = self._current = object()
 
         def hear(frames: NDArray[np.float32], device_s: float, now_s: float, overflow: bool) -> None:
             if self._current is not token:  # a stream that was given up and still speaks
                 return
-            self._heard_s, self._heard_any = self._clock(), True
+            self._heard_s = self._clock()
+            self._heard_any = True
             if not self._ring.write(frames):
                 self._n_lost, self._overflow = self._n_lost + len(frames), self._overflow or overflow
                 return
             clock_s = self._heard_s - (now_s - device_s)
             overflow = overflow or self._overflow
             self._marks.put(_Block(len(frames), device, device_s, clock_s, self._n_lost, overflow))
-            self._n_lost, self._overflow = 0, False
+            self._n_lost = 0
+            self._overflow = False
 
         stream = self._host.open(device, hear)
         with self._swap:
-            self.device, self._stream = device, stream
+            self.device = device
+            self._stream = stream
         if self._closed.is_set():
             self._shut(final=True)
 
@@ -197,7 +203,7 @@ class Microphone:
         try:
             self._host.rescan()
             self._open(self._host.find(self._wanted))
-        except EarshotError:  # not back yet
+        except AuricleError:  # not back yet
             self._current = None
 
     # --- the reading thread
@@ -216,7 +222,8 @@ class Microphone:
     def _gap(self, block: _Block, full_s: float) -> list[Heard]:
         """What was lost before a block: by the device, then by the ring, which was full for full_s."""
         device_end_s, end_s = self._end_s or (block.device_s, block.clock_s)
-        device_jump_s, jump_s = block.device_s - device_end_s - full_s, block.clock_s - end_s - full_s
+        device_jump_s = block.device_s - device_end_s - full_s
+        jump_s = block.clock_s - end_s - full_s
         if self._lost:
             self._lost = False
             lost_s = self._timeline.gap(max(0.0, jump_s))

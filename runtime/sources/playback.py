@@ -17,7 +17,8 @@ from ...models.audio import SAMPLE_RATE, Waveform
 from ...models.errors import AudioError, InputError, RunError
 from ..audio.decode import MAX_CHANNELS, MAX_GAIN, MAX_RATE, MIN_RATE, open_audio
 from ..events import AudioDropped
-from .source import Chunk, Heard, Source, Timeline
+from .source import Chunk, Heard, Source
+from .timeline import Timeline
 
 __all__ = ["FilePlayback", "Pace", "RawInput", "SampleFormat", "Source"]
 
@@ -96,7 +97,9 @@ class RawInput:
         if not (MIN_RATE <= sample_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
             raise InputError(f"raw input of {channels} channels at {sample_rate} Hz is no sound: check both numbers")
         self.realtime = pace == "realtime"
-        self._stream, self._sample_rate, self._channels = stream, sample_rate, channels
+        self._stream = stream
+        self._sample_rate = sample_rate
+        self._channels = channels
         self._dtype, self._scale = _FORMATS[sample_format]
         self._blocks: Queue[_Received] = Queue(RAW_BLOCKS)
         self._timeline = Timeline()
@@ -144,7 +147,8 @@ class RawInput:
             while not self._closed.is_set() and (data := _receive(self._stream, size * self._sample_rate // 10)):
                 if first and data.startswith(b"RIFF"):
                     raise AudioError("raw input is a WAV file, which is no raw PCM: give its name instead")
-                first, rest = False, rest + data
+                first = False
+                rest = rest + data
                 n = len(rest) // size * size
                 if n:
                     self._put(self._waveform(rest[:n]))

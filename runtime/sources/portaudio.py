@@ -51,7 +51,7 @@ def list_devices() -> list[InputDevice]:
             hosts: Any = sd.query_hostapis()
             found: list[dict[str, Any]] = [dict(device) for device in sd.query_devices()]
     except sd.PortAudioError as error:
-        raise RunError(f"PortAudio cannot list devices ({_reason(error)}): `earshot doctor` says more") from error
+        raise RunError(f"PortAudio cannot list devices ({_reason(error)}): `auricle doctor` says more") from error
     default = _default_number(sd)
     return [
         InputDevice(
@@ -174,7 +174,7 @@ def _sounddevice() -> Any:
     except OSError:
         raise RunError("PortAudio is not installed: apt-get install libportaudio2, or brew install portaudio") from None
     except Exception as error:  # sounddevice.PortAudioError, which cannot be imported either
-        raise RunError(f"PortAudio does not start ({_reason(error)}): `earshot doctor` says more") from error
+        raise RunError(f"PortAudio does not start ({_reason(error)}): `auricle doctor` says more") from error
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,8 @@ class Ring:
 
     def write(self, frames: NDArray[np.float32]) -> bool:
         """The mean of the channels of frames [n, channels]; False, and nothing written, when they do not fit."""
-        n, size = len(frames), len(self._samples)
+        n = len(frames)
+        size = len(self._samples)
         if self._n_written - self._n_read + n > size:
             return False
         at = self._n_written % size

@@ -72,3 +72,11 @@ def patient_openmp() -> Generator[None]:
     finally:
         if ours:
             del os.environ["GOMP_SPINCOUNT"]
+
+
+def memory_bytes() -> int:
+    """Physical memory of this machine; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0

@@ -31,9 +31,9 @@ PROVIDERS = {
 
 _REMEDY = {
     "tensorrt": "install onnxruntime-gpu and TensorRT 10, or choose --provider cuda",
-    "cuda": "install earshot[cuda] in place of onnxruntime and an NVIDIA driver, or choose --provider cpu",
+    "cuda": "install auricle[cuda] in place of onnxruntime and an NVIDIA driver, or choose --provider cpu",
     "coreml": "CoreML is part of onnxruntime on macOS only; choose --provider cpu",
-    "cpu": "install earshot[cpu]",
+    "cpu": "install auricle[cpu]",
 }
 _PROBE = (
     b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f'
@@ -63,7 +63,8 @@ class Session:
     """One opened graph. One thread at a time; different sessions may run side by side."""
 
     def __init__(self, session: Any, path: Path, provider: str) -> None:
-        self.path, self.provider = path, provider
+        self.path = path
+        self.provider = provider
         self._session: Any = session
         self._output: str = session.get_outputs()[0].name
         self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"

@@ -14,11 +14,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.errors import AudioError
-from earshot.runtime.audio.decode import as_waveform, is_silent, open_audio, read_audio
-from earshot.runtime.audio.level import SILENCE_DBFS, peak_dbfs
-from earshot.runtime.audio.resample import Resampler
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.errors import AudioError
+from auricle.runtime.audio.decode import as_waveform, is_silent, open_audio, read_audio
+from auricle.runtime.audio.level import SILENCE_DBFS, peak_dbfs
+from auricle.runtime.audio.resample import Resampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform, synthetic_clip
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.audio.split import Segment, split_at_pauses
+from auricle.models.audio import SAMPLE_RATE, Waveform, synthetic_clip
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.audio.split import Segment, split_at_pauses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

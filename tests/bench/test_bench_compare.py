@@ -1,4 +1,4 @@
-"""`earshot-bench compare`: what is beyond noise and what is not."""
+"""`auricle-bench compare`: what is beyond noise and what is not."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from auricle.bench.report.compare import run as run_compare
+from auricle.bench.report.comparison import Change, Comparison, compare, lines
+from auricle.bench.result import Measure, to_line
+from auricle.models.dataclass_json import decode
+from auricle.models.errors import InputError
 from bench_records import BIG, DEMO, around, quality, record, stages
-from earshot.bench.report import comparison as bench_compare
-from earshot.bench.report.comparison import Change, Comparison, compare, lines
-from earshot.bench.result import Measure, to_line
-from earshot.models.dataclass_json import decode
-from earshot.models.errors import InputError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -174,7 +174,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], slower: flo
     (tmp_path / "a").write_text("a table\n" + to_line(stages()) + "\n", encoding="utf-8")
     (tmp_path / "b").write_text(to_line(stages(slower, seed=50)) + "\n", encoding="utf-8")
     arguments = Namespace(before=tmp_path / "a", after=tmp_path / "b", report=None)
-    assert bench_compare.run(arguments) == status
+    assert run_compare(arguments) == status
     *table, last = capsys.readouterr().out.splitlines()
     assert decode(Comparison, json.loads(last)).command == "stages"
     assert table[-1].endswith("within noise")
@@ -184,4 +184,4 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], slower: flo
 def test_a_file_that_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("nothing\n", encoding="utf-8")
     with pytest.raises(InputError, match="does not end in a record"):
-        bench_compare.run(Namespace(before=tmp_path / "a", after=tmp_path / "a", report=None))
+        run_compare(Namespace(before=tmp_path / "a", after=tmp_path / "a", report=None))

@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from earshot.bench import flops as physics
-from earshot.bench.families import salm
-from earshot.bench.machine import limits, probe_encoders, probe_llm
-from earshot.bench.machine.limits import Limits
-from earshot.bench.machine.probe_llm import LlmRates
-from earshot.bench.result import Measure, Record, Subject, make_record, read_record, to_line
-from earshot.bench.speed import fit
-from earshot.bench.speed import forecast as outlook
-from earshot.bench.speed.fit import Options
-from earshot.bench.speed.forecast import Outlook
-from earshot.bench.speed.stages import Place
-from earshot.models.encoders.fastconformer import FastConformerSpec
-from earshot.models.errors import InputError, RunError
-from earshot.models.families.salm import SALM
-from earshot.models.families.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
-from earshot.models.llm import LLM_TYPES, LlmSpec
-from earshot.runtime.bundle import open_bundle
-from earshot.runtime.llm.llama import Model
+from auricle.bench import flops as physics
+from auricle.bench.families import salm
+from auricle.bench.machine import limits, probe_encoders, probe_llm
+from auricle.bench.machine.limits import Limits
+from auricle.bench.machine.probe_llm import LlmRates
+from auricle.bench.result import Measure, Record, Subject, make_record, read_record, to_line
+from auricle.bench.speed import fit
+from auricle.bench.speed import forecast as outlook
+from auricle.bench.speed.fit import Options
+from auricle.bench.speed.forecast import Outlook
+from auricle.bench.speed.stages import Place
+from auricle.models.encoders.fastconformer import FastConformerSpec
+from auricle.models.errors import InputError, RunError
+from auricle.models.families.salm import SALM
+from auricle.models.families.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
+from auricle.models.llm import LLM_TYPES, LlmSpec
+from auricle.runtime.bundle import open_bundle
+from auricle.runtime.llm.llama import Model
 
 LIMITS = Limits((200.0,), (800.0,), (25.0,))
 PLACE = Place("cpu", False, 2, 1, -1)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.corpus import keyword_cases as demo
-from earshot.models.corpus.names import Name, NamedSentence
+from auricle.models.corpus import keyword_cases as demo
+from auricle.models.corpus.names import Name, NamedSentence
 
 pytest.importorskip("jiwer")
-from earshot.bench.__main__ import main
-from earshot.bench.quality import keywords
-from earshot.bench.result import read_record
-from earshot.runtime.bundle import Bundle, open_bundle
-from earshot.runtime.engine import EngineOptions
-from earshot.runtime.llm.session import LlmOptions
+from auricle.bench.__main__ import main
+from auricle.bench.quality import keywords
+from auricle.bench.result import read_record
+from auricle.runtime.bundle import Bundle, open_bundle
+from auricle.runtime.engine import EngineOptions
+from auricle.runtime.llm.session import LlmOptions
 
 NAME = Name((("k", "a", "l"), ("f", "i", "n")))
 SILENCE = np.zeros(0, np.float32)

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("jiwer", reason="the bench is not installed")
-from earshot.bench.live import live
-from earshot.bench.live import table as live_tables
-from earshot.bench.live.latency import (
+from auricle.bench.live import live
+from auricle.bench.live import table as live_tables
+from auricle.bench.live.latency import (
     Moment,
     Screen,
     ShownWord,
@@ -27,17 +27,17 @@ from earshot.bench.live.latency import (
     normalized_erasure,
     read_words,
 )
-from earshot.bench.result import Record, read_record, to_line
-from earshot.models.audio import SAMPLE_RATE
-from earshot.models.errors import InputError
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.bundle import shipped_bundle
-from earshot.runtime.engine import EngineOptions
-from earshot.runtime.live.captions import LiveOptions
-from earshot.runtime.llm.session import LlmOptions
-from earshot.runtime.sources.playback import FilePlayback
-from earshot.runtime.sources.source import Chunk
-from earshot.runtime.system.ort import OrtOptions
+from auricle.bench.result import Record, read_record, to_line
+from auricle.models.audio import SAMPLE_RATE
+from auricle.models.bundle import shipped_bundle
+from auricle.models.errors import InputError
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.engine import EngineOptions
+from auricle.runtime.live.captions import LiveOptions
+from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.sources.playback import FilePlayback
+from auricle.runtime.sources.source import Chunk
+from auricle.runtime.system.ort import OrtOptions
 
 CLIPS = shipped_bundle() / "clips"
 SPOKEN = ("command.wav", "unseen-voice.wav")

@@ -1,4 +1,4 @@
-"""`earshot-bench peers`: who takes turns with whom, what a ratio is, what happens when a contestant is missing."""
+"""`auricle-bench peers`: who takes turns with whom, what a ratio is, what happens when a contestant is missing."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.bench.peers import peers
-from earshot.bench.peers.ggml_format import q8_0, write_ggml
-from earshot.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
-from earshot.bench.peers.table import lines, to_record
-from earshot.bench.peers.task import Contestant, Task, Work, no_progress, output_file, whole_or_absent
-from earshot.bench.peers.worker import contestants
-from earshot.bench.result import read_record, to_line
-from earshot.models.encoders.fastconformer import FastConformerSpec
-from earshot.models.encoders.whisper import WhisperSpec
-from earshot.models.errors import InputError, RunError
-from earshot.models.families.salm import AUDIO_TAG, SALM, SalmSpec
-from earshot.runtime.bundle import shipped_bundle
+from auricle.bench.peers import peers
+from auricle.bench.peers.ggml_format import q8_0, write_ggml
+from auricle.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
+from auricle.bench.peers.table import lines, to_record
+from auricle.bench.peers.task import Contestant, Task, Work, no_progress, output_file, whole_or_absent
+from auricle.bench.peers.worker import contestants
+from auricle.bench.result import read_record, to_line
+from auricle.models.bundle import shipped_bundle
+from auricle.models.encoders.fastconformer import FastConformerSpec
+from auricle.models.encoders.whisper import WhisperSpec
+from auricle.models.errors import InputError, RunError
+from auricle.models.families.salm import AUDIO_TAG, SALM, SalmSpec
 
 
 def never(_: Task) -> Work:
@@ -66,35 +66,35 @@ def started(team: list[Fake], rounds: int, free: Callable[[], int | None] = lamb
 
 def test_contestants_take_turns() -> None:
     diary: list[str] = []
-    started([Fake(name, diary) for name in ("earshot", "a", "b")], rounds=2)
-    assert diary == ["+earshot", "+a", "+b", *(["earshot", "a", "b"] * 2), "-earshot", "-a", "-b"]
+    started([Fake(name, diary) for name in ("auricle", "a", "b")], rounds=2)
+    assert diary == ["+auricle", "+a", "+b", *(["auricle", "a", "b"] * 2), "-auricle", "-a", "-b"]
 
 
 def test_a_missing_peer_is_noted_and_left_out() -> None:
     diary: list[str] = []
-    found = started([Fake("earshot", diary), Fake("a", diary, missing=True), Fake("b", diary)], rounds=1)
-    assert list(found.samples) == ["earshot", "b"]
+    found = started([Fake("auricle", diary), Fake("a", diary, missing=True), Fake("b", diary)], rounds=1)
+    assert list(found.samples) == ["auricle", "b"]
     assert found.notes == ["a is left out: x is not installed: pip install x"]
 
 
 def test_a_peer_that_dies_leaves_nothing_and_the_others_go_on() -> None:
     diary: list[str] = []
-    found = started([Fake("earshot", diary), Fake("a", diary, dies_at=1), Fake("b", diary)], rounds=3)
-    assert {name: len(samples) for name, samples in found.samples.items()} == {"earshot": 3, "b": 3}
+    found = started([Fake("auricle", diary), Fake("a", diary, dies_at=1), Fake("b", diary)], rounds=3)
+    assert {name: len(samples) for name, samples in found.samples.items()} == {"auricle": 3, "b": 3}
     assert found.notes == ["a is left out: a died"]
 
 
 def test_without_ours_there_is_no_contest() -> None:
     diary: list[str] = []
-    with pytest.raises(RunError, match="earshot died"):
-        started([Fake("earshot", diary, dies_at=0), Fake("a", diary)], rounds=1)
-    assert diary[-2:] == ["-earshot", "-a"]
+    with pytest.raises(RunError, match="auricle died"):
+        started([Fake("auricle", diary, dies_at=0), Fake("a", diary)], rounds=1)
+    assert diary[-2:] == ["-auricle", "-a"]
 
 
 def test_where_memory_is_short_one_lives_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("earshot.bench.peers.race.SETTLE_S", 0.0)
+    monkeypatch.setattr("auricle.bench.peers.race.SETTLE_S", 0.0)
     diary: list[str] = []
-    found = started([Fake("earshot", diary), Fake("a", diary)], rounds=2, free=lambda: 1 << 30)
+    found = started([Fake("auricle", diary), Fake("a", diary)], rounds=2, free=lambda: 1 << 30)
     alive: set[str] = set()
     for entry in diary:
         if entry.startswith("+"):
@@ -110,11 +110,11 @@ def test_where_memory_is_short_one_lives_at_a_time(monkeypatch: pytest.MonkeyPat
 
 def test_ratios_are_taken_within_a_round(tmp_path: Path) -> None:
     diary: list[str] = []
-    found = started([Fake("earshot", diary, [1.0, 4.0]), Fake("a", diary, [2.0, 5.0])], rounds=2)
-    record = to_record(Task("whisper", tmp_path, layers=3), {"earshot": NOBODY, "a": NOBODY}, found, 2)
+    found = started([Fake("auricle", diary, [1.0, 4.0]), Fake("a", diary, [2.0, 5.0])], rounds=2)
+    record = to_record(Task("whisper", tmp_path, layers=3), {"auricle": NOBODY, "a": NOBODY}, found, 2)
     ratio = record.find("a", "ratio_wall")
     assert ratio is not None and ratio.samples == (0.5, 0.8) and ratio.better == "lower"
-    assert record.find("earshot", "ratio_wall") is None
+    assert record.find("auricle", "ratio_wall") is None
     assert record.settings == {"part": "whisper", "rounds": "2", "threads": "2", "layers": "3"}
     memory = record.find("a", "memory")
     assert memory is not None and memory.samples == (pytest.approx(3.22, abs=0.01),)
@@ -122,8 +122,8 @@ def test_ratios_are_taken_within_a_round(tmp_path: Path) -> None:
 
 def test_a_stored_record_renders_the_same_table(tmp_path: Path) -> None:
     diary: list[str] = []
-    found = started([Fake("earshot", diary), Fake("a", diary)], rounds=2)
-    record = to_record(Task("decode", tmp_path, bundle=shipped_bundle()), {"earshot": NOBODY, "a": NOBODY}, found, 2)
+    found = started([Fake("auricle", diary), Fake("a", diary)], rounds=2)
+    record = to_record(Task("decode", tmp_path, bundle=shipped_bundle()), {"auricle": NOBODY, "a": NOBODY}, found, 2)
     (tmp_path / "run.txt").write_text("table\n" + to_line(record) + "\n", encoding="utf-8")
     table = lines(record)
     assert lines(read_record(tmp_path / "run.txt")) == table
@@ -133,24 +133,24 @@ def test_a_stored_record_renders_the_same_table(tmp_path: Path) -> None:
 
 def test_errors_are_relative_to_the_reference(tmp_path: Path) -> None:
     task = Task("whisper", tmp_path)
-    team = {"earshot": NOBODY, "torch fp32": NOBODY}
-    output_file(task, "earshot").parent.mkdir()
+    team = {"auricle": NOBODY, "torch fp32": NOBODY}
+    output_file(task, "auricle").parent.mkdir()
     np.save(output_file(task, "torch fp32"), np.full((1, 4), 2.0, np.float32))
-    np.save(output_file(task, "earshot"), np.full((1, 4), 2.1, np.float32))
+    np.save(output_file(task, "auricle"), np.full((1, 4), 2.1, np.float32))
     diary: list[str] = []
     found = started([Fake(name, diary) for name in team], rounds=1)
-    error = to_record(task, team, found, 1).find("earshot", "error")
+    error = to_record(task, team, found, 1).find("auricle", "error")
     assert error is not None and error.value == pytest.approx(5.0, rel=1e-4)
     given = to_record(replace(task, graph=tmp_path), team, found, 1)
-    assert given.find("earshot", "error") is None  # a graph from elsewhere has other weights
+    assert given.find("auricle", "error") is None  # a graph from elsewhere has other weights
 
 
 def test_missing_layers_are_extrapolated_and_said_to_be(tmp_path: Path) -> None:
     """The demo has 4 layers: from 1 and 2, two more of what one costs."""
-    team = {"earshot": NOBODY, "torch fp32, 1 layers": NOBODY, "torch fp32, 2 layers": NOBODY}
+    team = {"auricle": NOBODY, "torch fp32, 1 layers": NOBODY, "torch fp32, 2 layers": NOBODY}
     found = Race(
         {
-            "earshot": [Sample(1.0, 1.0, 1 << 30)],
+            "auricle": [Sample(1.0, 1.0, 1 << 30)],
             "torch fp32, 1 layers": [Sample(10.0, 20.0, 4 << 30)],
             "torch fp32, 2 layers": [Sample(11.0, 22.0, 5 << 30)],
         }
@@ -165,14 +165,14 @@ def test_missing_layers_are_extrapolated_and_said_to_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("theirs", "said"), [((1, 2, 3), "the same 3 tokens"), ((1, 9), "the first 1 the same")])
 def test_tokens_are_compared(tmp_path: Path, theirs: tuple[int, ...], said: str) -> None:
-    ready = {"earshot": Readiness(0, {}, (), (1, 2, 3)), "a": Readiness(0, {}, (), theirs)}
+    ready = {"auricle": Readiness(0, {}, (), (1, 2, 3)), "a": Readiness(0, {}, (), theirs)}
     samples = {name: [Sample(1.0, 1.0, 1)] for name in ready}
     record = to_record(Task("decode", tmp_path), dict.fromkeys(ready, NOBODY), Race(samples, ready), 1)
     assert any(said in note for note in record.notes)
 
 
 def test_who_spins_while_it_waits_is_called_out(tmp_path: Path) -> None:
-    samples = {"earshot": [Sample(10.0, 10.0, 1)], "a": [Sample(10.0, 10.0, 1, idle_cpu_s=5.0)]}
+    samples = {"auricle": [Sample(10.0, 10.0, 1)], "a": [Sample(10.0, 10.0, 1, idle_cpu_s=5.0)]}
     record = to_record(Task("whisper", tmp_path), dict.fromkeys(samples, NOBODY), Race(samples), 1)
     assert [note for note in record.notes if "while it waited" in note and note.startswith("a used 5.0 s")]
 
@@ -225,8 +225,8 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
     )
     arguments.work, arguments.only, arguments.peer_python = tmp_path, None, None
     record = peers.run(arguments)
-    assert record.groups == ("earshot", "llama.cpp")
-    assert "llama.cpp gave the same 8 tokens as earshot" in record.notes
+    assert record.groups == ("auricle", "llama.cpp")
+    assert "llama.cpp gave the same 8 tokens as auricle" in record.notes
     for group in record.groups:
         wall, memory = record.find(group, "wall"), record.find(group, "memory")
         assert wall is not None and wall.value > 0
@@ -236,12 +236,12 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("part", list(peers.PARTS))
 def test_every_part_has_ours_first(part: str, tmp_path: Path) -> None:
     names = list(contestants(Task(part, tmp_path, bundle=shipped_bundle())))
-    assert names[0] == "earshot" and len(names) > 1
+    assert names[0] == "auricle" and len(names) > 1
 
 
 def test_only_some() -> None:
-    known: dict[str, Contestant] = dict.fromkeys(("earshot", "a", "b"), NOBODY)
-    assert list(peers.chosen(known, "b")) == ["earshot", "b"]
+    known: dict[str, Contestant] = dict.fromkeys(("auricle", "a", "b"), NOBODY)
+    assert list(peers.chosen(known, "b")) == ["auricle", "b"]
     with pytest.raises(InputError, match="nobody is called 'c'"):
         peers.chosen(known, "b, c")
 
@@ -271,7 +271,7 @@ def test_q8_0_blocks_read_back() -> None:
 def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
     """Walked as whisper.cpp walks it: lengths that were wrong would lead astray."""
     pytest.importorskip("torch")
-    from earshot.bench.peers.whisper import encoder
+    from auricle.bench.peers.whisper import encoder
 
     spec = WhisperSpec(d_model=32, n_layers=2, n_heads=2, d_ffn=128, n_positions=8)
     state = encoder(spec, "eager").state_dict()
@@ -307,7 +307,7 @@ def test_a_canary_file_is_whole_and_its_answer_as_long_as_asked(
     """Names and sizes as transcribe.cpp's loader asks for them; any token leads to the answer's first, that on."""
     gguf: Any = pytest.importorskip("gguf")
     pytest.importorskip("torch")
-    from earshot.bench.peers.canary_format import write_canary
+    from auricle.bench.peers.canary_format import write_canary
 
     encoder = FastConformerSpec(64, 2, 4, 128, 5, 32, d_llm=256)
     llm = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=2048, head_dim=64)
@@ -333,7 +333,7 @@ def test_a_canary_file_is_whole_and_its_answer_as_long_as_asked(
 
 
 def test_our_side_of_the_contests_of_a_salm(salm_bundle: Path, tmp_path: Path) -> None:
-    from earshot.bench.peers import salm as peer_salm
+    from auricle.bench.peers import salm as peer_salm
 
     pytest.importorskip("torch")
     whole = peer_salm.open_whole(Task("transcribe", tmp_path, threads=1, tokens=5, bundle=salm_bundle))

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 
 pytest.importorskip("jiwer", reason="the bench is not installed")
-from earshot.bench.datasets import Item, demo_items, named_kind, table_items
-from earshot.bench.quality import divergence, quality
-from earshot.bench.quality import table as quality_tables
-from earshot.bench.quality.worker import Job, measure_apart
-from earshot.bench.result import Record, read_record, to_line
-from earshot.bench.word_errors import WordErrors, bootstrap_interval, matches, normalized, token_f1, total, word_errors
-from earshot.models.audio import SAMPLE_RATE, synthetic_clip
-from earshot.models.bundle import read_manifest
-from earshot.models.dataclass_json import encode
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.bundle import open_bundle, shipped_bundle
-from earshot.runtime.engine import Engine, load
+from auricle.bench.datasets import Item, demo_items, named_kind, table_items
+from auricle.bench.quality import divergence, quality
+from auricle.bench.quality import table as quality_tables
+from auricle.bench.quality.worker import Job, measure_apart
+from auricle.bench.result import Record, read_record, to_line
+from auricle.bench.word_errors import WordErrors, bootstrap_interval, matches, normalized, token_f1, total, word_errors
+from auricle.models.audio import SAMPLE_RATE, synthetic_clip
+from auricle.models.bundle import read_manifest, shipped_bundle
+from auricle.models.dataclass_json import encode
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.bundle import open_bundle
+from auricle.runtime.engine import Engine, load
 
 CLIPS = shipped_bundle() / "clips"
 ASKED = read_manifest(shipped_bundle()).prompt
@@ -314,7 +314,7 @@ def value(record: Record, name: str) -> float:
 
 
 def test_a_run_against_itself(measured: Record) -> None:
-    assert measured.groups == ("earshot-demo",)
+    assert measured.groups == ("auricle-demo",)
     for name in ("kl", "kl_p95", "audio_kl", "error_speech", "error_audio", "error_audio_tokens"):
         assert value(measured, name) == 0.0, name
     assert value(measured, "agreement") == value(measured, "audio_agreement") == 100.0
@@ -336,7 +336,7 @@ def test_exact_answers_are_those_that_ask_gives_too(measured: Record, engine: En
 
 
 def test_speed_and_size_of_a_run(measured: Record) -> None:
-    heard = measured.find("earshot-demo", "ttft")
+    heard = measured.find("auricle-demo", "ttft")
     assert heard is not None
     assert len(heard.samples) == 5, "the silent clip has no time to first token"
     assert value(measured, "size") == pytest.approx(
@@ -344,7 +344,7 @@ def test_speed_and_size_of_a_run(measured: Record) -> None:
     )
     graphs = sum(entry.size for entry in open_bundle().manifest.files if entry.path.endswith(".onnx"))
     assert value(measured, "encoders_size") == pytest.approx(graphs / 1e6, rel=1e-6)
-    hearing = measured.find("earshot-demo", "encoders")
+    hearing = measured.find("auricle-demo", "encoders")
     assert hearing and all(0 < a < b for a, b in zip(hearing.samples, heard.samples, strict=True))
     if Path("/proc/self/status").exists():
         assert 0.05 < value(measured, "memory") < 1.0
@@ -356,7 +356,7 @@ def test_a_stored_record_shows_the_same_table(measured: Record, tmp_path: Path) 
     shown = quality_tables.lines(measured)
     path.write_text("\n".join([*shown, to_line(measured)]))
     assert quality_tables.lines(read_record(path)) == shown
-    assert shown[-1].startswith("earshot-demo: peak memory ")
+    assert shown[-1].startswith("auricle-demo: peak memory ")
     assert "WER 23.1 (" in shown[-1]
     assert "caption F1 100.0 %" in shown[-1]
     assert all(len(line) < 160 for line in shown[:10])
@@ -396,11 +396,11 @@ def test_bundles_are_told_apart(tmp_path: Path) -> None:
     opened = {path: open_bundle(path) for path in (other, renamed, solved, weighed)}
     in_four_bits = [opened[path] for path in (other, solved, weighed)]
     assert quality.labels(in_four_bits) == ["int8/q4_0", "int8/gptq-q4_0", "int8/q4_0 imatrix"]
-    assert quality.labels([demo]) == ["earshot-demo"]
+    assert quality.labels([demo]) == ["auricle-demo"]
     assert quality.labels([demo, opened[other]]) == ["int8/q8_0", "int8/q4_0"]
-    assert quality.labels([demo, opened[renamed]]) == ["earshot-demo", "another"]
+    assert quality.labels([demo, opened[renamed]]) == ["auricle-demo", "another"]
     assert quality.labels([demo, opened[other], opened[renamed]]) == [
-        *("earshot-demo int8/q8_0", "earshot-demo int8/q4_0", "another int8/q8_0")
+        *("auricle-demo int8/q8_0", "auricle-demo int8/q4_0", "another int8/q8_0")
     ]
 
 

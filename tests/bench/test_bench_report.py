@@ -16,16 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from auricle.bench.report import page as report
+from auricle.bench.report.comparison import compare
+from auricle.bench.report.numbers import number, quantity
+from auricle.bench.result import SYNTHETIC, Measure, Record, Subject, to_line
+from auricle.models.errors import InputError, RunError
 from bench_records import BIG, around, fit, live, peers, quality, record, stages, sweep
-from earshot.bench.report import page as report
-from earshot.bench.report.comparison import compare
-from earshot.bench.report.numbers import number, quantity
-from earshot.bench.result import SYNTHETIC, Measure, Record, Subject, to_line
-from earshot.models.errors import InputError, RunError
 
 pytest.importorskip("matplotlib", reason="the report's charts need matplotlib")
-from earshot.bench.report.charts import _hearing, charts  # pyright: ignore[reportPrivateUsage]
-from earshot.bench.report.plots import BLUE, GREY, ORANGE, SKY, draw
+from auricle.bench.report.charts import _hearing, charts  # pyright: ignore[reportPrivateUsage]
+from auricle.bench.report.plots import BLUE, GREY, ORANGE, SKY, draw
 
 WALLS = {"log_mel": 0.021, "fbank": 0.034, "whisper": 4.9, "beats": 1.31, "qformer": 0.022, "hear": 5.7}
 RECORDS = (stages, live, quality, peers, fit, sweep)
@@ -81,7 +81,7 @@ def test_each_record_gets_the_charts_it_is_worth() -> None:
     ]
     assert {"Where the time of one update goes", "Spread of update: latency"} <= set(titles(live()))
     assert {"Word error rate against size", "KL divergence from the reference against size"} <= set(titles(quality()))
-    assert titles(peers())[0] == "Earshot ÷ other: wall time"
+    assert titles(peers())[0] == "Auricle ÷ other: wall time"
     assert titles(fit()) == ["Speed", "Time to first token"]
     assert titles(sweep()) == [
         "Word error rate against the LoRA's scale",
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.M
 
 def test_without_matplotlib_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install 'earshot\[bench\]'"):
+    with pytest.raises(InputError, match=r"pip install 'auricle\[bench\]'"):
         report.write([fit()], tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -14,25 +14,25 @@ import onnxruntime
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from earshot.bench import flops as physics
-from earshot.bench.families import salmonn
-from earshot.bench.machine import kernels, limits
-from earshot.bench.machine.limits import Limits
-from earshot.bench.result import Record, read_record, to_line
-from earshot.bench.speed import stage_runner as stage_runs
-from earshot.bench.speed import stages
-from earshot.bench.speed.stage_runner import Options
-from earshot.models.bundle import read_manifest
-from earshot.models.encoders.beats import BEATS_ITER3_PLUS
-from earshot.models.encoders.fastconformer import CANARY_QWEN
-from earshot.models.encoders.whisper import WHISPER_LARGE_V2
-from earshot.models.errors import InputError, RunError
-from earshot.models.families.salm import SalmSpec
-from earshot.models.families.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
-from earshot.models.llm import QWEN3_1_7B, VICUNA_7B_V15
-from earshot.runtime import engine as engine_module
-from earshot.runtime.bundle import open_bundle
-from earshot.runtime.engine import load
+from auricle.bench import flops as physics
+from auricle.bench.families import salmonn
+from auricle.bench.machine import kernels, limits
+from auricle.bench.machine.limits import Limits
+from auricle.bench.result import Record, read_record, to_line
+from auricle.bench.speed import stage_runner as stage_runs
+from auricle.bench.speed import stages
+from auricle.bench.speed.stage_runner import Options
+from auricle.models.bundle import read_manifest
+from auricle.models.encoders.beats import BEATS_ITER3_PLUS
+from auricle.models.encoders.fastconformer import CANARY_QWEN
+from auricle.models.encoders.whisper import WHISPER_LARGE_V2
+from auricle.models.errors import InputError, RunError
+from auricle.models.families.salm import SalmSpec
+from auricle.models.families.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
+from auricle.models.llm import QWEN3_1_7B, VICUNA_7B_V15
+from auricle.runtime import engine as engine_module
+from auricle.runtime.bundle import open_bundle
+from auricle.runtime.engine import load
 
 FAST = Options(runs=1, warmup=0, seconds=2.0, n_new_tokens=3)
 PRODUCTS = (

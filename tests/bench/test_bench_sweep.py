@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("jiwer", reason="the bench is not installed")
-from earshot.bench.__main__ import main as earshot_bench
-from earshot.bench.quality import lora_sweep
-from earshot.bench.quality.lora_sweep import SweepOptions
-from earshot.bench.result import read_record, to_line
-from earshot.models.errors import InputError
-from earshot.runtime.bundle import shipped_bundle
-from earshot.runtime.engine import Engine, load
+from auricle.bench.__main__ import main as auricle_bench
+from auricle.bench.quality import lora_sweep
+from auricle.bench.quality.lora_sweep import SweepOptions
+from auricle.bench.result import read_record, to_line
+from auricle.models.bundle import shipped_bundle
+from auricle.models.errors import InputError
+from auricle.runtime.engine import Engine, load
 
 CLIP = shipped_bundle() / "clips" / "command.wav"
 
@@ -63,9 +63,9 @@ def test_a_stored_sweep_shows_the_same_table(engine: Engine, table: Path, tmp_pa
 def test_a_bundle_without_an_adapter_is_told_how_to_get_one(
     merged_demo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert earshot_bench(["lora-sweep", str(merged_demo), "--scales", "1"]) == 2
+    assert auricle_bench(["lora-sweep", str(merged_demo), "--scales", "1"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("earshot-bench: ") and "--lora both" in said and said.count("\n") == 1
+    assert said.startswith("auricle-bench: ") and "--lora both" in said and said.count("\n") == 1
 
 
 def test_scales_are_numbers() -> None:

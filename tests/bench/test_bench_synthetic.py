@@ -18,37 +18,38 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from earshot.bench import result as record
-from earshot.bench.__main__ import main as earshot_bench
-from earshot.export.encoders.beats import export_beats, hollow_beats
-from earshot.export.encoders.qformer import export_qformer, hollow_qformer
-from earshot.export.encoders.whisper import export_whisper, hollow_whisper
-from earshot.export.formats.sentencepiece import Vocabulary
-from earshot.export.graphs.int8 import write_int8
-from earshot.export.graphs.onnx_graph import operators, read_model, run_graph, save_graph, to_fp16
-from earshot.export.llm.export import random_tensors, write_random_llm
-from earshot.export.llm.quantize import quantize
-from earshot.export.llm.tensor_types import BASE, tensor_type
-from earshot.export.synthetic import bundle as synthetic
-from earshot.export.synthetic import families as recipes
-from earshot.export.synthetic import random_graph as skeleton
-from earshot.export.synthetic.random_graph import RandomWeights
-from earshot.export.synthetic.random_weights import weight_pool
-from earshot.export.synthetic.vocabulary import gguf_vocabulary, padded, piece_ids
-from earshot.models.audio import synthetic_clip
-from earshot.models.bundle import LLM_FILE, read_manifest
-from earshot.models.encoders.beats import BeatsSpec
-from earshot.models.encoders.fastconformer import FastConformerSpec
-from earshot.models.encoders.qformer import QFormerSpec
-from earshot.models.encoders.whisper import WhisperSpec
-from earshot.models.errors import InputError
-from earshot.models.families.salm import SALM, SalmSpec
-from earshot.models.families.salmonn import PREFIX, SALMONN_7B, SALMONN_13B, TASKS, prompt_halves
-from earshot.models.llm import LLM_TYPES, LlmSpec
-from earshot.runtime.__main__ import main as earshot
-from earshot.runtime.bundle import external_locations, shipped_bundle
-from earshot.runtime.engine import load
-from earshot.runtime.llm.llama import Model
+from auricle.bench import result as record
+from auricle.bench.__main__ import main as auricle_bench
+from auricle.export.encoders.beats import export_beats, hollow_beats
+from auricle.export.encoders.qformer import export_qformer, hollow_qformer
+from auricle.export.encoders.whisper import export_whisper, hollow_whisper
+from auricle.export.formats.sentencepiece import Vocabulary
+from auricle.export.graphs.float16 import to_fp16
+from auricle.export.graphs.int8 import write_int8
+from auricle.export.graphs.onnx_graph import operators, read_model, run_graph, save_graph
+from auricle.export.llm.quantize import quantize
+from auricle.export.llm.tensor_types import BASE, tensor_type
+from auricle.export.synthetic import bundle as synthetic
+from auricle.export.synthetic import families as recipes
+from auricle.export.synthetic import random_graph as skeleton
+from auricle.export.synthetic.random_graph import RandomWeights
+from auricle.export.synthetic.random_llm import random_tensors, write_random_llm
+from auricle.export.synthetic.random_weights import weight_pool
+from auricle.export.synthetic.vocabulary import gguf_vocabulary, padded, piece_ids
+from auricle.models.audio import synthetic_clip
+from auricle.models.bundle import LLM_FILE, read_manifest, shipped_bundle
+from auricle.models.encoders.beats import BeatsSpec
+from auricle.models.encoders.fastconformer import FastConformerSpec
+from auricle.models.encoders.qformer import QFormerSpec
+from auricle.models.encoders.whisper import WhisperSpec
+from auricle.models.errors import InputError
+from auricle.models.families.salm import SALM, SalmSpec
+from auricle.models.families.salmonn import PREFIX, SALMONN_7B, SALMONN_13B, TASKS, prompt_halves
+from auricle.models.llm import LLM_TYPES, LlmSpec
+from auricle.runtime.__main__ import main as auricle
+from auricle.runtime.bundle import external_locations
+from auricle.runtime.engine import load
+from auricle.runtime.llm.llama import Model
 
 WHISPER = WhisperSpec(d_model=128, n_layers=1, n_heads=2, d_ffn=256, n_positions=200)
 BEATS = BeatsSpec(d_model=96, n_layers=1, n_heads=2, d_ffn=192, d_patch=64, conv_pos=16, conv_pos_groups=4)
@@ -261,7 +262,7 @@ def bundle(request: pytest.FixtureRequest, made: dict[str, SimpleNamespace]) -> 
 
 
 def test_a_bundle_is_valid_and_says_what_it_is(bundle: SimpleNamespace) -> None:
-    assert earshot(["verify", str(bundle.directory)]) == 0
+    assert auricle(["verify", str(bundle.directory)]) == 0
     manifest = read_manifest(bundle.directory)
     assert manifest == bundle.manifest
     assert manifest.synthetic
@@ -289,7 +290,7 @@ def test_a_bundle_of_the_other_family_answers(encoders: str, product: str, tiny_
     manifest = synthetic.synthesize(tiny_salm, "q4_k_m", encoders, tmp_path / "out")
     assert manifest.quantization.encoders == encoders
     assert (manifest.family, manifest.synthetic, manifest.parity) == ("salm", True, None)
-    assert earshot(["verify", str(tmp_path / "out")]) == 0
+    assert auricle(["verify", str(tmp_path / "out")]) == 0
     assert operators(tmp_path / "out" / "fastconformer.onnx")[f"com.microsoft::{product}"] > 4
     with load(tmp_path / "out") as engine:
         before, after = engine.llm.prompts.around(engine.prompt.tasks["asr"])
@@ -307,7 +308,7 @@ def test_a_full_canary_qwen_takes_two_gigabytes() -> None:
 
 def test_the_filter_bank_is_that_of_the_golden_checkpoint(golden: Path) -> None:
     """Whose weights are bfloat16: three digits."""
-    from earshot.export.formats.checkpoint import open_weights
+    from auricle.export.formats.checkpoint import open_weights
 
     weights = open_weights(golden / "salm-tiny" / "checkpoint")
     fb, window = (
@@ -389,10 +390,10 @@ def test_the_command_says_where_the_bundle_is(
     no_graphs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["synth", "--model", "demo", "--llm", "q4_0", "--encoders", "fp16", "--out", str(tmp_path / "out")]
-    assert earshot_bench(words) == 0
+    assert auricle_bench(words) == 0
     assert "0.00 GB of random weights, demo, encoders fp16, llm q4_0" in capsys.readouterr().out
     assert read_manifest(tmp_path / "out").provenance.options["seed"] == "0"
-    assert earshot_bench(words) == 2
+    assert auricle_bench(words) == 2
     assert "exists already" in capsys.readouterr().err
 
 

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from earshot.runtime.cli import doctor
-from earshot.runtime.cli.doctor import Finding, run_doctor
+from auricle.runtime.cli import doctor
+from auricle.runtime.cli.doctor import Finding, run_doctor
 
-RUN = "import sys; from earshot.runtime.cli.doctor import run_doctor; sys.exit(run_doctor(as_json={}))"
+RUN = "import sys; from auricle.runtime.cli.doctor import run_doctor; sys.exit(run_doctor(as_json={}))"
 ILL = {
     "is not installed": "raise ModuleNotFoundError(\"No module named '{name}'\")",
     "libgomp.so.1": "raise OSError('libgomp.so.1: cannot open shared object file')",
@@ -67,7 +67,7 @@ def test_nothing_is_there_at_all(tmp_path: Path) -> None:
     assert status == 1
     broken = {subject for subject, row in found.items() if row["status"] == "broken"}
     assert broken == {"av", "soxr", "onnxruntime", "llama.cpp"}
-    assert "pip install 'earshot[" in found["onnxruntime"]["remedy"]
+    assert "pip install 'auricle[" in found["onnxruntime"]["remedy"]
     text = consult(tmp_path, as_json=False)[2]
     assert text.splitlines()[-1] == "Not ready: mend av, soxr, onnxruntime, llama.cpp."
 
@@ -137,7 +137,7 @@ def test_an_nvidia_gpu_with_a_cpu_onnxruntime(monkeypatch: pytest.MonkeyPatch) -
     findings = doctor._providers("nvidia", "onnxruntime")
     last = findings[-1]
     if last.subject == "provider cuda" and last.status == "warning":
-        assert last.remedy == "pip uninstall -y onnxruntime\npip install 'earshot[cuda]'"
+        assert last.remedy == "pip uninstall -y onnxruntime\npip install 'auricle[cuda]'"
 
 
 def test_text_goes_with_its_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

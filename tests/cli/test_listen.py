@@ -1,4 +1,4 @@
-"""`earshot listen` from the command line: sources, keys, signals, the file it writes, what it refuses."""
+"""`auricle listen` from the command line: sources, keys, signals, the file it writes, what it refuses."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE
-from earshot.models.errors import InputError, RunError
-from earshot.models.families.salmonn import TASKS
-from earshot.runtime.__main__ import main
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.cli import listen as listening
-from earshot.runtime.cli.keyboard import Keys, keys_work
-from earshot.runtime.engine import Engine, load
-from earshot.runtime.live.captions import LiveOptions
-from earshot.runtime.sources.playback import FilePlayback
-from earshot.runtime.sources.portaudio import InputDevice
-from earshot.runtime.sources.source import Heard
+from auricle.models.audio import SAMPLE_RATE
+from auricle.models.errors import InputError, RunError
+from auricle.models.families.salmonn import TASKS
+from auricle.runtime.__main__ import main
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.cli import listen as listening
+from auricle.runtime.cli.keyboard import Keys, Menu, keys_work
+from auricle.runtime.engine import Engine, load
+from auricle.runtime.live.captions import LiveOptions
+from auricle.runtime.sources.playback import FilePlayback
+from auricle.runtime.sources.portaudio import InputDevice
+from auricle.runtime.sources.source import Heard
 
 CLIP = "shopping.wav"
 SAID = "add ten potatoes to my shopping list"
@@ -135,7 +135,7 @@ def test_what_was_heard_is_finished_when_the_source_breaks(
     out = tmp_path / "a.jsonl"
     assert listen("--out", out) == 1
     shown = capsys.readouterr()
-    assert SAID in shown.out and shown.err == "earshot: the pipe broke: mend it\n"
+    assert SAID in shown.out and shown.err == "auricle: the pipe broke: mend it\n"
     assert [row["event"] for row in rows(out.read_text())] == ["Final", "SessionEnded"]
 
 
@@ -177,7 +177,7 @@ def test_a_second_interrupt_does_not_wait(
     source = Breaking(clip, lambda: signal.raise_signal(signal.SIGINT), closes=False)
     monkeypatch.setattr(listening, "open_source", lambda _arguments: source)
     assert listen("--out", tmp_path / "a.srt") == 130
-    assert capsys.readouterr().err == "earshot: stopped\n" and source.closed
+    assert capsys.readouterr().err == "auricle: stopped\n" and source.closed
     assert os.listdir(tmp_path) == []  # nothing was said for certain
 
 
@@ -280,7 +280,7 @@ class FakeLive:
 def test_keys_change_the_task_and_quit() -> None:
     live, notices = FakeLive(), list[str]()
     view = SimpleNamespace(notice=notices.append)
-    menu = listening.Menu(live, view, LiveOptions(prompt="What is this?", also=("asr",)))  # pyright: ignore
+    menu = Menu(live, view, LiveOptions(prompt="What is this?", also=("asr",)))  # pyright: ignore
     assert menu.tasks["1"] == "What is this?" and menu.tasks["2"] == "asr" and "QA" not in menu.tasks.values()
     for key in "2?1 \x00q":
         menu.press(key)
@@ -292,7 +292,7 @@ def test_keys_change_the_task_and_quit() -> None:
 def test_keys_change_the_loras_scale() -> None:
     """A tenth of the trained scale a key; where it cannot be, that is said and nothing changes."""
     live, notices = FakeLive(), list[str]()
-    menu = listening.Menu(live, SimpleNamespace(notice=notices.append), LiveOptions())  # pyright: ignore
+    menu = Menu(live, SimpleNamespace(notice=notices.append), LiveOptions())  # pyright: ignore
     for key, scale in (("-", 1.8), ("-", 1.6), ("+", 1.8), ("+", 2.0), ("+", 2.2), ("+", 2.2)):
         menu.press(key)
         assert live.lora_scale == pytest.approx(scale)
@@ -348,7 +348,7 @@ def test_a_file_needs_no_standard_input(
 def test_raw_sound_needs_a_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert listen("-") == 2
-    assert capsys.readouterr().err.startswith("earshot: - reads raw PCM from standard input, which is closed")
+    assert capsys.readouterr().err.startswith("auricle: - reads raw PCM from standard input, which is closed")
 
 
 @pytest.fixture
@@ -371,7 +371,7 @@ def in_a_terminal(*words: object) -> tuple[int, int]:
     child, terminal = pty.fork()
     if not child:
         os.environ["TERM"] = "xterm"
-        os.execv(sys.executable, [sys.executable, "-m", "earshot.runtime", "listen", *map(str, words)])
+        os.execv(sys.executable, [sys.executable, "-m", "auricle.runtime", "listen", *map(str, words)])
     return child, terminal
 
 
@@ -417,7 +417,7 @@ def test_a_reader_that_stops_leaves_a_complete_file(
     monkeypatch.setattr(sys, "stdout", Full())
     out = tmp_path / "a.jsonl"
     assert listen(clip, "--pace", "fast", "--out", out) == 1
-    assert capsys.readouterr().err.startswith("earshot: standard output takes no more (No space left on device)")
+    assert capsys.readouterr().err.startswith("auricle: standard output takes no more (No space left on device)")
     assert [row["event"] for row in rows(out.read_text())] == ["Final", "SessionEnded"]
 
 
@@ -440,7 +440,7 @@ def until(terminal: int, wanted: bytes | None, timeout_s: float = 60.0) -> None:
 
 @posix
 def test_nothing_heavy_waits_for_help() -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "earshot.runtime", "listen", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "auricle.runtime", "listen", "--help"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines()}
     assert not loaded & {"numpy", "rich", "onnxruntime", "llama_cpp", "av", "soxr", "sounddevice"}

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from earshot.models.corpus import examples as corpus
-from earshot.models.corpus import sounds
-from earshot.models.corpus import voices as speech
-from earshot.models.corpus.sentences import SLOT_NAMES, keywords_of, sample_utterance, split_of, vocabulary
-from earshot.models.corpus.words import number_words
-from earshot.models.errors import InputError
-from earshot.models.families.salmonn import TASKS
-from earshot.models.tasks import prompt_for
+from auricle.models.corpus import examples as corpus
+from auricle.models.corpus import sounds
+from auricle.models.corpus import voices as speech
+from auricle.models.corpus.sentences import SLOT_NAMES, keywords_of, sample_utterance, split_of, vocabulary
+from auricle.models.corpus.words import number_words
+from auricle.models.errors import InputError
+from auricle.models.families.salmonn import TASKS
+from auricle.models.prompt import prompt_for
 
 needs_voices = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")), reason="espeak-ng and flite are not installed"

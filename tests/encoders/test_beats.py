@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import Waveform
-from earshot.models.encoders.beats import BEATS_ITER3_PLUS, n_frames
-from earshot.models.errors import CheckpointError
-from earshot.runtime.encoders.beats import BeatsEncoder, fbank, filter_bank
+from auricle.models.audio import Waveform
+from auricle.models.encoders.beats import BEATS_ITER3_PLUS, fbank, filter_bank, n_frames
+from auricle.models.errors import CheckpointError
+from auricle.runtime.encoders.beats import BeatsEncoder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -112,7 +112,7 @@ def test_graph_matches_the_reference(
 @pytest.mark.parametrize("frames", [16, 31, 98, 113, 1544])
 def test_graph_hears_any_length(parts: SimpleNamespace, graphs: dict[str, Path], frames: int) -> None:
     import torch
-    from earshot.export.encoders.beats import AudioEncoder
+    from auricle.export.encoders.beats import AudioEncoder
 
     x = np.random.default_rng(frames).standard_normal((1, frames, 128)).astype(np.float32)
     with torch.no_grad():
@@ -131,8 +131,8 @@ def test_a_short_clip_is_padded_to_one_second(graphs: dict[str, Path]) -> None:
 
 
 def opened(path: Path) -> Any:
-    from earshot.export.graphs.onnx_graph import graph_info
-    from earshot.runtime.system.ort import OrtOptions, open_session
+    from auricle.export.graphs.onnx_graph import graph_info
+    from auricle.runtime.system.ort import OrtOptions, open_session
 
     info = graph_info(path)
     return open_session(path, info.inputs, info.outputs, OrtOptions("cpu", threads=1))
@@ -170,7 +170,7 @@ def test_tokens_run_through_the_bands_first(parts: SimpleNamespace) -> None:
 
 def test_buckets_reach_to_800() -> None:
     pytest.importorskip("torch")
-    from earshot.export.encoders.beats import bucket_of, bucket_table
+    from auricle.export.encoders.beats import bucket_of, bucket_table
 
     spec = BEATS_ITER3_PLUS
     distances = (0, -1, 1, 79, -79, 80, 800, 1000, -1000)
@@ -194,7 +194,7 @@ def test_position_bias_depends_on_key_minus_query(parts: SimpleNamespace) -> Non
 
 def test_gate_without_weights_is_one_and_three_quarters(parts: SimpleNamespace) -> None:
     import torch
-    from earshot.export.encoders.beats import Beats
+    from auricle.export.encoders.beats import Beats
 
     layer: Any = Beats(parts.beats_spec).encoder.layers[0]
     attention = layer.self_attn
@@ -205,7 +205,7 @@ def test_gate_without_weights_is_one_and_three_quarters(parts: SimpleNamespace) 
 
 
 def test_layers_add_to_a_multiple_of_their_input(parts: SimpleNamespace) -> None:
-    from earshot.export.encoders.beats import Beats
+    from auricle.export.encoders.beats import Beats
 
     full_size = replace(parts.beats_spec, n_layers=12)
     assert Beats(full_size).encoder.layers[0].alpha == pytest.approx(2.2133638394)
@@ -214,7 +214,7 @@ def test_layers_add_to_a_multiple_of_their_input(parts: SimpleNamespace) -> None
 def test_positional_convolution_drops_its_last_output(parts: SimpleNamespace) -> None:
     """With one tap, the last of 128, a token is moved by the one 63 places later, and no token by itself."""
     import torch
-    from earshot.export.encoders.beats import Beats
+    from auricle.export.encoders.beats import Beats
 
     model = Beats(parts.beats_spec)
     conv: Any = model.encoder.pos_conv[0]
@@ -255,7 +255,7 @@ def test_weight_norm_is_per_tap(official: dict[str, Any], parts: SimpleNamespace
 def test_modern_names_and_a_single_table_are_read(
     official: dict[str, Any], parts: SimpleNamespace, tmp_path: Path
 ) -> None:
-    from earshot.export.encoders.beats import load_beats
+    from auricle.export.encoders.beats import load_beats
 
     state, conv = official["model"], "encoder.pos_conv.0"
     state[f"{conv}.parametrizations.weight.original0"] = state.pop(f"{conv}.weight_g")
@@ -268,7 +268,7 @@ def test_modern_names_and_a_single_table_are_read(
 
 
 def test_a_second_table_is_refused(official: dict[str, Any], tmp_path: Path) -> None:
-    from earshot.export.encoders.beats import load_beats
+    from auricle.export.encoders.beats import load_beats
 
     key = "encoder.layers.1.self_attn.relative_attention_bias.weight"
     official["model"][key] = official["model"][key] + 1
@@ -277,7 +277,7 @@ def test_a_second_table_is_refused(official: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_every_mandatory_tensor_is_missed(official: dict[str, Any], tmp_path: Path) -> None:
-    from earshot.export.encoders.beats import load_beats
+    from auricle.export.encoders.beats import load_beats
 
     optional = ("predictor.", "encoder.layers.1.self_attn.relative_attention_bias")
     for key in [key for key in official["model"] if not key.startswith(optional)]:
@@ -287,7 +287,7 @@ def test_every_mandatory_tensor_is_missed(official: dict[str, Any], tmp_path: Pa
 
 
 def test_a_misshapen_tensor_is_named(official: dict[str, Any], tmp_path: Path) -> None:
-    from earshot.export.encoders.beats import load_beats
+    from auricle.export.encoders.beats import load_beats
 
     official["model"]["encoder.layers.0.fc1.bias"] = official["model"]["encoder.layers.0.fc1.bias"][:-1]
     with pytest.raises(CheckpointError, match=r"encoder\.layers\.0\.fc1\.bias is \[95\]"):
@@ -296,7 +296,7 @@ def test_a_misshapen_tensor_is_named(official: dict[str, Any], tmp_path: Path) -
 
 def test_official_state_is_read_back(parts: SimpleNamespace, tmp_path: Path) -> None:
     import torch
-    from earshot.export.encoders.beats import Beats, cfg_from_spec, load_beats, official_state
+    from auricle.export.encoders.beats import Beats, cfg_from_spec, load_beats, official_state
 
     model = Beats(parts.beats_spec).eval()
     spec, again = load_beats(saved({"cfg": cfg_from_spec(model.spec), "model": official_state(model)}, tmp_path))
@@ -308,7 +308,7 @@ def test_official_state_is_read_back(parts: SimpleNamespace, tmp_path: Path) -> 
 
 def test_released_cfg_gives_the_released_spec() -> None:
     pytest.importorskip("torch")
-    from earshot.export.encoders.beats import spec_from_cfg
+    from auricle.export.encoders.beats import spec_from_cfg
 
     assert spec_from_cfg(RELEASED) == BEATS_ITER3_PLUS
 
@@ -326,7 +326,7 @@ def test_released_cfg_gives_the_released_spec() -> None:
 )
 def test_unknown_structure_is_refused(change: dict[str, Any]) -> None:
     pytest.importorskip("torch")
-    from earshot.export.encoders.beats import spec_from_cfg
+    from auricle.export.encoders.beats import spec_from_cfg
 
     with pytest.raises(CheckpointError):
         spec_from_cfg({**RELEASED, **change})
@@ -335,7 +335,7 @@ def test_unknown_structure_is_refused(change: dict[str, Any]) -> None:
 @pytest.mark.parametrize("key", ["deep_norm", "encoder_layers", "max_distance", "embed_dim", "activation_fn"])
 def test_cfg_without_a_structural_key_is_refused(key: str) -> None:
     pytest.importorskip("torch")
-    from earshot.export.encoders.beats import spec_from_cfg
+    from auricle.export.encoders.beats import spec_from_cfg
 
     with pytest.raises(CheckpointError, match=key):
         spec_from_cfg({name: value for name, value in RELEASED.items() if name != key})
@@ -344,7 +344,7 @@ def test_cfg_without_a_structural_key_is_refused(key: str) -> None:
 @pytest.mark.parametrize("other", ["salmonn.pth", "whisper/pytorch_model.bin", "vicuna/tokenizer.model", "nothing.pt"])
 def test_another_file_is_refused(golden: Path, other: str) -> None:
     pytest.importorskip("torch")
-    from earshot.export.encoders.beats import load_beats
+    from auricle.export.encoders.beats import load_beats
 
     with pytest.raises(CheckpointError) as refused:
         load_beats(golden / "salmonn-tiny" / "checkpoint" / other)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import synthetic_clip
-from earshot.models.encoders.fastconformer import INPUT, LEAST_SAMPLES, n_frames, n_tokens
-from earshot.models.errors import AudioError
-from earshot.runtime.encoders.fastconformer import FastConformerEncoder, Featurizer, features
+from auricle.models.audio import synthetic_clip
+from auricle.models.encoders.fastconformer import INPUT, LEAST_SAMPLES, Featurizer, features, n_frames, n_tokens
+from auricle.models.errors import AudioError
+from auricle.runtime.encoders.fastconformer import FastConformerEncoder
 from fastconformer_golden import CHECKPOINT, CLIPS, TABLES, TINY, golden_clip, load
 
 
@@ -30,7 +30,7 @@ def loaded() -> Any:
 @pytest.fixture(scope="module")
 def graph(loaded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its graph in float32. Read-only."""
-    from earshot.export.encoders.fastconformer import export_fastconformer
+    from auricle.export.encoders.fastconformer import export_fastconformer
 
     path = tmp_path_factory.mktemp("salm") / "fastconformer.onnx"
     export_fastconformer(loaded.module, loaded.spec, path)
@@ -43,8 +43,8 @@ def encoder(loaded: Any, graph: Path) -> FastConformerEncoder:
 
 
 def encoder_of(graph: Path, loaded: Any) -> FastConformerEncoder:
-    from earshot.export.graphs.onnx_graph import graph_info
-    from earshot.runtime.system.ort import OrtOptions, open_session
+    from auricle.export.graphs.onnx_graph import graph_info
+    from auricle.runtime.system.ort import OrtOptions, open_session
 
     info = graph_info(graph)
     session = open_session(graph, info.inputs, info.outputs, OrtOptions("cpu", threads=1))
@@ -86,7 +86,7 @@ def test_a_clip_that_is_too_long_is_refused() -> None:
 def test_graph_equals_the_reference_at_any_length(loaded: Any, graph: Path, n: int) -> None:
     """And both equal the reference on a padded clip with a mask, which is how NeMo sees it."""
     import torch
-    from earshot.export.graphs.onnx_graph import run_graph
+    from auricle.export.graphs.onnx_graph import run_graph
 
     frames = np.random.default_rng(n).standard_normal((1, 128, n)).astype(np.float32)
     found = run_graph(graph, {INPUT: frames})[0]
@@ -115,7 +115,7 @@ def test_encoder_matches_the_reference(loaded: Any, clip: dict[str, np.ndarray])
 
 
 def test_graph_matches_the_reference(graph: Path, clip: dict[str, np.ndarray]) -> None:
-    from earshot.export.graphs.onnx_graph import run_graph
+    from auricle.export.graphs.onnx_graph import run_graph
 
     tokens = run_graph(graph, {INPUT: clip["features"][None]})[0]
     np.testing.assert_allclose(tokens[0], clip["audio_tokens"], rtol=0, atol=1e-4)
@@ -130,7 +130,7 @@ def test_audio_tokens_match_the_reference(encoder: FastConformerEncoder, clip: d
 
 def test_positions_are_rounded_as_the_models_are() -> None:
     torch = pytest.importorskip("torch")
-    from earshot.export.encoders.fastconformer_modules import sinusoids
+    from auricle.export.encoders.fastconformer_modules import sinusoids
 
     table = sinusoids(torch.arange(3, -4, -1), 8)
     assert torch.equal(table, table.bfloat16().float()) and table.shape == (7, 8)
@@ -142,7 +142,8 @@ def test_positions_are_rounded_as_the_models_are() -> None:
 
 
 def test_float16_graph_is_close(loaded: Any, graph: Path, clip: dict[str, np.ndarray], tmp_path: Path) -> None:
-    from earshot.export.graphs.onnx_graph import compare, run_graph, to_fp16
+    from auricle.export.graphs.float16 import to_fp16
+    from auricle.export.graphs.onnx_graph import compare, run_graph
 
     to_fp16(graph, tmp_path / "half.onnx")
     found = run_graph(tmp_path / "half.onnx", {INPUT: clip["features"][None]})[0][0]
@@ -156,8 +157,8 @@ def frames_of(golden: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def test_int8_graph_is_close(graph: Path, golden: Path, tmp_path: Path) -> None:
-    from earshot.export.graphs.int8 import to_int8
-    from earshot.export.graphs.onnx_graph import operators
+    from auricle.export.graphs.int8 import to_int8
+    from auricle.export.graphs.onnx_graph import operators
 
     report = to_int8(graph, tmp_path / "int8.onnx", [frames_of(golden, name) for name in CLIPS[:2]], budget=0.03)
     print(f"int8: relative error {report.error:.4f}, {len(report.float_layers)} of {report.n_layers} layers in float")
@@ -167,8 +168,8 @@ def test_int8_graph_is_close(graph: Path, golden: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [1, 8, 9, 17, 1101, 4001])
 def test_int8_graph_hears_any_length(graph: Path, tmp_path: Path, n: int) -> None:
-    from earshot.export.graphs.int8 import write_int8
-    from earshot.export.graphs.onnx_graph import compare, run_graph
+    from auricle.export.graphs.int8 import write_int8
+    from auricle.export.graphs.onnx_graph import compare, run_graph
 
     write_int8(graph, tmp_path / "int8.onnx")
     frames = {INPUT: np.random.default_rng(n).standard_normal((1, 128, n)).astype(np.float32)}
@@ -177,8 +178,8 @@ def test_int8_graph_hears_any_length(graph: Path, tmp_path: Path, n: int) -> Non
 
 def test_the_ranking_s_relative_attention_is_the_graph_s(graph: Path, golden: Path, tmp_path: Path) -> None:
     import onnx
-    from earshot.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention
-    from earshot.export.graphs.onnx_graph import read_model, run_graph
+    from auricle.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention
+    from auricle.export.graphs.onnx_graph import read_model, run_graph
 
     model = read_model(graph)
     found = find_attention(model)
@@ -207,9 +208,9 @@ def test_the_ranking_s_relative_attention_is_the_graph_s(graph: Path, golden: Pa
 
 
 def test_relative_attention_left_in_float_stays_as_it_is(graph: Path, golden: Path, tmp_path: Path) -> None:
-    from earshot.export.graphs.attention import find_attention
-    from earshot.export.graphs.int8 import write_int8
-    from earshot.export.graphs.onnx_graph import compare, operators, read_model, run_graph
+    from auricle.export.graphs.attention import find_attention
+    from auricle.export.graphs.int8 import write_int8
+    from auricle.export.graphs.onnx_graph import compare, operators, read_model, run_graph
 
     write_int8(graph, tmp_path / "int8.onnx", list(find_attention(read_model(graph))))
     assert operators(tmp_path / "int8.onnx")["Softmax"] == operators(tmp_path / "int8.onnx")["Gather"] == 2
@@ -219,8 +220,8 @@ def test_relative_attention_left_in_float_stays_as_it_is(graph: Path, golden: Pa
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_can_parse_the_graph(graph: Path, tmp_path: Path, precision: str) -> None:
-    from earshot.export.graphs.onnx_graph import to_fp16
-    from earshot.export.graphs.tensorrt import unsupported
+    from auricle.export.graphs.float16 import to_fp16
+    from auricle.export.graphs.tensorrt import unsupported
 
     if precision == "fp16":
         to_fp16(graph, tmp_path / "half.onnx")
@@ -228,9 +229,9 @@ def test_tensorrt_can_parse_the_graph(graph: Path, tmp_path: Path, precision: st
 
 
 def test_a_hollow_module_has_the_same_graph(graph: Path, tmp_path: Path) -> None:
-    from earshot.export.encoders.fastconformer import export_fastconformer, hollow_fastconformer
-    from earshot.export.graphs.onnx_graph import graph_info, operators, run_graph
-    from earshot.export.synthetic.random_graph import RandomWeights
+    from auricle.export.encoders.fastconformer import export_fastconformer, hollow_fastconformer
+    from auricle.export.graphs.onnx_graph import graph_info, operators, run_graph
+    from auricle.export.synthetic.random_graph import RandomWeights
 
     path = tmp_path / "fastconformer.onnx"
     export_fastconformer(hollow_fastconformer(TINY), TINY, path, RandomWeights(0))

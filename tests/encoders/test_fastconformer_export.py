@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.encoders.fastconformer import CANARY_QWEN, INPUT, AdapterSpec
-from earshot.models.errors import CheckpointError
+from auricle.models.encoders.fastconformer import CANARY_QWEN, INPUT, AdapterSpec
+from auricle.models.errors import CheckpointError
 from fastconformer_golden import CHECKPOINT, TINY, load
 
 
@@ -57,7 +57,7 @@ def test_trap_29_the_input_is_scaled_only_where_the_configuration_says_so(
     loaded: Any, directory: Path, golden: Path
 ) -> None:
     import torch
-    from earshot.export.encoders.fastconformer_modules import FastConformer
+    from auricle.export.encoders.fastconformer_modules import FastConformer
 
     configure(directory, "encoder", xscaling=...)  # NeMo's default is true
     scaled = load(directory)
@@ -107,8 +107,8 @@ def add_adapter(state: dict[str, Any]) -> None:
 
 def test_the_conformer_adapter_is_read_and_exported(adapted: Path, tmp_path: Path, golden: Path) -> None:
     import torch
-    from earshot.export.encoders.fastconformer import export_fastconformer
-    from earshot.export.graphs.onnx_graph import run_graph
+    from auricle.export.encoders.fastconformer import export_fastconformer
+    from auricle.export.graphs.onnx_graph import run_graph
     from transformers import ParakeetEncoder
 
     loaded = load(adapted)

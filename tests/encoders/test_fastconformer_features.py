@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import synthetic_clip
-from earshot.models.encoders.fastconformer import LEAST_SAMPLES, n_frames
-from earshot.models.errors import BundleError
-from earshot.runtime.encoders.fastconformer import Featurizer, features, read_featurizer
+from auricle.models.audio import synthetic_clip
+from auricle.models.encoders.fastconformer import LEAST_SAMPLES, Featurizer, features, n_frames, read_featurizer
+from auricle.models.errors import BundleError
 from fastconformer_golden import CHECKPOINT, CLIPS, TABLES, golden_clip, load
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -97,7 +96,7 @@ def recipe(
 
 
 def test_trap_27_the_checkpoints_own_tables_are_used(loaded: Any, tables: Featurizer, tmp_path: Path) -> None:
-    from earshot.export.encoders.fastconformer import write_featurizer
+    from auricle.export.encoders.fastconformer import write_featurizer
 
     write_featurizer(tmp_path / "featurizer.npz", loaded.fb, loaded.window)
     read = read_featurizer(tmp_path / "featurizer.npz", 128)

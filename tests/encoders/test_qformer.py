@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.encoders.qformer import QFormerSpec
-from earshot.models.errors import CheckpointError
-from earshot.models.families.salmonn import SALMONN_7B
+from auricle.models.encoders.qformer import QFormerSpec
+from auricle.models.errors import CheckpointError
+from auricle.models.families.salmonn import SALMONN_7B
 
 RELEASED = SALMONN_7B.qformer
 
@@ -50,10 +50,10 @@ def test_audio_tokens_match_the_reference(parts: SimpleNamespace, clip: dict[str
 
 def test_graphs_together_match_the_reference(graphs: dict[str, Path], clip: dict[str, np.ndarray]) -> None:
     """waveform -> audio tokens by the runtime alone; every clip, 1 s to 30 s, gives 88."""
-    from earshot.models.encoders.whisper import WhisperSpec
-    from earshot.runtime.encoders.beats import BeatsEncoder
-    from earshot.runtime.encoders.qformer import QFormer
-    from earshot.runtime.encoders.whisper import WhisperEncoder
+    from auricle.models.encoders.whisper import WhisperSpec
+    from auricle.runtime.encoders.beats import BeatsEncoder
+    from auricle.runtime.encoders.qformer import QFormer
+    from auricle.runtime.encoders.whisper import WhisperEncoder
 
     speech = WhisperEncoder(opened(graphs["whisper"]), WhisperSpec(64, 2, 4, 128)).encode(clip["pcm_float32"])
     audio = BeatsEncoder(opened(graphs["beats"])).encode(clip["pcm_float32"])
@@ -65,8 +65,8 @@ def test_graphs_together_match_the_reference(graphs: dict[str, Path], clip: dict
 
 
 def opened(path: Path) -> Any:
-    from earshot.export.graphs.onnx_graph import graph_info
-    from earshot.runtime.system.ort import OrtOptions, open_session
+    from auricle.export.graphs.onnx_graph import graph_info
+    from auricle.runtime.system.ort import OrtOptions, open_session
 
     info = graph_info(path)
     return open_session(path, info.inputs, info.outputs, OrtOptions("cpu", threads=1))
@@ -87,7 +87,7 @@ def test_graph_takes_audio_of_any_length(
 
 def test_padding_is_zero_and_not_the_bias(parts: SimpleNamespace) -> None:
     import torch
-    from earshot.export.encoders.qformer import fuse, load_qformer
+    from auricle.export.encoders.qformer import fuse, load_qformer
 
     state = {**parts.state, "ln_audio.bias": torch.ones(48)}
     loaded = load_qformer(state, parts.whisper_spec, parts.beats_spec, options())
@@ -100,7 +100,7 @@ def test_padding_is_zero_and_not_the_bias(parts: SimpleNamespace) -> None:
 
 def test_speech_comes_first_in_a_frame(parts: SimpleNamespace, clip: dict[str, np.ndarray]) -> None:
     import torch
-    from earshot.export.encoders.qformer import fuse
+    from auricle.export.encoders.qformer import fuse
 
     speech, audio = heard(parts, clip)
     fused = fuse(speech, audio)
@@ -116,13 +116,13 @@ def test_speech_comes_first_in_a_frame(parts: SimpleNamespace, clip: dict[str, n
 
 
 def options() -> Any:
-    from earshot.export.encoders.qformer import QFormerOptions
+    from auricle.export.encoders.qformer import QFormerOptions
 
     return QFormerOptions(n_heads=4)
 
 
 def loaded(parts: SimpleNamespace, state: dict[str, Any]) -> Any:
-    from earshot.export.encoders.qformer import load_qformer
+    from auricle.export.encoders.qformer import load_qformer
 
     return load_qformer(state, parts.whisper_spec, parts.beats_spec, options())
 
@@ -182,7 +182,7 @@ def test_layer_norms_use_bert_epsilon(parts: SimpleNamespace) -> None:
 
 def test_overlapping_windows_equal_unfold(parts: SimpleNamespace) -> None:
     import torch
-    from earshot.export.encoders.qformer import windows
+    from auricle.export.encoders.qformer import windows
 
     spec: QFormerSpec = replace(parts.qformer.spec, second_per_window=0.5, second_stride=0.2)
     fused = torch.randn(1, 1500, 7)
@@ -226,14 +226,14 @@ def test_a_third_layer_is_refused(parts: SimpleNamespace) -> None:
 
 
 def test_other_encoders_are_refused(parts: SimpleNamespace) -> None:
-    from earshot.export.encoders.qformer import load_qformer
+    from auricle.export.encoders.qformer import load_qformer
 
     with pytest.raises(CheckpointError, match=r"112 features per frame.*32 \+ 48"):
         load_qformer(parts.state, replace(parts.whisper_spec, d_model=32), parts.beats_spec, options())
 
 
 def test_heads_must_divide_the_width(parts: SimpleNamespace) -> None:
-    from earshot.export.encoders.qformer import QFormerOptions, load_qformer
+    from auricle.export.encoders.qformer import QFormerOptions, load_qformer
 
     with pytest.raises(CheckpointError, match="5 Q-Former heads"):
         load_qformer(parts.state, parts.whisper_spec, parts.beats_spec, QFormerOptions(n_heads=5))

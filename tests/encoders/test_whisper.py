@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import synthetic_clip
-from earshot.models.encoders.whisper import WHISPER_LARGE_V2, WhisperSpec
-from earshot.models.errors import CheckpointError
-from earshot.runtime.encoders.whisper import WhisperEncoder, log_mel, mel_filters
+from auricle.models.audio import synthetic_clip
+from auricle.models.encoders.whisper import WHISPER_LARGE_V2, WhisperSpec, log_mel, mel_filters
+from auricle.models.errors import CheckpointError
+from auricle.runtime.encoders.whisper import WhisperEncoder
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -89,8 +89,8 @@ def test_encoder_matches_the_reference(parts: SimpleNamespace, clip: dict[str, n
 def test_graph_matches_the_reference(
     parts: SimpleNamespace, graphs: dict[str, Path], clip: dict[str, np.ndarray]
 ) -> None:
-    from earshot.export.graphs.onnx_graph import graph_info
-    from earshot.runtime.system.ort import OrtOptions, open_session
+    from auricle.export.graphs.onnx_graph import graph_info
+    from auricle.runtime.system.ort import OrtOptions, open_session
 
     info = graph_info(graphs["whisper"])
     session = open_session(graphs["whisper"], info.inputs, info.outputs, OrtOptions("cpu", threads=1))
@@ -121,7 +121,7 @@ def state_of(directory: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("form", ["model.", "half", "safetensors", "sharded", "encoder only"])
 def test_every_form_of_the_weights_is_read(directory: Path, parts: SimpleNamespace, form: str) -> None:
     import torch
-    from earshot.export.encoders.whisper import load_whisper
+    from auricle.export.encoders.whisper import load_whisper
     from safetensors.torch import save_file
 
     state = {k: v.clone() for k, v in state_of(directory).items()}
@@ -150,7 +150,7 @@ def test_every_form_of_the_weights_is_read(directory: Path, parts: SimpleNamespa
 
 def test_missing_tensors_are_listed(directory: Path) -> None:
     import torch
-    from earshot.export.encoders.whisper import load_whisper
+    from auricle.export.encoders.whisper import load_whisper
 
     state = state_of(directory)
     del state["encoder.layers.1.fc2.bias"], state["encoder.conv1.weight"]
@@ -172,7 +172,7 @@ def test_missing_tensors_are_listed(directory: Path) -> None:
     ],
 )
 def test_another_model_is_refused(directory: Path, change: dict[str, object], words: str) -> None:
-    from earshot.export.encoders.whisper import load_whisper
+    from auricle.export.encoders.whisper import load_whisper
 
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, **change}))

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.bundle import read_manifest
-from earshot.models.errors import BundleError
-from earshot.runtime.__main__ import main
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.bundle import open_bundle, shipped_bundle
-from earshot.runtime.engine import Engine, load
-from earshot.runtime.llm.sampling import Generation
+from auricle.models.bundle import read_manifest, shipped_bundle
+from auricle.models.errors import BundleError
+from auricle.runtime.__main__ import main
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.bundle import open_bundle
+from auricle.runtime.engine import Engine, load
+from auricle.runtime.llm.sampling import Generation
 
 CLIPS = shipped_bundle() / "clips"
 

@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from earshot.export.training.salm import corpus as demo_salm_clips
-from earshot.export.training.salm import llm as demo_salm_llm
-from earshot.export.training.salm.encoder import encode, heard_slots, new_encoder, new_head, padded, read_slots
-from earshot.export.training.salm.evaluate import Judge, row_text
-from earshot.export.training.salm.joint import fit_projection, new_projection, with_lora
-from earshot.export.training.salm.prompts import ask, prompt_ids, word_list
-from earshot.export.training.salm.write import nemo_name, read_checkpoint, write_checkpoint
-from earshot.models.corpus.keyword_cases import Case, mark
-from earshot.models.corpus.names import (
+from auricle.export.training.salm import corpus as demo_salm_clips
+from auricle.export.training.salm import llm as demo_salm_llm
+from auricle.export.training.salm.encoder import encode, heard_slots, new_encoder, new_head, padded, read_slots
+from auricle.export.training.salm.evaluate import Judge, row_text
+from auricle.export.training.salm.joint import fit_projection, new_projection, with_lora
+from auricle.export.training.salm.prompts import ask, prompt_ids, word_list
+from auricle.export.training.salm.write import nemo_name, read_checkpoint, write_checkpoint
+from auricle.models.corpus.keyword_cases import Case, mark
+from auricle.models.corpus.names import (
     Name,
     NamedSentence,
     distractors,

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from auricle.models.bundle import read_manifest
+from auricle.models.errors import BundleError, InputError, RunError
+from auricle.models.families.salm import AUDIO_TAG, TASKS
+from auricle.runtime.__main__ import main
+from auricle.runtime.engine import Engine, EngineOptions, load
+from auricle.runtime.events import Caption, Final, Piece
+from auricle.runtime.live.captions import LiveOptions, captions
+from auricle.runtime.llm.conversation import Conversation
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.sources.playback import FilePlayback
 from conftest import GOLDEN, salm_arguments
-from earshot.models.bundle import read_manifest
-from earshot.models.errors import BundleError, InputError, RunError
-from earshot.models.families.salm import AUDIO_TAG, TASKS
-from earshot.runtime.__main__ import main
-from earshot.runtime.engine import Engine, EngineOptions, load
-from earshot.runtime.events import Caption, Final, Piece
-from earshot.runtime.live.captions import LiveOptions, captions
-from earshot.runtime.llm.conversation import Conversation
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import LlmOptions
-from earshot.runtime.sources.playback import FilePlayback
 
 GREEDY = Generation(max_new_tokens=16)
 Clip = dict[str, np.ndarray]
@@ -62,7 +62,7 @@ def test_prompt_is_golden(engine: Engine, jfk: Clip) -> None:
 
 def test_released_ids() -> None:
     """The 15 ids of canary-qwen's prompt: 9 before the audio, the tag, 5 behind it."""
-    from earshot.models.families.salm import prompt_info
+    from auricle.models.families.salm import prompt_info
 
     before = [151644, 872, 198, 3167, 3114, 279, 2701, 25, 220]
     texts = {"<|im_start|>user\nTranscribe the following: ": before, "<|im_end|>\n": [151645, 198]}
@@ -216,7 +216,7 @@ class TestExport:
     def test_a_shorter_window_is_cut_at(self, tmp_path: Path, golden: Path) -> None:
         """What no file holds is an option; int8, so that the graph's table of positions is as long."""
         pytest.importorskip("torch")
-        from earshot.export.__main__ import main as export
+        from auricle.export.__main__ import main as export
 
         arguments = {"longest-seconds": "8", "encoders": "int8", "llm": "q8_0", "lora": "merged"}
         assert export(salm_arguments(tmp_path / "short", **arguments)) == 0
@@ -237,7 +237,7 @@ class TestExport:
         self, tmp_path: Path, changed: dict[str, str], words: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         pytest.importorskip("torch")
-        from earshot.export.__main__ import main as export
+        from auricle.export.__main__ import main as export
 
         assert export(salm_arguments(tmp_path / "none", **changed)) == 2
         said = capsys.readouterr().err
@@ -249,7 +249,7 @@ class TestExport:
         self, tmp_path: Path, key: str, value: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         pytest.importorskip("torch")
-        from earshot.export.__main__ import main as export
+        from auricle.export.__main__ import main as export
 
         checkpoint = tmp_path / "checkpoint"
         shutil.copytree(GOLDEN / "salm-tiny" / "checkpoint", checkpoint)

@@ -1,4 +1,4 @@
-"""`earshot-export salmonn` as a user meets it: precisions, killed runs, files in the wrong option."""
+"""`auricle-export salmonn` as a user meets it: precisions, killed runs, files in the wrong option."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from conftest import export_arguments
 
 pytest.importorskip("torch", reason="export is not installed")
 
-from earshot.export.__main__ import main
-from earshot.export.encoders.whisper import export_whisper
-from earshot.export.parity import refuse_beyond_tolerance
-from earshot.export.progress import Progress
-from earshot.export.provenance import salmonn_sources
-from earshot.models.bundle import ParityReport, read_manifest, sha256_of
-from earshot.models.errors import InputError
-from earshot.models.families.salmonn import SALMONN_7B
-from earshot.runtime.__main__ import main as earshot
+from auricle.export.__main__ import main
+from auricle.export.encoders.whisper import export_whisper
+from auricle.export.parity import refuse_beyond_tolerance
+from auricle.export.progress import Progress
+from auricle.export.provenance import salmonn_sources
+from auricle.models.bundle import ParityReport, read_manifest, sha256_of
+from auricle.models.errors import InputError
+from auricle.models.families.salmonn import SALMONN_7B
+from auricle.runtime.__main__ import main as auricle
 
 
 def test_manifest_tells_where_the_bundle_came_from(golden_bundle: Path) -> None:
@@ -47,7 +47,7 @@ def test_other_precisions_answer_and_verify(
 ) -> None:
     out = tmp_path / "bundle"
     assert main(export_arguments(out, encoders=encoders, llm=llm, lora=lora)) == 0
-    assert earshot(["verify", str(out), "--run"]) == 0
+    assert auricle(["verify", str(out), "--run"]) == 0
     moving = {"read sources", "check encoders", "check language model", "hash llm", "verify bundle"}
     if encoders == "int8":
         moving |= {f"layers of {graph}" for graph in SALMONN_7B.graphs} | {
@@ -57,7 +57,7 @@ def test_other_precisions_answer_and_verify(
         assert len(set(told[stage])) >= 2 and told[stage] == sorted(told[stage]), stage
         assert told[stage][-1] == 1 or stage.startswith("quantize"), stage
     assert (out / "lora.gguf").exists() == (lora == "adapter")
-    assert earshot(["ask", str(golden / "jfk.wav"), "asr", "--bundle", str(out), "--max-new-tokens", "4"]) == 0
+    assert auricle(["ask", str(golden / "jfk.wav"), "asr", "--bundle", str(out), "--max-new-tokens", "4"]) == 0
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
 
 def test_killed_export_leaves_no_bundle_and_goes_on(tmp_path: Path) -> None:
     out, partial = tmp_path / "bundle", tmp_path / "bundle.partial"
-    command = [sys.executable, "-m", "earshot.export", *export_arguments(out)]
+    command = [sys.executable, "-m", "auricle.export", *export_arguments(out)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as job:
         while job.poll() is None and "beats" not in recorded(partial):
             time.sleep(0.05)
@@ -84,7 +84,7 @@ def test_killed_export_leaves_no_bundle_and_goes_on(tmp_path: Path) -> None:
     assert main(export_arguments(out)) == 0
     assert (out / "whisper.onnx").stat().st_mtime_ns == made
     assert not partial.exists()
-    assert earshot(["verify", str(out)]) == 0
+    assert auricle(["verify", str(out)]) == 0
 
 
 def recorded(partial: Path) -> dict[str, object]:
@@ -113,7 +113,7 @@ def test_wrong_file_in_an_option_is_one_sentence(
     wrong = golden / "salmonn-tiny" / "checkpoint" / given
     assert main(export_arguments(tmp_path / "out", **{option: str(wrong)})) == 2
     err = capfd.readouterr().err
-    assert err.startswith("earshot-export: ")
+    assert err.startswith("auricle-export: ")
     assert err.count("\n") == 1
     assert said in err
     assert list(tmp_path.iterdir()) == []
@@ -140,7 +140,7 @@ def test_unreadable_source_is_blamed_on_itself(
 
         return tried
 
-    for place, work in (("earshot.export.provenance.sha256_of", sha256_of), ("pathlib.Path.open", Path.open)):
+    for place, work in (("auricle.export.provenance.sha256_of", sha256_of), ("pathlib.Path.open", Path.open)):
         with monkeypatch.context() as patched:
             patched.setattr(place, unless_beats(work))
             assert main(export_arguments(tmp_path / "out")) == 2
@@ -177,7 +177,7 @@ def test_graph_beyond_the_tolerance_leaves_no_bundle(
         wrong.layers[-1].fc2.weight *= 1.05
         export_whisper(wrong, *rest)
 
-    monkeypatch.setattr("earshot.export.families.salmonn.export_whisper", spoilt)
+    monkeypatch.setattr("auricle.export.families.salmonn.export_whisper", spoilt)
     out = tmp_path / "out"
     for _ in range(2):  # going on with finished parts does not make them right
         assert main(export_arguments(out)) == 2
@@ -186,7 +186,7 @@ def test_graph_beyond_the_tolerance_leaves_no_bundle(
         assert re.search(r"speech differs from the torch reference by [\d.]+% on jfk, allowed is 0.10% at fp32", err)
         assert not out.exists()
     assert main([*export_arguments(out), "--force"]) == 0
-    assert earshot(["verify", str(out), "--run"]) == 0  # the machine computes what the graph says, wrong as it is
+    assert auricle(["verify", str(out), "--run"]) == 0  # the machine computes what the graph says, wrong as it is
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from earshot.models.errors import CheckpointError
+from auricle.models.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
-from earshot.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, require  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+from auricle.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, require
+from safetensors.torch import save_file
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16), "c": torch.zeros(0)}
 

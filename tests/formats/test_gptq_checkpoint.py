@@ -16,16 +16,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="export is not installed")
 
-import numpy as np  # noqa: E402
-from conftest import export_arguments  # noqa: E402
-from earshot.export.__main__ import main  # noqa: E402
-from earshot.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, weight_files  # noqa: E402
-from earshot.export.formats.gptq_checkpoint import open_base, read_gptq_config  # noqa: E402
-from earshot.export.llm.export import export_llm, read_llm  # noqa: E402
-from earshot.export.llm.lora import read_lora  # noqa: E402
-from earshot.models.bundle import LLM_FILE, read_manifest  # noqa: E402
-from earshot.models.errors import CheckpointError  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+import numpy as np
+from auricle.export.__main__ import main
+from auricle.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, weight_files
+from auricle.export.formats.gptq_checkpoint import open_base, read_gptq_config
+from auricle.export.llm.export import export_llm, read_llm
+from auricle.export.llm.lora import read_lora
+from auricle.models.bundle import LLM_FILE, read_manifest
+from auricle.models.errors import CheckpointError
+from conftest import export_arguments
+from safetensors.torch import load_file, save_file
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint"
 GOLDEN = Path(__file__).parents[1] / "golden" / "gptq"

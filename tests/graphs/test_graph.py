@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.errors import InputError, RunError
-from earshot.models.graph_io import TensorInfo
+from auricle.models.errors import InputError, RunError
+from auricle.models.graph_io import TensorInfo
 
 torch = pytest.importorskip("torch")
-import onnx  # noqa: E402
-from earshot.export.graphs import int8  # noqa: E402
-from earshot.export.graphs import onnx_graph as graph_module  # noqa: E402
-from earshot.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention  # noqa: E402
-from earshot.export.graphs.int8 import rank_layers, to_int8  # noqa: E402
-from earshot.export.graphs.onnx_graph import (  # noqa: E402
+import onnx
+from auricle.export.graphs import int8
+from auricle.export.graphs import onnx_graph as graph_module
+from auricle.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention
+from auricle.export.graphs.float16 import to_fp16
+from auricle.export.graphs.int8 import rank_layers, to_int8
+from auricle.export.graphs.onnx_graph import (
     check_graph,
     compare,
     graph_info,
@@ -24,7 +25,6 @@ from earshot.export.graphs.onnx_graph import (  # noqa: E402
     read_model,
     run_graph,
     save_graph,
-    to_fp16,
 )
 
 NAMES = ("whisper", "beats", "qformer")

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.errors import RunError
+from auricle.models.errors import RunError
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
-from earshot.export import parity  # noqa: E402
-from earshot.export import pipeline as assemble  # noqa: E402
-from earshot.export.graphs import int4  # noqa: E402
-from earshot.export.graphs import onnx_graph as graph_module  # noqa: E402
-from earshot.export.graphs.int4 import rounded_weight, to_int4, write_int4  # noqa: E402
-from earshot.export.graphs.int8 import linear_layers, write_int8  # noqa: E402
-from earshot.export.graphs.onnx_graph import compare, graph_info, operators, read_model, run_graph, save_graph  # noqa: E402
+from auricle.export import parity
+from auricle.export import pipeline as assemble
+from auricle.export.graphs import int4
+from auricle.export.graphs import onnx_graph as graph_module
+from auricle.export.graphs.int4 import rounded_weight, to_int4, write_int4
+from auricle.export.graphs.int8 import linear_layers, write_int8
+from auricle.export.graphs.onnx_graph import compare, graph_info, operators, read_model, run_graph, save_graph
 
 NAMES = ("whisper", "beats", "qformer")
 BOUND = 0.2  # relative rms on real speech

@@ -12,15 +12,15 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from earshot.models.bundle import axis_profiles
-from earshot.models.errors import InputError, RunError
-from earshot.models.graph_io import TensorInfo
+from auricle.models.bundle import axis_profiles
+from auricle.models.errors import InputError, RunError
+from auricle.models.graph_io import TensorInfo
 
 pytest.importorskip("torch")
 import onnx
-from earshot.export.graphs.int8 import to_int8
-from earshot.export.graphs.onnx_graph import to_fp16
-from earshot.export.graphs.tensorrt import (
+from auricle.export.graphs.float16 import to_fp16
+from auricle.export.graphs.int8 import to_int8
+from auricle.export.graphs.tensorrt import (
     TensorRtOptions,
     build_engine,
     profile_shapes,

@@ -13,11 +13,11 @@ from itertools import pairwise
 import noises
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.engine import Engine, load
-from earshot.runtime.events import (
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.engine import Engine, load
+from auricle.runtime.events import (
     AudioDropped,
     Caption,
     DeviceFound,
@@ -28,13 +28,13 @@ from earshot.runtime.events import (
     SessionEnded,
     SpeechStarted,
 )
-from earshot.runtime.live.captions import Live, LiveOptions, captions, captions_async
-from earshot.runtime.live.gate import GateOptions
-from earshot.runtime.live.incremental import Reading, ReadingOptions
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.speculative import reply_to_all
-from earshot.runtime.sources.playback import FilePlayback
-from earshot.runtime.sources.source import Chunk, Heard
+from auricle.runtime.live.captions import Live, LiveOptions, captions, captions_async
+from auricle.runtime.live.gate import GateOptions
+from auricle.runtime.live.incremental import Reading, ReadingOptions
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.speculative import reply_to_all
+from auricle.runtime.sources.playback import FilePlayback
+from auricle.runtime.sources.source import Chunk, Heard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.errors import InputError
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.live.gate import Closed, FixedGate, Gate, GateEvent, GateOptions, Opened, SpeechGate
-from earshot.runtime.live.silero import FRAME_LENGTH, SileroVad
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.errors import InputError
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.live.gate import Closed, FixedGate, Gate, GateEvent, GateOptions, Opened, SpeechGate
+from auricle.runtime.live.silero import FRAME_LENGTH, SileroVad
 from fake_vad import LoudnessVad
 from hypothesis import given, settings
 from hypothesis import strategies as st

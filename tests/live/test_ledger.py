@@ -6,13 +6,13 @@ from collections import deque
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.runtime.events import AudioDropped, DeviceFound, DeviceLost
-from earshot.runtime.live.gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
-from earshot.runtime.live.ledger import Ledger
-from earshot.runtime.live.segmenter import Ear
-from earshot.runtime.sources.playback import FilePlayback
-from earshot.runtime.sources.source import Chunk, Heard, Source
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.runtime.events import AudioDropped, DeviceFound, DeviceLost
+from auricle.runtime.live.gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
+from auricle.runtime.live.ledger import Ledger
+from auricle.runtime.live.segmenter import Ear
+from auricle.runtime.sources.playback import FilePlayback
+from auricle.runtime.sources.source import Chunk, Heard, Source
 from fake_microphone import FakeHost, SteppedMicrophone
 from fake_vad import LoudnessVad
 from hypothesis import given, settings

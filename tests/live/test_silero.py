@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.errors import BundleError, RunError
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.live.silero import CONTEXT_LENGTH, FRAME_LENGTH, SileroVad, VadState
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.errors import BundleError, RunError
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.live.silero import CONTEXT_LENGTH, FRAME_LENGTH, SileroVad, VadState
 
-MODELS = Path(str(resources.files("earshot.models")))
+MODELS = Path(str(resources.files("auricle.models")))
 CLIPS = MODELS / "demo" / "clips"
 
 
@@ -94,7 +94,7 @@ def test_a_state_is_never_changed(vad: SileroVad, golden: Path) -> None:
 
 
 def test_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is missing: install Earshot again"):
+    with pytest.raises(BundleError, match="is missing: install Auricle again"):
         SileroVad(tmp_path / "none.onnx")
     (tmp_path / "spoilt.onnx").write_bytes(b"not a graph")
     with pytest.raises(BundleError, match=r"spoilt\.onnx cannot be opened by onnxruntime"):

@@ -15,13 +15,13 @@ from pathlib import Path
 import noises
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.engine import Engine, load
-from earshot.runtime.events import AudioDropped, Caption, Final, SessionEnded
-from earshot.runtime.live import captions
-from earshot.runtime.sources.playback import FilePlayback
-from earshot.runtime.sources.source import Chunk, Heard, Source
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.engine import Engine, load
+from auricle.runtime.events import AudioDropped, Caption, Final, SessionEnded
+from auricle.runtime.live.captions import captions
+from auricle.runtime.sources.playback import FilePlayback
+from auricle.runtime.sources.source import Chunk, Heard, Source
 
 ALLOWED_GROWTH_MB = 5.0
 SETTLED_S = 60.0  # after a minute nothing should grow

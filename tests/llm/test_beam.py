@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
-from earshot.runtime.llm.beam import BeamRule, LogProbs, beam_search
-from earshot.runtime.llm.sampling import log_softmax, penalize
+from auricle.runtime.llm.beam import BeamRule, LogProbs, beam_search
+from auricle.runtime.llm.sampling import log_softmax, penalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

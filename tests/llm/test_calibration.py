@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("torch")
 
-from earshot.export import pipeline as assemble
-from earshot.export.formats.sentencepiece import encode_text
-from earshot.export.llm.calibration import calibration
-from earshot.models.audio import SAMPLE_RATE
-from earshot.models.errors import AudioError, InputError
-from earshot.models.families import salm, salmonn
-from earshot.models.prompt import PromptInfo
+from auricle.export import pipeline as assemble
+from auricle.export.formats.sentencepiece import encode_text
+from auricle.export.llm.calibration import calibration
+from auricle.models.audio import SAMPLE_RATE
+from auricle.models.errors import AudioError, InputError
+from auricle.models.families import salm, salmonn
+from auricle.models.prompt import PromptInfo
 
 VICUNA = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint" / "vicuna"
 JFK = Path(assemble.__file__).parent / "jfk.wav"

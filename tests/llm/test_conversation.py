@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.bundle import read_manifest
-from earshot.models.errors import InputError
-from earshot.runtime.llm.conversation import Conversation
-from earshot.runtime.llm.llama import Floats
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import Llm, LlmOptions
+from auricle.models.bundle import read_manifest
+from auricle.models.errors import InputError
+from auricle.runtime.llm.conversation import Conversation
+from auricle.runtime.llm.llama import Floats
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import Llm, LlmOptions
 
 PROMPT = "Please describe the audio."
 GREEDY = Generation(max_new_tokens=12)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.bundle import read_manifest
-from earshot.runtime.llm.detokenizer import detokenize
-from earshot.runtime.llm.session import Llm, LlmOptions
+from auricle.models.bundle import read_manifest
+from auricle.runtime.llm.detokenizer import detokenize
+from auricle.runtime.llm.session import Llm, LlmOptions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -18,23 +18,23 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
+from auricle.export import pipeline as assemble
+from auricle.export.__main__ import main
+from auricle.export.formats.gguf_writer import rotary_rows
+from auricle.export.formats.q4_blocks import GROUP, FourBit
+from auricle.export.formats.tensor_names import gguf_name, rotary_heads
+from auricle.export.llm import gptq as rounding
+from auricle.export.llm import gptq_linear as gptq
+from auricle.export.llm.export import Llm, export_llm
+from auricle.export.llm.gptq import Rounding, linears, require_groups
+from auricle.export.llm.imatrix import Passage
+from auricle.export.llm.lora import Lora
+from auricle.export.llm.quantize import BY_MIXTURE, TableTypes
+from auricle.export.llm.torch_reference import ReferenceLlm
+from auricle.export.options import ExportOptions
+from auricle.models.bundle import LLM_FILE, read_manifest
+from auricle.models.errors import InputError, RunError
 from conftest import export_arguments, salm_arguments
-from earshot.export import pipeline as assemble
-from earshot.export.__main__ import main
-from earshot.export.formats.gguf_writer import rotary_rows
-from earshot.export.formats.q4_blocks import GROUP, FourBit
-from earshot.export.formats.tensor_names import gguf_name, rotary_heads
-from earshot.export.llm import gptq as rounding
-from earshot.export.llm import gptq_linear as gptq
-from earshot.export.llm.export import Llm, export_llm
-from earshot.export.llm.gptq import Rounding, linears, require_groups
-from earshot.export.llm.imatrix import Passage
-from earshot.export.llm.lora import Lora
-from earshot.export.llm.quantize import BY_MIXTURE, TableTypes
-from earshot.export.llm.torch_reference import ReferenceLlm
-from earshot.export.pipeline import ExportOptions
-from earshot.models.bundle import LLM_FILE, read_manifest
-from earshot.models.errors import InputError, RunError
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,7 +220,7 @@ def test_a_bundle_rounded_by_gptq(
     assert main(command) == 0
     manifest = read_manifest(tmp_path / "b")
     assert manifest.quantization.llm == "q4_1" and manifest.provenance.options["llm"] == "gptq-q4_1"
-    said = "GPTQ on Earshot's demo clips: "
+    said = "GPTQ on Auricle's demo clips: "
     assert any(note.startswith(said) and "of a step" in note for note in manifest.provenance.notes)
     assert f"note: {said}" in capsys.readouterr().out
 
@@ -262,7 +262,7 @@ def test_the_extra_is_named(
     monkeypatch.setitem(__import__("sys").modules, "gptqmodel", None)
     assert main([*export_arguments(tmp_path / "b", llm="gptq-q4_0"), "--quiet"]) == 2
     gptq._library.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    assert "pip install 'earshot[export,gptq]'" in capsys.readouterr().err
+    assert "pip install 'auricle[export,gptq]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.bundle import read_manifest
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.llm.grammar import Grammar, read_schema, schema_grammar
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import Llm, LlmOptions
+from auricle.models.bundle import read_manifest
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.llm.grammar import Grammar, read_schema, schema_grammar
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import Llm, LlmOptions
 
 INTENT: dict[str, Any] = {
     "type": "object",
@@ -99,7 +99,7 @@ def test_the_likeliest_token_is_the_same_with_and_without_the_shortcut(
 ) -> None:
     logits = [np.random.default_rng(seed).normal(size=32000).astype(np.float32) for seed in range(5)]
     short = [grammar.mask(row).argmax() for row in logits]
-    monkeypatch.setattr("earshot.runtime.llm.grammar.N_LIKELY", 32000)
+    monkeypatch.setattr("auricle.runtime.llm.grammar.N_LIKELY", 32000)
     assert [grammar.mask(row).argmax() for row in logits] == short
 
 

@@ -16,27 +16,27 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
+from auricle.export import pipeline as assemble
+from auricle.export.__main__ import main
+from auricle.export.formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
+from auricle.export.formats.sentencepiece import encode_text
+from auricle.export.formats.tensor_names import gguf_name, shapes
+from auricle.export.llm.calibration import Example
+from auricle.export.llm.export import Llm, export_llm, write_gguf
+from auricle.export.llm.imatrix import Passage, gather, passages_of
+from auricle.export.llm.lora import Lora
+from auricle.export.llm.quantize import quantize
+from auricle.export.llm.tensor_types import tensor_type
+from auricle.export.llm.torch_reference import ReferenceLlm
+from auricle.export.options import ExportOptions
+from auricle.export.synthetic.random_llm import write_random_llm
+from auricle.export.synthetic.vocabulary import gguf_vocabulary
+from auricle.models.bundle import LLM_FILE, shipped_bundle
+from auricle.models.errors import InputError
+from auricle.models.families import salmonn
+from auricle.models.llm import LlmSpec
+from auricle.models.prompt import PromptInfo
 from conftest import export_arguments, salm_arguments
-from earshot.export import pipeline as assemble
-from earshot.export.__main__ import main
-from earshot.export.formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
-from earshot.export.formats.sentencepiece import encode_text
-from earshot.export.formats.tensor_names import gguf_name, shapes
-from earshot.export.llm.calibration import Example
-from earshot.export.llm.export import Llm, export_llm, write_gguf, write_random_llm
-from earshot.export.llm.imatrix import Passage, gather, passages_of
-from earshot.export.llm.lora import Lora
-from earshot.export.llm.quantize import quantize
-from earshot.export.llm.tensor_types import tensor_type
-from earshot.export.llm.torch_reference import ReferenceLlm
-from earshot.export.pipeline import ExportOptions
-from earshot.export.synthetic.vocabulary import gguf_vocabulary
-from earshot.models.bundle import LLM_FILE
-from earshot.models.errors import InputError
-from earshot.models.families import salmonn
-from earshot.models.llm import LlmSpec
-from earshot.models.prompt import PromptInfo
-from earshot.runtime.bundle import shipped_bundle
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -330,7 +330,7 @@ def test_the_part_is_made_once_and_can_be_given(
     auto = [*arguments(tmp_path / "a", llm="q4_0"), "--imatrix", "auto", "--quiet"]
     assert main(auto) == 130
     made = tmp_path / "a.partial" / "imatrix.gguf"
-    assert read_imatrix(made).datasets == ("Earshot's demo clips",)
+    assert read_imatrix(made).datasets == ("Auricle's demo clips",)
     monkeypatch.setattr(assemble, "_gather", lambda *_: pytest.fail("measured again"))
     assert main(auto) == 130
     given = [*arguments(tmp_path / "b", llm="q4_0"), "--imatrix", str(made), "--quiet"]
@@ -356,7 +356,7 @@ def test_a_bundle_keeps_its_matrix(tmp_path: Path) -> None:
     assert "imatrix.gguf" in [entry["path"] for entry in manifest["files"]]
     assert manifest["provenance"]["options"]["imatrix"] == "auto"
     fields = gguf.GGUFReader(out / "llm.gguf").fields
-    assert fields["quantize.imatrix.dataset"].contents() == "Earshot's demo clips"
+    assert fields["quantize.imatrix.dataset"].contents() == "Auricle's demo clips"
 
 
 @pytest.mark.parametrize(

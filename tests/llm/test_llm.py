@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.bundle import Manifest, read_manifest
-from earshot.models.errors import BundleError, InputError, RunError
-from earshot.models.families.salmonn import TASKS, prompt_halves
-from earshot.runtime.llm.llama import Context, Floats, Ints
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import Llm, LlmOptions
-from earshot.runtime.system import machine as cores
-from earshot.runtime.system.machine import cpu_quota
+from auricle.models.bundle import Manifest, read_manifest
+from auricle.models.errors import BundleError, InputError, RunError
+from auricle.models.families.salmonn import TASKS, prompt_halves
+from auricle.runtime.llm.llama import Context, Floats, Ints
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import Llm, LlmOptions
+from auricle.runtime.system import machine as cores
+from auricle.runtime.system.machine import cpu_quota
 
 SHORT = Generation(max_new_tokens=16)
 Clip = dict[str, np.ndarray]
@@ -189,7 +189,7 @@ class TestSession:
     def test_llama_cpp_speaks_when_asked(
         self, golden_bundle: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("EARSHOT_LLAMA_LOG", "1")
+        monkeypatch.setenv("AURICLE_LLAMA_LOG", "1")
         open_llm(golden_bundle).close()
         assert "llama" in capfd.readouterr().err
 
@@ -394,7 +394,7 @@ class TestFaults:
             "    if name == 'llama_cpp' and name not in sys.modules: print(os.environ.get('GOMP_SPINCOUNT'))\n"
             "    return real(name, *rest)\n"
             "builtins.__import__ = watched\n"
-            "import earshot.runtime.engine\n"
+            "import auricle.runtime.engine\n"
         )
         environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
         command = [sys.executable, "-c", script]

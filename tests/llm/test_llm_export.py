@@ -19,17 +19,17 @@ pytest.importorskip("torch")
 import gguf
 import llama_cpp as llama
 import torch
-from earshot.export.formats import gguf_writer as gguf_file
-from earshot.export.formats.checkpoint import load_section
-from earshot.export.llm import export as llm_module
-from earshot.export.llm import quantize as quantize_module
-from earshot.export.llm.base_model import check_base
-from earshot.export.llm.export import Llm, export_llm, read_llm, write_gguf
-from earshot.export.llm.lora import PREFIX, Lora, read_lora, write_adapter
-from earshot.export.llm.quantize import quantize
-from earshot.models.errors import CheckpointError, InputError, RunError
-from earshot.models.families.salmonn import prompt_halves
-from earshot.models.llm import LLM_TYPES, VICUNA_7B_V15, VICUNA_13B_V11
+from auricle.export.formats import gguf_writer as gguf_file
+from auricle.export.formats.checkpoint import load_section
+from auricle.export.llm import export as llm_module
+from auricle.export.llm import quantize as quantize_module
+from auricle.export.llm.base_model import check_base
+from auricle.export.llm.export import Llm, export_llm, read_llm, write_gguf
+from auricle.export.llm.lora import PREFIX, Lora, read_lora, write_adapter
+from auricle.export.llm.quantize import quantize
+from auricle.models.errors import CheckpointError, InputError, RunError
+from auricle.models.families.salmonn import prompt_halves
+from auricle.models.llm import LLM_TYPES, VICUNA_7B_V15, VICUNA_13B_V11
 from llama_judge import Judge
 from safetensors import torch as safetensors_torch
 

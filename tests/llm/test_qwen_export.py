@@ -16,25 +16,18 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from earshot.export.formats.byte_bpe import ByteVocabulary, byte_ids, encode_text, read_byte_vocabulary
-from earshot.export.formats.checkpoint import Weights, open_weights, read_json
-from earshot.export.llm.base_model import check_base
-from earshot.export.llm.export import (
-    Llm,
-    disk_bytes,
-    export_llm,
-    random_tensors,
-    read_salm_llm,
-    write_gguf,
-    write_random_llm,
-)
-from earshot.export.llm.lora import Lora, read_salm_lora, require_fit, salm_lora_spec
-from earshot.export.llm.quantize import quantize
-from earshot.export.llm.tensor_types import tensor_type
-from earshot.export.llm.torch_reference import ReferenceLlm
-from earshot.export.synthetic.byte_vocabulary import invented_bytes
-from earshot.models.errors import CheckpointError
-from earshot.models.llm import CANARY_QWEN_LORA, LLM_TYPES, QWEN3_1_7B, LlmSpec, LoraSpec
+from auricle.export.formats.byte_bpe import ByteVocabulary, byte_ids, encode_text, read_byte_vocabulary
+from auricle.export.formats.checkpoint import Weights, open_weights, read_json
+from auricle.export.llm.base_model import check_base
+from auricle.export.llm.export import Llm, disk_bytes, export_llm, read_salm_llm, write_gguf
+from auricle.export.llm.lora import Lora, read_salm_lora, require_fit, salm_lora_spec
+from auricle.export.llm.quantize import quantize
+from auricle.export.llm.tensor_types import tensor_type
+from auricle.export.llm.torch_reference import ReferenceLlm
+from auricle.export.synthetic.byte_vocabulary import invented_bytes
+from auricle.export.synthetic.random_llm import random_tensors, write_random_llm
+from auricle.models.errors import CheckpointError
+from auricle.models.llm import CANARY_QWEN_LORA, LLM_TYPES, QWEN3_1_7B, LlmSpec, LoraSpec
 from llama_judge import Judge
 from safetensors import torch as safetensors_torch
 
@@ -205,7 +198,7 @@ def test_the_file_is_a_tied_qwen3(exported: dict[str, Path], state: State) -> No
     assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", "qwen2")
     assert fields["tokenizer.ggml.eos_token_id"] == 4002
     assert not fields["tokenizer.ggml.add_bos_token"]
-    assert fields["earshot.lora_scale"] == 2.0
+    assert fields["auricle.lora_scale"] == 2.0
     assert len(fields["tokenizer.ggml.tokens"]) == 4096
     assert fields["tokenizer.ggml.tokens"][4002:4005] == ["<|im_end|>", "<|audioplaceholder|>", "[PAD4004]"]
     assert fields["tokenizer.ggml.token_type"][3999:4005] == [1, 3, 3, 3, 3, 5]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from earshot.models.families.salmonn import TASKS, TRANSCRIPTIONS
-from earshot.models.tasks import token_budget
-from earshot.runtime.llm.repetition import sound_length
+from auricle.models.families.salmonn import TASKS, TRANSCRIPTIONS
+from auricle.models.prompt import token_budget
+from auricle.runtime.llm.repetition import sound_length
 from hypothesis import given
 from hypothesis import strategies as st
 

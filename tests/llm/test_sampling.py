@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from earshot.models.errors import InputError
-from earshot.runtime.llm.sampling import Generation, forbid, log_softmax, nucleus, penalize, sample
+from auricle.models.errors import InputError
+from auricle.runtime.llm.sampling import Generation, forbid, log_softmax, nucleus, penalize, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import Waveform
-from earshot.models.errors import AudioError, InputError, RunError
-from earshot.runtime.__main__ import main
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.chat import Chat
-from earshot.runtime.engine import Engine, EngineOptions, load
-from earshot.runtime.events import Caption, Final, Piece
-from earshot.runtime.live.captions import Live, LiveOptions, captions
-from earshot.runtime.llm.grammar import read_grammar, schema_grammar
-from earshot.runtime.llm.sampling import Generation
-from earshot.runtime.llm.session import LlmOptions
-from earshot.runtime.llm.stopping import cut_at
-from earshot.runtime.sources.playback import FilePlayback
+from auricle.models.audio import Waveform
+from auricle.models.errors import AudioError, InputError, RunError
+from auricle.runtime.__main__ import main
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.chat import Chat
+from auricle.runtime.engine import Engine, EngineOptions, load
+from auricle.runtime.events import Caption, Final, Piece
+from auricle.runtime.live.captions import Live, LiveOptions, captions
+from auricle.runtime.llm.grammar import read_grammar, schema_grammar
+from auricle.runtime.llm.sampling import Generation
+from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.llm.stopping import cut_at
+from auricle.runtime.sources.playback import FilePlayback
 
 COMMAND = "turn off the kitchen lamp"
 YES_OR_NO = 'root ::= " "? ("yes" | "no")'

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from earshot.runtime.events import Word
-from earshot.runtime.output.cues import Cue, columns, harmless, plain, word_cues
+from auricle.runtime.events import Word
+from auricle.runtime.output.cues import Cue, columns, harmless, plain, word_cues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.output.cues import columns, cues, plain, wrap
-from earshot.runtime.output.subtitles import FORMATS, Caption, format_captions, write_captions
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.output.cues import columns, cues, plain, wrap
+from auricle.runtime.output.subtitles import FORMATS, Caption, format_captions, write_captions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

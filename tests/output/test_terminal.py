@@ -8,10 +8,11 @@ import math
 from dataclasses import replace
 
 import pytest
-from earshot.models.dataclass_json import decode
-from earshot.runtime import events
-from earshot.runtime.events import Caption, Final, Lagging, LiveEvent, SessionEnded, Timings, Word, Work
-from earshot.runtime.output.terminal import JsonLines, PlainLines, Screen, clock, level_bar, remark, update_line
+from auricle.models.dataclass_json import decode
+from auricle.runtime import events
+from auricle.runtime.events import Caption, Final, Lagging, LiveEvent, SessionEnded, Timings, Word, Work
+from auricle.runtime.output.remarks import clock, remark, update_line
+from auricle.runtime.output.terminal import JsonLines, PlainLines, Screen, level_bar
 from rich.console import Console
 
 WORK = Work(240.0, 100.0, 88, 0, 4, 3, 5, 2)

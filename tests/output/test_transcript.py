@@ -14,8 +14,8 @@ from pathlib import Path
 
 import av
 import pytest
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.events import (
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.events import (
     AudioDropped,
     DeviceFound,
     DeviceLost,
@@ -27,8 +27,8 @@ from earshot.runtime.events import (
     Timings,
     Word,
 )
-from earshot.runtime.output.subtitles import FORMATS
-from earshot.runtime.output.transcript import Transcript
+from auricle.runtime.output.subtitles import FORMATS
+from auricle.runtime.output.transcript import Transcript
 
 TIMINGS = Timings({"whisper": 1.0}, 1.0, 1.0, 1.0, 88, 4)
 ENDED = SessionEnded(captured_s=9.0, decoded_s=4.0, skipped_s=4.5, dropped_s=0.5)
@@ -183,8 +183,8 @@ def test_a_full_disk_keeps_what_was_said(tmp_path: Path, format: str, monkeypatc
 
 ENDLESS = """
 import sys
-from earshot.runtime.events import Final, Timings, Word
-from earshot.runtime.output.transcript import Transcript
+from auricle.runtime.events import Final, Timings, Word
+from auricle.runtime.output.transcript import Transcript
 files = [Transcript(f"{sys.argv[1]}/a.{format}") for format in ("txt", "srt", "vtt", "jsonl")]
 timings = Timings({"whisper": 1.0}, 1.0, 1.0, 1.0, 88, 4)
 for i in range(10**9):

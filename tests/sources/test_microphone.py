@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE
-from earshot.models.errors import InputError, RunError
-from earshot.runtime.events import AudioDropped, DeviceFound, DeviceLost
-from earshot.runtime.sources import microphone as module
-from earshot.runtime.sources.microphone import Microphone, MicrophoneOptions
-from earshot.runtime.sources.portaudio import InputDevice, PortAudio, choose_device, list_devices
-from earshot.runtime.sources.ring_buffer import Ring
-from earshot.runtime.sources.source import Chunk, Heard
+from auricle.models.audio import SAMPLE_RATE
+from auricle.models.errors import InputError, RunError
+from auricle.runtime.events import AudioDropped, DeviceFound, DeviceLost
+from auricle.runtime.sources import microphone as module
+from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
+from auricle.runtime.sources.portaudio import InputDevice, PortAudio, choose_device, list_devices
+from auricle.runtime.sources.ring_buffer import Ring
+from auricle.runtime.sources.source import Chunk, Heard
 from fake_microphone import BLOCK, FakeHost, FakeStream, SteppedMicrophone
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform, synthetic_clip
-from earshot.models.errors import AudioError, InputError, RunError
-from earshot.runtime.audio.decode import as_waveform, read_audio
-from earshot.runtime.events import AudioDropped
-from earshot.runtime.sources import playback as sources
-from earshot.runtime.sources.playback import FilePlayback, RawInput, SampleFormat, Source
-from earshot.runtime.sources.source import Chunk, Heard, Timeline
+from auricle.models.audio import SAMPLE_RATE, Waveform, synthetic_clip
+from auricle.models.errors import AudioError, InputError, RunError
+from auricle.runtime.audio.decode import as_waveform, read_audio
+from auricle.runtime.events import AudioDropped
+from auricle.runtime.sources import playback as sources
+from auricle.runtime.sources.playback import FilePlayback, RawInput, SampleFormat, Source
+from auricle.runtime.sources.source import Chunk, Heard
+from auricle.runtime.sources.timeline import Timeline
 
 
 def everything(source: Source, at: int = 0) -> list[Heard]:

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.runtime.audio.decode import read_audio
-from earshot.runtime.events import AudioDropped, DeviceFound, DeviceLost
-from earshot.runtime.live.gate import Opened, SpeechGate
-from earshot.runtime.live.silero import SileroVad
-from earshot.runtime.sources.microphone import Microphone, MicrophoneOptions
-from earshot.runtime.sources.portaudio import PortAudio
-from earshot.runtime.sources.source import Chunk, Heard
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.events import AudioDropped, DeviceFound, DeviceLost
+from auricle.runtime.live.gate import Opened, SpeechGate
+from auricle.runtime.live.silero import SileroVad
+from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
+from auricle.runtime.sources.portaudio import PortAudio
+from auricle.runtime.sources.source import Chunk, Heard
 from virtual_microphone import VirtualMicrophone, missing, seen
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
-CLIPS = Path(str(resources.files("earshot.models"))) / "demo" / "clips"
+CLIPS = Path(str(resources.files("auricle.models"))) / "demo" / "clips"
 PATIENT = MicrophoneOptions(silent_s=8.0, opening_s=20.0)  # a busy machine is no unplugged one
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from earshot.models.errors import BundleError, InputError, RunError
-from earshot.models.graph_io import TensorInfo
-from earshot.runtime.system import ort
-from earshot.runtime.system.ort import OrtOptions, choose_provider, open_session, probe, tensorrt_options
+from auricle.models.errors import BundleError, InputError, RunError
+from auricle.models.graph_io import TensorInfo
+from auricle.runtime.system import ort
+from auricle.runtime.system.ort import OrtOptions, choose_provider, open_session, probe, tensorrt_options
 
 X, Y = TensorInfo("x", (1,)), TensorInfo("y", (1,))
 

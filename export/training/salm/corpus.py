@@ -63,7 +63,9 @@ def filter_bank() -> Frames:
     mels = np.linspace(0.0, top, N_MELS + 2)
     hz = np.where(mels < 15.0, mels * 200.0 / 3.0, 1000.0 * np.exp((mels - 15.0) * (np.log(6.4) / 27.0)))
     bins = np.linspace(0.0, SAMPLE_RATE / 2, fc.N_BINS)
-    left, centre, right = hz[:-2, None], hz[1:-1, None], hz[2:, None]
+    left = hz[:-2, None]
+    centre = hz[1:-1, None]
+    right = hz[2:, None]
     triangles = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
     return _rounded(triangles * (2.0 / (right - left)))
 
@@ -90,7 +92,8 @@ def read_corpus(folder: Path) -> list[Spoken]:
 
 def training_clip(seed: int) -> tuple[Waveform, NamedSentence]:
     """A random training clip: a sentence, two, the beginning of one, or nobody; six in ten have invented names."""
-    rng, generator = random.Random(f"salm {seed}"), np.random.default_rng([seed, 7])
+    rng = random.Random(f"salm {seed}")
+    generator = np.random.default_rng([seed, 7])
     kind = rng.choices(("one", "two", "begun", "nobody"), (0.73, 0.08, 0.15, 0.04))[0]
     if kind == "nobody":
         return quiet_clip(generator), NamedSentence("")

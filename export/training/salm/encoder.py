@@ -59,7 +59,8 @@ def new_head() -> nn.Linear:
 
 def train_encoder(trainer: Trainer, encoder: ParakeetEncoder, head: nn.Linear, clips: list[Spoken]) -> None:
     """CTC over the letters of what was spoken, until the trainer's time is spent."""
-    batches, generator = Batches(clips), np.random.default_rng()
+    batches = Batches(clips)
+    generator = np.random.default_rng()
     encoder.train()
     for _ in trainer:
         group = batches.next()

@@ -40,7 +40,8 @@ def report(model: Model, n: int = 200, seed: int = 0) -> dict[str, list[demo.Mar
 def row_text(marks: Sequence[demo.Mark]) -> str:
     """Recall of names, precision of listed words, those inserted per clip, and word error rate."""
     recalled = [mark.recalled for mark in marks if mark.recalled is not None]
-    right, wrong = sum(mark.right for mark in marks), sum(mark.wrong for mark in marks)
+    right = sum(mark.right for mark in marks)
+    wrong = sum(mark.wrong for mark in marks)
     recall = f"{fmean(recalled):6.1%}" if recalled else "     -"
     precision = f"{right / (right + wrong):6.1%}" if right + wrong else "     -"
     wer = sum(mark.edits for mark in marks) / max(1, sum(mark.words for mark in marks))

@@ -58,16 +58,20 @@ def fit_projection(
     Returns the share of their variance that it explains.
     """
     encoder.eval()
-    hidden, wanted = [], []
+    hidden = []
+    wanted = []
     some = sorted(random.Random(0).sample(clips, min(_FITTED_ON, len(clips))), key=lambda clip: len(clip.log_mel))
     for start in range(0, len(some), 16):
         rows, sizes = encode(encoder, *padded([clip.log_mel for clip in some[start : start + 16]]))
         for row, size in zip(rows, sizes, strict=True):
             hidden.append(row[:size])
             wanted.append(letters(heard_slots(head, row[:size])))
-    x, y = torch.cat(hidden).double(), torch.cat(wanted).double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
+    x = torch.cat(hidden).double()
+    y = torch.cat(wanted).double()
+    x_mean = x.mean(0)
+    y_mean = y.mean(0)
+    x = x - x_mean
+    y = y - y_mean
     weight = torch.linalg.solve(x.T @ x + _RIDGE * len(x) * torch.eye(x.shape[1]), x.T @ y)
     projection.weight.copy_(weight.T)
     projection.bias.copy_(y_mean - x_mean @ weight)
@@ -79,7 +83,9 @@ def train_joint(trainer: Trainer, parts: Parts, tokenizer: Tokenizer, clips: lis
 
     Every use of a clip writes its names anew, so no spelling can be learned by heart.
     """
-    rng, generator, batches = random.Random(), np.random.default_rng(), Batches(clips)
+    rng = random.Random()
+    generator = np.random.default_rng()
+    batches = Batches(clips)
     parts.encoder.train()
     for _ in trainer:
         longest = batch_of(rng)

@@ -102,10 +102,12 @@ def new_llm() -> Qwen3ForCausalLM:
 
 def train_llm(trainer: Trainer, tokenizer: Tokenizer, llm: Qwen3ForCausalLM, letters: LetterTokens) -> None:
     """Teach writing and looking up on text, until the trainer's time is spent; first with short lists."""
-    rng, generator = random.Random(), np.random.default_rng()
+    rng = random.Random()
+    generator = np.random.default_rng()
     known_words()
     for _ in trainer:
-        asked, slots = [], []
+        asked = []
+        slots = []
         beginner = trainer.spent < _BEGINNING * trainer.budget
         for longest in batch_of(rng, beginner):
             sentence = text_sentence(rng, 0.2 if beginner else 0.04)
@@ -129,7 +131,9 @@ def text_sentence(rng: random.Random, repeated: float) -> NamedSentence:
 def answer_loss(llm: Qwen3ForCausalLM, asked: list[Asked], audio_tokens: list[Tensor]) -> Tensor:
     """Cross-entropy of the answers; the audio tokens [n, hidden] stand in each prompt's gap."""
     embed = llm.get_input_embeddings()
-    rows, at, wanted = [], [], []
+    rows = []
+    at = []
+    wanted = []
     length = max(
         len(a.before) + len(t) + len(a.after) + len(a.answer) for a, t in zip(asked, audio_tokens, strict=True)
     )

@@ -95,7 +95,9 @@ def read_checkpoint(folder: Path) -> Model:
     if not path.exists():
         raise CheckpointError(f"{path} is missing: run --stage write first")
     found = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
-    encoder, projection, llm = new_encoder(), new_projection(), new_llm()
+    encoder = new_encoder()
+    projection = new_projection()
+    llm = new_llm()
     with_lora(llm)
     try:
         encoder.load_state_dict({name: found[_ENCODER + nemo_name(name)] for name in encoder.state_dict()})

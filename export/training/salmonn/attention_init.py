@@ -41,12 +41,15 @@ def look_at_neighbours(encoder: WhisperEncoder, log_mel: Tensor) -> None:
 def _turn(query: Tensor, key: Tensor, head: int, offset: float, sharpness: float) -> None:
     """Make head's score of frames i and j a sum of cosines of i + offset - j: highest where j = i + offset."""
     width = query.shape[0]
-    half, per_head = width // 2, width // len(_OFFSETS[0])
+    half = width // 2
+    per_head = width // len(_OFFSETS[0])
     skipped = _SKIPPED.get(abs(offset), 0)
     for pair in range(per_head // 2):
-        column, row = skipped + pair, head * per_head + 2 * pair
+        column = skipped + pair
+        row = head * per_head + 2 * pair
         angle = offset * math.exp(-math.log(10000) / (half - 1) * column)
-        cos, sin = sharpness * math.cos(angle), sharpness * math.sin(angle)
+        cos = sharpness * math.cos(angle)
+        sin = sharpness * math.sin(angle)
         key[row, column] += sharpness
         key[row + 1, half + column] += sharpness
         query[row, column] += cos

@@ -89,7 +89,8 @@ def _read_shard(folder: Path, path: Path) -> Iterator[Rendered]:
     mel, bank = (np.load(_path(folder, kind, index, "npy"), mmap_mode="r") for kind in ("mel", "fbank"))
     mel_at = bank_at = 0
     for row in json.loads(path.read_text()):
-        mel_to, bank_to = mel_at + row["mel"], bank_at + row["fbank"]
+        mel_to = mel_at + row["mel"]
+        bank_to = bank_at + row["fbank"]
         utterance = Utterance(**row["utterance"]) if row["utterance"] else None
         yield Rendered(mel[mel_at:mel_to], row["floor"], bank[bank_at:bank_to], utterance, row["sound"])
         mel_at, bank_at = mel_to, bank_to

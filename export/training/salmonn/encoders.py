@@ -53,7 +53,8 @@ def train_whisper(trainer: Trainer, encoder: WhisperEncoder, head: nn.Linear, cl
 
     Windows of many lengths teach that what follows a word does not matter, so a few seconds can be encoded alone.
     """
-    rng, generator = random.Random(), np.random.default_rng()
+    rng = random.Random()
+    generator = np.random.default_rng()
     batches: list[tuple[list[Rendered], int]] = []
     for _ in trainer:
         if not batches:
@@ -130,7 +131,8 @@ def new_predictor(beats: Beats) -> nn.Linear:
 
 def _buckets(clips: list[Rendered]) -> list[tuple[list[Rendered], int]]:
     """Clips of like length together, with the frames that the longest of them needs."""
-    left, out = sorted(clips, key=lambda clip: len(clip.log_mel)), []
+    left = sorted(clips, key=lambda clip: len(clip.log_mel))
+    out = []
     while left:
         longest = min(WINDOW_FRAMES, len(left[-1].log_mel))
         size = max(8, _BATCH_FRAMES // longest)
@@ -141,7 +143,8 @@ def _buckets(clips: list[Rendered]) -> list[tuple[list[Rendered], int]]:
 
 def _window(group: list[Rendered], longest: int, rng: random.Random) -> tuple[list[Rendered], int, int]:
     """The clips of one step, the frames they are padded to, and the frames of silence before them."""
-    choice, lead = rng.random(), 0
+    choice = rng.random()
+    lead = 0
     if choice < 0.05:
         longest = WINDOW_FRAMES
     elif choice < 0.12:
@@ -165,7 +168,8 @@ def _stretch(factors: np.ndarray) -> Tensor:
     source = np.clip(np.arange(n_mels) * factors[:, None], 0, n_mels - 1.001)
     low = source.astype(np.int64)
     matrices = np.zeros((len(factors), n_mels, n_mels), np.float32)
-    row, column = np.arange(len(factors))[:, None], np.arange(n_mels)[None]
+    row = np.arange(len(factors))[:, None]
+    column = np.arange(n_mels)[None]
     matrices[row, column, low] = 1 - (source - low)
     matrices[row, column, low + 1] += source - low
     return torch.from_numpy(matrices)

@@ -34,7 +34,11 @@ class Judge:
         llm: nn.Module,
         tokenizer: sentencepiece.SentencePieceProcessor,
     ) -> None:
-        self.whisper, self.beats, self.bridge, self.llm, self.tokenizer = whisper, beats, bridge, llm, tokenizer
+        self.whisper = whisper
+        self.beats = beats
+        self.bridge = bridge
+        self.llm = llm
+        self.tokenizer = tokenizer
 
     @torch.no_grad()
     def answers(self, examples: list[Example]) -> list[str]:
@@ -55,7 +59,8 @@ class Judge:
         mel = torch.from_numpy(np.stack([clip.padded_mel(WINDOW_FRAMES) for clip in clips]))
         used = N_WINDOWS * SPEC.window
         speech = encode(self.whisper, mel)[:, :used]
-        audio, real = torch.zeros(len(clips), used, SPEC.d_audio), torch.zeros(len(clips), used, 1)
+        audio = torch.zeros(len(clips), used, SPEC.d_audio)
+        real = torch.zeros(len(clips), used, 1)
         for row, clip in enumerate(clips):
             tokens = self.beats(torch.from_numpy(clip.fbank)[None])[0][:used]
             audio[row, : len(tokens)], real[row, : len(tokens)] = tokens, 1.0
@@ -121,7 +126,8 @@ def word_error_rate(pairs: Iterable[tuple[Example, str]]) -> float:
 def _edits(reference: list[str], heard: list[str]) -> int:
     row = list(range(len(heard) + 1))
     for i, word in enumerate(reference, 1):
-        diagonal, row[0] = row[0], i
+        diagonal = row[0]
+        row[0] = i
         for j, other in enumerate(heard, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]

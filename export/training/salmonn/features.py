@@ -50,7 +50,9 @@ def slaney_bank() -> NDArray[np.float32]:
     linear = mels * 200.0 / 3.0
     hz = np.where(mels < 15.0, linear, 1000.0 * np.exp((mels - 15.0) * (np.log(6.4) / 27.0)))
     bins = np.linspace(0.0, SAMPLE_RATE / 2, whisper.N_FFT // 2 + 1)[:, None]
-    left, centre, right = hz[:-2], hz[1:-1], hz[2:]
+    left = hz[:-2]
+    centre = hz[1:-1]
+    right = hz[2:]
     triangles = np.maximum(0.0, np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)))
     return (triangles * (2.0 / (right - left))).astype(np.float32)
 
@@ -63,9 +65,13 @@ def _povey() -> NDArray[np.float64]:
 
 @cache
 def _kaldi_bank() -> NDArray[np.float64]:
-    low, high = 1127 * np.log1p(beats.LOW_HZ / 700), 1127 * np.log1p(beats.HIGH_HZ / 700)
+    low = 1127 * np.log1p(beats.LOW_HZ / 700)
+    high = 1127 * np.log1p(beats.HIGH_HZ / 700)
     edges = np.linspace(low, high, beats.N_MELS + 2)
     bins = 1127 * np.log1p(np.arange(256) * SAMPLE_RATE / beats.N_FFT / 700)[:, None]
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
+    left = edges[:-2]
+    centre = edges[1:-1]
+    right = edges[2:]
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
     return np.maximum(0.0, np.minimum(rising, falling))

@@ -47,7 +47,8 @@ def train_bridge(
     views: list[View],
 ) -> None:
     """Teach every task on sound, until the trainer's time is spent."""
-    rng, whole = random.Random(), [view for view in views if not view.cut]
+    rng = random.Random()
+    whole = [view for view in views if not view.cut]
     for _ in trainer:
         several = rng.random() < _SEVERAL_TURNS
         first = trainer.spent < _FIRST_STAGE * trainer.budget
@@ -63,7 +64,8 @@ def train_bridge(
 
 def hear(bridge: Bridge, views: list[View]) -> list[Tensor]:
     """Audio tokens [n_windows, d_llm] of each view, all windows in one pass."""
-    audio, real = [], []
+    audio = []
+    real = []
     for view in views:
         missing = len(view.speech) - len(view.audio)
         audio.append(np.pad(view.audio, ((0, missing), (0, 0))))

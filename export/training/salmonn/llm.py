@@ -122,7 +122,8 @@ def _utterance(rng: random.Random) -> Utterance:
     utterance = sample_utterance(rng, "train")
     if not utterance.slots or rng.random() > 0.17:
         return utterance
-    value, new = rng.choice(tuple(utterance.slots.values())), invented_word(rng)
+    value = rng.choice(tuple(utterance.slots.values()))
+    new = invented_word(rng)
     slots = {name: new if old == value else old for name, old in utterance.slots.items()}
     return Utterance(utterance.text.replace(value, new), utterance.answer.replace(value, new), slots)
 

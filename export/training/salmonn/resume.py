@@ -37,7 +37,8 @@ def load_bridge(folder: Path, bridge: Bridge, llm: PeftModel) -> None:
     """salmonn.pth: the Q-Former, what stands around it, and the adapter. Raises CheckpointError."""
     path = folder / "salmonn.pth"
     state: dict[str, Tensor] = load_torch(path)["model"]
-    whisper, beats = load_whisper(folder / "whisper")[0], load_beats(folder / "beats.pt")[0]
+    whisper = load_whisper(folder / "whisper")[0]
+    beats = load_beats(folder / "beats.pt")[0]
     found = load_qformer(state, whisper, beats, QFormerOptions(n_heads=SPEC.n_heads), path)
     bridge.qformer.load_state_dict(found.reference.state_dict())
     bridge.ln_speech.load_state_dict(found.ln_speech.state_dict())

@@ -1,4 +1,4 @@
-"""Train the demo model: `python -m earshot.export.training.salmonn.train --work DIR --out CHECKPOINT_DIR`.
+"""Train the demo model: `python -m auricle.export.training.salmonn.train --work DIR --out CHECKPOINT_DIR`.
 
 Stages, in order: `corpus` (synthetic speech and sounds), `tokenizer`, `llm` (text alone), `whisper` (CTC), `beats`
 (sound tags), `bridge` (Q-Former, projection and LoRA, all else frozen), `joint` (the LLM's own weights too: LoRA of
@@ -6,7 +6,7 @@ rank 8 is little for so small an LLM), `write` (the official checkpoint formats)
 where it was stopped; a finished one returns at once. With `--start CHECKPOINT_DIR` they begin with what a finished
 model knows, and the stages `llm`, `beats` and `bridge` may be left out. A stage that trains can also run under
 torchrun, one process per core:
-`torchrun --nproc-per-node 2 -m earshot.export.training.salmonn.train --threads 1 --stage whisper ...`
+`torchrun --nproc-per-node 2 -m auricle.export.training.salmonn.train --threads 1 --stage whisper ...`
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Demo:
     """The stages of one training, sharing a work directory."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.work = options, options.work
+        self.options = options
+        self.work = options.work
         self.whisper = demo_encoders.new_whisper()
         self.letters = nn.Linear(self.whisper.config.d_model, len(demo_encoders.LETTERS) + 1)
         self.beats = Beats(demo_encoders.BEATS_SPEC)

@@ -128,7 +128,8 @@ def _short_windows(n_frames: int) -> int:
 
 def _cut_off(clip: Rendered, ends: list[float], rng: random.Random) -> Rendered | None:
     """The clip until a moment in it, with the words that ended by then. ends: in encoder frames."""
-    shortest, longest = 30, len(clip.log_mel) - 10
+    shortest = 30
+    longest = len(clip.log_mel) - 10
     if longest <= shortest:
         return None
     at = rng.randint(shortest, longest)
@@ -173,7 +174,8 @@ def _align(scores: NDArray[np.float32], text: str) -> list[float]:
     best[:2] = scores[0, states[:2]]
     back = np.zeros((len(scores), len(states)), np.int8)
     for t in range(1, len(scores)):
-        one, two = np.concatenate([[-np.inf], best[:-1]]), np.concatenate([[-np.inf, -np.inf], best[:-2]])
+        one = np.concatenate([[-np.inf], best[:-1]])
+        two = np.concatenate([[-np.inf, -np.inf], best[:-2]])
         choices = np.stack([best, one, np.where(can_skip, two, -np.inf)])
         back[t] = choices.argmax(0)
         best = choices.max(0) + scores[t, states]

@@ -101,14 +101,15 @@ class Vocabulary:
     def decode(self, scores: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
         """Greedy CTC of scores [n_windows, 1 + n]."""
         best = torch.unique_consecutive(scores.argmax(-1)).tolist()
-        return tokenizer.decode([self.ids[number - 1] for number in best if number]).strip()
+        return str(tokenizer.decode([self.ids[number - 1] for number in best if number])).strip()
 
 
 class Shards:
     """Clips of the shards that are on disk, looked for again now and then as new ones are made."""
 
     def __init__(self, folder: Path, rng: random.Random) -> None:
-        self.folder, self.rng = folder, rng
+        self.folder = folder
+        self.rng = rng
         self._views: dict[str, list[View]] = {}
         self._left: list[View] = []
 
@@ -120,7 +121,8 @@ class Shards:
             self._left = self.rng.sample(pool, min(2048, len(pool)))
         first = self._left.pop(self.rng.randrange(len(self._left)))
         near = sorted(self._left, key=lambda view: abs(len(view.speech) - len(first.speech)))
-        chosen, total = [first], len(first.speech)
+        chosen = [first]
+        total = len(first.speech)
         for view in near:
             if total >= n_rows:
                 break
@@ -141,7 +143,10 @@ class Shards:
 
 def hear(bridge: Bridge, views: Sequence[View], generator: torch.Generator | None = None) -> list[Tensor]:
     """Audio tokens [n_windows, d_llm] of each view, all windows in one pass; with a generator, disturbed."""
-    speech_rows, audio_rows, real_rows, counts = [], [], [], []
+    speech_rows = []
+    audio_rows = []
+    real_rows = []
+    counts = []
     for view in views:
         speech = torch.from_numpy(np.asarray(view.speech, np.float32))
         audio = torch.from_numpy(np.asarray(view.audio, np.float32))[: len(speech)]

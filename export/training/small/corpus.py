@@ -1,6 +1,6 @@
 """Training clips of `small`, made without end: sentences spoken, disturbed, heard by both encoders -> shards.
 
-`python -m earshot.export.training.small.corpus --work DIR` keeps the newest shards and deletes the oldest, so that a
+`python -m auricle.export.training.small.corpus --work DIR` keeps the newest shards and deletes the oldest, so that a
 training beside it hears new clips all the time and the disk holds 5 GB of them at most.
 """
 
@@ -76,11 +76,13 @@ class ClipMaker:
     """Draws training clips."""
 
     def __init__(self, texts: Texts, piper: Piper) -> None:
-        self.texts, self.piper = texts, piper
+        self.texts = texts
+        self.piper = piper
 
     def clip(self, seed: int) -> Heard:
         """Clip number `seed`: the same every time."""
-        rng, generator = random.Random(seed), np.random.default_rng(seed)
+        rng = random.Random(seed)
+        generator = np.random.default_rng(seed)
         kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
         if kind == "silence":
             return Heard(demo_corpus.quiet_clip(generator), None, None)
@@ -119,7 +121,8 @@ class ClipMaker:
 
 def held_out_clip(texts: Texts, seed: int) -> Heard:
     """One held-out sentence by the voice that is held out, at a natural level, noise 25 to 40 dB below."""
-    rng, generator = random.Random(f"held out {seed}"), np.random.default_rng([7, seed])
+    rng = random.Random(f"held out {seed}")
+    generator = np.random.default_rng([7, seed])
     text = texts.draw(rng)
     waveform = demo_corpus.fit(rooms.speak(text, HELD_OUT, rng), generator)
     noisy = rooms.add_noise(waveform, generator, generator.uniform(25, 40))
@@ -140,7 +143,8 @@ def disturb(waveform: Waveform, generator: np.random.Generator, sound: str | Non
 
 def _telephone(waveform: Waveform, generator: np.random.Generator) -> Waveform:
     """The band that a telephone lets through."""
-    spectrum, hz = np.fft.rfft(waveform), np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
+    spectrum = np.fft.rfft(waveform)
+    hz = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
     kept = (hz > generator.uniform(200, 350)) & (hz < generator.uniform(3000, 3800))
     return np.fft.irfft(spectrum * kept, len(waveform)).astype(np.float32)
 
@@ -198,7 +202,7 @@ def _padded_mel(waveform: Waveform, n_frames: int) -> np.ndarray:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make shards until stopped, or --shards of them."""
-    parser = argparse.ArgumentParser(prog="python -m earshot.export.training.small.corpus", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m auricle.export.training.small.corpus", description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--whisper", type=Path, required=True)
     parser.add_argument("--beats", type=Path, required=True)

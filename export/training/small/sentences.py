@@ -26,7 +26,8 @@ def wordnet_sentences(folder: Path = WORDNET) -> tuple[list[str], list[str]]:
     files = sorted(folder.glob("data.*"))
     if not files:
         raise InputError(f"{folder} holds no WordNet: install the Debian package wordnet-base")
-    examples, definitions = set[str](), set[str]()
+    examples = set[str]()
+    definitions = set[str]()
     for file in files:
         for line in file.read_text(encoding="ascii", errors="ignore").splitlines():
             _, bar, gloss = line.partition("|")

@@ -1,4 +1,4 @@
-"""Train `small`: `python -m earshot.export.training.small.train --work DIR --whisper DIR --beats FILE --llm DIR`.
+"""Train `small`: `python -m auricle.export.training.small.train --work DIR --whisper DIR --beats FILE --llm DIR`.
 
 Stages: `bridge` (CTC against the language model's embeddings), `joint` (the language model reads the audio tokens
 through its LoRA, CTC going on as a second loss). The corpus is made by another process, for as long as these train.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from ....models.corpus.sentences import sample_utterance
 from ..trainer import Trainer
@@ -25,7 +25,7 @@ _COMMANDS = 4000  # of the demo's grammar: all of its words are among them
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m earshot.export.training.small.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m auricle.export.training.small.train", description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--llm", type=Path, required=True)
     parser.add_argument("--stage", choices=STAGES, required=True)
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     tokenizer = AutoTokenizer.from_pretrained(given.llm)
     llm = LlamaForCausalLM.from_pretrained(given.llm, dtype=torch.bfloat16).eval().requires_grad_(False)
     vocabulary = whole_vocabulary(given.work, tokenizer)
-    reader = Reader(llm.get_input_embeddings().weight[list(vocabulary.ids)])
+    reader = Reader(llm.model.embed_tokens.weight[list(vocabulary.ids)])
     bridge = Bridge(dropout=0.1)
     print(f"{len(vocabulary.ids)} tokens, {sum(p.numel() for p in bridge.parameters())} weights", flush=True)
     minutes = given.minutes or MINUTES[given.stage]
@@ -47,11 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def whole_vocabulary(work: Path, tokenizer) -> Vocabulary:
+def whole_vocabulary(work: Path, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     """The tokens of all that is spoken in training, read once."""
     path = work / "vocabulary.txt"
     if not path.exists():
-        texts, rng = Texts.load(work / "prose.txt", held_out=False), random.Random(0)
+        texts = Texts.load(work / "prose.txt", held_out=False)
+        rng = random.Random(0)
         commands = [sample_utterance(rng, "train").text for _ in range(_COMMANDS)]
         found = Vocabulary.of([*texts.examples, *texts.definitions, *texts.prose, *commands], tokenizer)
         path.write_text(" ".join(map(str, found.ids)))

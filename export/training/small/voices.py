@@ -66,7 +66,8 @@ class Speaker:
 
     def __init__(self, rng: random.Random, piper: Piper) -> None:
         choice = rng.random()
-        self.rng, self.piper = rng, piper
+        self.rng = rng
+        self.piper = piper
         if choice < _PIPER_SHARE:
             self.voice = Voice("piper", "joe")
         elif choice < _PIPER_SHARE + _FESTIVAL_SHARE:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.corpus.sounds import synthesize
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.corpus.sounds import synthesize
 
 KINDS = ("silence", "white", "room", "music")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from earshot.models.audio import SAMPLE_RATE, Waveform
-from earshot.models.errors import RunError
-from earshot.runtime.sources.microphone import Microphone, MicrophoneOptions
-from earshot.runtime.sources.portaudio import Hear, InputDevice
+from auricle.models.audio import SAMPLE_RATE, Waveform
+from auricle.models.errors import RunError
+from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
+from auricle.runtime.sources.portaudio import Hear, InputDevice
 
 BLOCK = 4_800
 

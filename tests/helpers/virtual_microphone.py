@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 import pytest
-from earshot.models.errors import EarshotError
-from earshot.runtime.sources.portaudio import PortAudio, list_devices
+from auricle.models.errors import AuricleError
+from auricle.runtime.sources.portaudio import PortAudio, list_devices
 
-NAME = "earshot_test_microphone"
+NAME = "auricle_test_microphone"
 PROGRAMS = ("pulseaudio", "paplay")
 START_SECONDS = 20.0
 
@@ -63,7 +63,7 @@ class VirtualMicrophone:
         deadline = time.monotonic() + START_SECONDS
         while not self._socket.exists():
             if self._daemon.poll() is not None or time.monotonic() > deadline:
-                raise EarshotError("pulseaudio does not start")
+                raise AuricleError("pulseaudio does not start")
             time.sleep(0.02)
 
     def unplug(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from earshot.bench.result import SCHEMA, SYNTHETIC, Machine, Measure, Record, Subject
+from auricle.bench.result import SCHEMA, SYNTHETIC, Machine, Measure, Record, Subject
 
 MACHINE = Machine(
     "AMD EPYC 9654 96-Core Processor",
@@ -13,10 +13,10 @@ MACHINE = Machine(
     16.6,
     None,
     "Linux 6.1.0 x86_64, Python 3.11.2",
-    {"earshot": "0.1.0", "onnxruntime": "1.31.1", "llama-cpp-python": "0.3.36", "numpy": "2.4.1"},
+    {"auricle": "0.1.0", "onnxruntime": "1.31.1", "llama-cpp-python": "0.3.36", "numpy": "2.4.1"},
 )
 BIG = Subject("salmonn-13b-int8-q4", "salmonn", True, "int8", "q4_k_m", 9.12)
-DEMO = Subject("earshot-demo", "salmonn", False, "int8", "q8_0", 0.0094)
+DEMO = Subject("auricle-demo", "salmonn", False, "int8", "q8_0", 0.0094)
 
 
 def record(
@@ -161,7 +161,7 @@ def quality(extra: float = 0.0) -> Record:
 
 def peers() -> Record:
     table = {  # wall seconds, GB
-        "earshot": (3.81, 0.94),
+        "auricle": (3.81, 0.94),
         "onnxruntime int8, plain": (5.02, 1.31),
         "CTranslate2 int8": (7.63, 1.02),
         "torch bf16": (7.5, 1.9),
@@ -172,20 +172,20 @@ def peers() -> Record:
         "pywhispercpp Q8_0": (27.7, 0.9),
     }
     found: list[Measure] = []
-    ours = around(table["earshot"][0], 5, 0, 0.04)
+    ours = around(table["auricle"][0], 5, 0, 0.04)
     for at, (name, (seconds, memory)) in enumerate(table.items()):
-        wall = ours if name == "earshot" else around(seconds, 5, at, 0.05)
+        wall = ours if name == "auricle" else around(seconds, 5, at, 0.05)
         found += [
             Measure(name, "wall", "s", wall, "lower"),
             Measure(name, "cpu", "s", tuple(1.93 * value for value in wall), "lower"),
             Measure(name, "memory", "GB", (memory,), "lower"),
         ]
-        if name != "earshot":
+        if name != "auricle":
             ratio = tuple(a / b for a, b in zip(ours, wall, strict=True))
             found += [
                 Measure(name, "ratio_wall", "", ratio, "lower"),
                 Measure(name, "ratio_cpu", "", ratio, "lower"),
-                Measure(name, "ratio_memory", "", (table["earshot"][1] / memory,), "lower"),
+                Measure(name, "ratio_memory", "", (table["auricle"][1] / memory,), "lower"),
             ]
     return record("peers", [], {"part": "whisper", "layers": "32", "rounds": "5", "threads": "2"}, found)
 

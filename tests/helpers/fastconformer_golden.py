@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from earshot.models.encoders.fastconformer import FastConformerSpec
-from earshot.runtime.encoders.fastconformer import Featurizer
+from auricle.models.encoders.fastconformer import FastConformerSpec, Featurizer
 
-CHECKPOINT = Path(__file__).parent / "golden" / "salm-tiny" / "checkpoint"
+CHECKPOINT = Path(__file__).parents[1] / "golden" / "salm-tiny" / "checkpoint"
 CLIPS = ("jfk_11s", "noise_1s", "tone_40s")
 TINY = FastConformerSpec(64, 2, 4, 256, 9, 16, d_llm=64)
 TABLES = Featurizer(
@@ -26,7 +25,7 @@ def golden_clip(golden: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def load(directory: Path) -> Any:
-    from earshot.export.encoders.fastconformer import load_fastconformer
-    from earshot.export.formats.checkpoint import Weights, read_json
+    from auricle.export.encoders.fastconformer import load_fastconformer
+    from auricle.export.formats.checkpoint import Weights, read_json
 
     return load_fastconformer(read_json(directory / "config.json"), Weights(directory), directory)

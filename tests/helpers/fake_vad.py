@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from earshot.models.audio import Waveform
-from earshot.runtime.live.silero import VadState
+from auricle.models.audio import Waveform
+from auricle.runtime.live.silero import VadState
 
 
 class LoudnessVad:

@@ -1,0 +1,65 @@
+"""Options of one export, whatever the family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..models.errors import InputError
+from ..models.llm import GPTQ_TYPES
+from .llm.export import LoraMode
+from .llm.gptq_linear import require_gptq
+from .llm.quantize import TableTypes, require_weighted
+
+EMBEDDING_BESIDE_GPTQ = "q8_0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What every export is asked."""
+
+    out: Path
+    encoders: str = "int8"
+    llm: str = "q4_k_m"
+    lora: LoraMode = "merged"
+    lora_scale: float | None = None
+    name: str | None = None
+    licence: tuple[str, ...] = ()
+    force: bool = False
+    threads: int | None = None
+    imatrix: Path | Literal["auto"] | None = None
+    """A file that says how strongly each input of the language model is driven, or measured here."""
+    calibrate: Path | None = None
+    """What "auto" and GPTQ listen to; None: the demo's clips."""
+    token_embedding_type: str | None = None
+    output_tensor_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.imatrix is not None:
+            require_weighted(self.llm)
+        if self.calibrate is not None and self.imatrix != "auto" and not self.gptq:
+            raise InputError(
+                f"--calibrate {self.calibrate} is for --imatrix auto and --llm gptq-q4_0 to hear: give one of them too"
+            )
+        if self.gptq:
+            require_gptq()
+            if self.lora == "adapter":
+                raise InputError(
+                    f"--llm {self.llm} rounds the weights with the LoRA in them: give --lora merged or both"
+                )
+
+    @property
+    def gptq(self) -> bool:
+        """Whether the linears are rounded by GPTQ."""
+        return self.llm in GPTQ_TYPES
+
+    @property
+    def llm_type(self) -> str:
+        """The type of the file, one of LLM_TYPES."""
+        return GPTQ_TYPES.get(self.llm, self.llm)
+
+    def tables(self, tied: bool) -> TableTypes:
+        """With GPTQ's linears an embedding of 4 bits would be what hurts most, and only rows of it are read."""
+        fine = EMBEDDING_BESIDE_GPTQ if self.gptq and not tied else None
+        return TableTypes(self.token_embedding_type or fine, self.output_tensor_type)

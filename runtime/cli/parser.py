@@ -1,0 +1,185 @@
+"""The command line: words -> parsed arguments. Imports nothing heavy, so that --help is immediate."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...models.llm import KV_BYTES
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    main = argparse.ArgumentParser(prog="auricle", description="Speech and sound in, words out, offline.")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    ask = commands.add_parser("ask", help="answer one prompt about a clip", allow_abbrev=False)
+    ask.add_argument(
+        "words",
+        nargs="*",
+        metavar="AUDIO ... PROMPT_OR_TASK",
+        help="any audio or video file (several, if the prompt names several), then a question, or a task: asr, "
+        "slot_filling:room, ... (`auricle tasks` lists them)",
+    )
+    ask.add_argument(
+        "--text-only", action="store_true", help="no clip: ask the language model as it was before its LoRA"
+    )
+    ask.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    ask.add_argument("--timings", action="store_true", help="how long each stage took")
+    _add_model_options(ask)
+    caption = commands.add_parser("caption", help="write captions of audio files", allow_abbrev=False)
+    caption.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
+    caption.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
+    caption.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
+    caption.add_argument("--out", type=Path, metavar="DIR", help="a file per clip instead of standard output")
+    _add_model_options(caption)
+    chat = commands.add_parser("chat", help="several questions about one clip", allow_abbrev=False)
+    chat.add_argument(
+        "words",
+        nargs="*",
+        metavar="AUDIO [QUESTION ...]",
+        help="a clip no longer than the model's window, then questions; without them lines of standard input",
+    )
+    chat.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    chat.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
+    chat.add_argument("--json", action="store_true", help="an answer a line, as JSON")
+    _add_model_options(chat)
+    demo = commands.add_parser("demo", help="answer from the clips shipped with the demo bundle", allow_abbrev=False)
+    _add_bundle_options(demo)
+    doctor = commands.add_parser("doctor", help="what this machine has, and what to do about what it lacks")
+    doctor.add_argument("--json", action="store_true", help="a JSON list instead of text")
+    _add_listen(
+        commands.add_parser("listen", help="live captions of a microphone, a file or a pipe", allow_abbrev=False)
+    )
+    _add_assist(commands.add_parser("assist", help="a conversation: answers when you stop talking", allow_abbrev=False))
+    tasks = commands.add_parser("tasks", help="the named tasks and their prompts", allow_abbrev=False)
+    tasks.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
+    verify = commands.add_parser("verify", help="check every byte of a bundle", allow_abbrev=False)
+    verify.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: the demo bundle")
+    verify.add_argument("--run", action="store_true", help="also repeat the exporter's check on this machine")
+    _add_device_options(verify)
+    return main
+
+
+def _add_listen(listen: argparse.ArgumentParser) -> None:
+    listen.add_argument(
+        "audio", nargs="?", metavar="AUDIO", help="a sound file, or - for raw PCM; default: a microphone"
+    )
+    listen.add_argument("--task", "--prompt", default="asr", metavar="PROMPT_OR_TASK")
+    listen.add_argument(
+        "--also", action="append", default=[], metavar="PROMPT_OR_TASK", help="ask this too; repeatable"
+    )
+    listen.add_argument("--out", type=Path, metavar="FILE", help="write .srt, .vtt, .jsonl or .txt as it happens")
+    listen.add_argument("--json", action="store_true", help="every event as a line of JSON")
+    listen.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_answer_options(listen)
+    _add_sound_options(listen)
+    update = listen.add_argument_group("updates")
+    update.add_argument("--hop-ms", type=float, metavar="MS", help="audio between two; default: 500")
+    update.add_argument("--agreement", type=int, metavar="N", help="updates alike that make text stable; default: 2")
+    update.add_argument("--context", choices=("full", "short"), help="short: encode no padding; faster, less exact")
+    update.add_argument("--settle", type=float, dest="settle_s", metavar="S", help="do not encode older seconds again")
+    _add_gate_options(listen)
+    listen.add_argument("--no-vad", action="store_true", help="segments of --max-segment-s, for sounds and music")
+    _add_bundle_options(listen)
+
+
+def _add_assist(assist: argparse.ArgumentParser) -> None:
+    assist.add_argument(
+        "audio", nargs="?", metavar="AUDIO", help="a sound file, or - for raw PCM; default: a microphone"
+    )
+    assist.add_argument("--task", "--prompt", metavar="PROMPT_OR_TASK", help="default: speech_query, or asr")
+    assist.add_argument("--system", metavar="TEXT", help="what the model is told before the conversation")
+    assist.add_argument("--json-schema", type=Path, metavar="FILE", help="every answer is JSON of this form")
+    assist.add_argument("--speak", metavar="CMD", help="gets each sentence on standard input, e.g. espeak-ng")
+    assist.add_argument(
+        "--no-barge-in",
+        action="store_true",
+        help="finish every answer, deaf to what is said while it is spoken: for loudspeakers that the microphone "
+        "hears; with headphones leave it out, and speaking stops the answer",
+    )
+    assist.add_argument("--no-memory", action="store_true", help="every question stands alone")
+    assist.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
+    assist.add_argument("--json", action="store_true", help="every event as a line of JSON")
+    assist.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_answer_options(assist, json_schema=False)
+    _add_sound_options(assist)
+    _add_gate_options(assist)
+    _add_bundle_options(assist)
+
+
+def _add_sound_options(command: argparse.ArgumentParser) -> None:
+    sound = command.add_argument_group("sound")
+    sound.add_argument("--list-devices", action="store_true", help="the microphones there are, * the default one")
+    sound.add_argument("--device", metavar="NAME|NUMBER", help="a microphone, by a part of its name or its number")
+    sound.add_argument("--pace", choices=("realtime", "fast"), help="of a file or raw PCM; default: realtime")
+    sound.add_argument("--rate", type=int, metavar="HZ", help="of raw PCM; default: 16000")
+    sound.add_argument("--channels", type=int, metavar="N", help="of raw PCM; default: 1")
+    sound.add_argument("--sample-format", choices=("s16le", "f32le"), help="of raw PCM; default: s16le")
+
+
+def _add_gate_options(command: argparse.ArgumentParser) -> None:
+    gate = command.add_argument_group("speech gate")
+    gate.add_argument("--threshold", type=float, metavar="P", help="probability that is speech; default: 0.5")
+    gate.add_argument("--min-speech-ms", type=float, metavar="MS", help="shorter is no speech; default: 250")
+    gate.add_argument("--min-silence-ms", type=float, metavar="MS", help="pause that ends a segment; default: 500")
+    gate.add_argument("--speech-pad-ms", type=float, metavar="MS", help="kept on both sides; default: 200")
+    gate.add_argument("--max-segment-s", type=float, metavar="S", help="default: 30, or the model's window")
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    _add_bundle_options(command)
+    command.add_argument("--mix", action="store_true", help="mean of all channels instead of the first")
+    words = command.add_argument_group("decoding")
+    words.add_argument("--max-new-tokens", type=int, metavar="N")
+    words.add_argument("--beams", type=int, metavar="N", help="beam search; default 1: greedy (SALMONN's own is 4)")
+    words.add_argument("--temperature", type=float, default=0.0, metavar="T", help="above 0: sample")
+    words.add_argument("--top-p", type=float, default=0.9, metavar="P")
+    words.add_argument("--seed", type=int, default=0, metavar="N")
+    words.add_argument("--repetition-penalty", type=float, default=1.0, metavar="R")
+    _add_answer_options(command)
+
+
+def _add_answer_options(command: argparse.ArgumentParser, json_schema: bool = True) -> None:
+    """What every command that asks can say about its answers."""
+    answers = command.add_argument_group("answers")
+    answers.add_argument(
+        "--keywords", action="append", default=[], metavar="WORD,...", help="words that may occur; repeatable"
+    )
+    answers.add_argument(
+        "--keywords-file", type=Path, metavar="FILE", help="the same, one in a line; read again when it changes"
+    )
+    if json_schema:
+        answers.add_argument("--json-schema", type=Path, metavar="FILE", help="every answer is JSON of this form")
+    answers.add_argument("--grammar", type=Path, metavar="FILE", help="every answer follows these rules (GBNF)")
+    answers.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="an answer ends before it; repeatable"
+    )
+    answers.add_argument("--max-seconds", type=float, metavar="S", help="then an answer ends as it is, and is marked")
+    answers.add_argument("--lora-scale", type=float, metavar="S", help="needs a bundle with an adapter")
+
+
+def _add_bundle_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
+    _add_device_options(command)
+
+
+def _add_device_options(command: argparse.ArgumentParser) -> None:
+    device = command.add_argument_group("device")
+    device.add_argument("--provider", choices=("auto", "cpu", "cuda", "tensorrt", "coreml"), default="auto")
+    device.add_argument("--threads", type=int, metavar="N", help="default: cores - 1 for llama.cpp, cores for encoders")
+    device.add_argument(
+        "--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the key-value cache; q8_0, q4_0: less memory"
+    )
+    device.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="default: all, when the build can")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Words that stand behind an option, which argparse leaves over, join those before it."""
+    commands = parser()
+    arguments, rest = commands.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "words") or any(word.startswith("-") for word in rest)):
+        commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.words += rest
+    return arguments

@@ -1,0 +1,83 @@
+"""Remarks: events -> the short texts beside captions (time, cut answers, keywords)."""
+
+from __future__ import annotations
+
+from ..events import (
+    AudioDropped,
+    Caption,
+    DeviceFound,
+    DeviceLost,
+    Final,
+    KeywordsRead,
+    Lagging,
+    LiveEvent,
+    SessionEnded,
+)
+from .cues import plain
+from .transcript import also_lines
+
+NAMED = 20  # words that are named of a long list
+
+
+def was_cut(stopped: str | None) -> bool:
+    """Whether an answer goes on behind what was said: not at its own end, nor where it was told to stop."""
+    return stopped not in (None, "stop")
+
+
+def final_lines(final: Final) -> list[str]:
+    """What was said, with its time, and the answers to further questions; "..." where the model was stopped."""
+    text = plain(final.text)
+    also = also_lines(final.also)
+    if not text and not also:
+        return []
+    cut = " ..." if was_cut(final.stopped) else ""
+    return [f"[{clock(final.start_s)}-{clock(final.end_s)}] {text}{cut}", *also]
+
+
+def keywords_line(event: KeywordsRead) -> str:
+    """What is listened for, and what not."""
+    heard = ", ".join(map(plain, event.words)) or "no words"
+    if event.problem is not None:
+        return f"[{clock(event.start_s)}] {plain(event.problem)}; still listening for {heard}"
+    named = ", ".join(map(plain, event.left_out[:NAMED])) + (" ..." if len(event.left_out) > NAMED else "")
+    n = len(event.left_out)
+    more = f"; {n} more were left out, for {len(event.words)} are read: {named}" if n else ""
+    return f"[{clock(event.start_s)}] listening for {heard}{more}"
+
+
+def remark(event: LiveEvent) -> str:
+    """A sentence about what is no speech; empty for the rest."""
+    if isinstance(event, AudioDropped):
+        lost = f"{event.seconds:.2f} s of sound were" if event.seconds else "some sound was"
+        return f"[{clock(event.start_s)}] {lost} lost"
+    if isinstance(event, DeviceLost):
+        return f"[{clock(event.start_s)}] {plain(event.name)} is gone; it is waited for"
+    if isinstance(event, DeviceFound):
+        return f"[{clock(event.start_s)}] {plain(event.name)} is back, {event.seconds_lost:.1f} s were lost"
+    if isinstance(event, KeywordsRead):
+        return keywords_line(event)
+    if isinstance(event, Lagging):
+        return (
+            f"[{clock(event.heard_s)}] this machine is slower than the hop: updates come every {event.every_s:.1f} s; "
+            "--context short, --settle or a longer --hop-ms help"
+        )
+    if isinstance(event, SessionEnded):
+        return (
+            f"{event.captured_s:.1f} s of sound: {event.decoded_s:.1f} s heard, {event.skipped_s:.1f} s silent, "
+            f"{event.dropped_s:.1f} s lost"
+        )
+    return ""
+
+
+def update_line(caption: Caption, before: Caption | None) -> str:
+    """How long an update took, how much audio lay between it and the last one, and the ratio of the two."""
+    since = before.end_s if before is not None and before.start_s == caption.start_s else caption.start_s
+    every_s = max(caption.end_s - since, 1e-3)
+    latency_ms = caption.work.latency_ms
+    return f"update {latency_ms:.0f} ms every {every_s:.1f} s, {latency_ms / 1e3 / every_s:.2f} x real time"
+
+
+def clock(seconds: float) -> str:
+    """Minutes, seconds and tenths: 1:02.5."""
+    minutes, tenths = divmod(round(seconds * 10), 600)
+    return f"{minutes}:{tenths / 10:04.1f}"
