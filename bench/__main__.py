@@ -13,7 +13,7 @@ from ..models.errors import AuricleError, missing_package
 from .options import parser
 
 COMMANDS = {
-    "synth": "synthetic",
+    "synth": ".export.synthetic.bundle",
     "stages": "speed.stages",
     "live": "live.live",
     "quality": "quality.quality",

@@ -194,7 +194,7 @@ def test_the_microphone_records_before_the_model_opens(clip: Path, monkeypatch: 
         order.append("engine")
         return opened(arguments)  # pyright: ignore
 
-    monkeypatch.setattr(listening, "Microphone", microphone)
+    monkeypatch.setattr("auricle.runtime.cli.session.Microphone", microphone)
     monkeypatch.setattr(listening, "open_engine", engine)
     assert listen("--device", "usb") == 0
     assert order == ["microphone usb", "engine"]
@@ -242,7 +242,7 @@ def test_a_file_that_cannot_be_used_leaves_no_transcript(tmp_path: Path, capsys:
 @pytest.mark.usefixtures("no_engine")
 def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = [InputDevice(3, "USB mic", "ALSA", 1, 48_000, False), InputDevice(12, "Built-in", "ALSA", 2, 44_100, True)]
-    monkeypatch.setattr(listening, "list_devices", lambda: found)
+    monkeypatch.setattr("auricle.runtime.cli.session.list_devices", lambda: found)
     assert listen("--list-devices") == 0
     assert capsys.readouterr().out.splitlines() == [
         "   3  USB mic, ALSA (1 channels, 48000 Hz)",

@@ -82,7 +82,7 @@ def nearest(weight: Tensor, symmetric: bool) -> FourBit:
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounding, "Solver", Nearest)
-    monkeypatch.setattr(assemble, "require_gptq", NOTHING)
+    monkeypatch.setattr("auricle.export.options.require_gptq", NOTHING)
 
 
 def reference(opened: tuple[Llm, Lora]) -> ReferenceLlm:

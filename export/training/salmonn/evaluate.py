@@ -115,15 +115,16 @@ def report(judge: Judge, n: int = 300, seed: int = 0) -> dict[str, float]:
 
 def word_error_rate(pairs: Iterable[tuple[Example, str]]) -> float:
     """Word edits over words of reference, over all pairs."""
-    edits = total = 0
+    n_edits = total = 0
     for example, answer in pairs:
         reference = example.expected.split()
-        edits += _edits(reference, answer.split())
+        n_edits += edits(reference, answer.split())
         total += len(reference)
-    return edits / max(total, 1)
+    return n_edits / max(total, 1)
 
 
-def _edits(reference: list[str], heard: list[str]) -> int:
+def edits(reference: list[str], heard: list[str]) -> int:
+    """Levenshtein distance of two lists of words."""
     row = list(range(len(heard) + 1))
     for i, word in enumerate(reference, 1):
         diagonal = row[0]

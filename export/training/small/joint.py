@@ -1,0 +1,142 @@
+"""The second training of `small`: the language model, frozen but for a LoRA on q and v, reads the bridge's audio tokens.
+
+The CTC loss of the first training goes on beside it, so that what it reads stays what was said.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+
+from ....models import audio as audio_format
+from ....models.corpus import examples
+from ...training.shards import View
+from ..trainer import Trainer
+from .bridge import Bridge, Reader, Shards, Vocabulary, ctc_loss, hear
+
+LORA_RANK, LORA_ALPHA = 32, 64
+BEFORE = "<|im_start|>user\n<Speech>"
+AFTER = "</Speech> {prompt}<|im_end|>\n<|im_start|>assistant\n"
+END = "<|im_end|>"
+_CTC_WEIGHT = 0.3
+_BATCH_ROWS = 24 * 100  # encoder frames of one step: 48 s
+_TRANSCRIPTIONS = 0.75  # of the questions about speech that has other answers too
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Question:
+    """The token ids around the audio of one clip, and of the answer to it."""
+
+    before: list[int]
+    after: list[int]
+    answer: list[int]
+    """With END."""
+
+
+def with_lora(llm: LlamaForCausalLM) -> PeftModel:
+    """The language model frozen but for a LoRA on q and v of every layer."""
+    options = LoraConfig(
+        task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=["q_proj", "v_proj"]
+    )
+    return cast(PeftModel, get_peft_model(llm, options))
+
+
+class Prompts:
+    """Prompts and answers in the language model's own chat template, as token ids."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.before = self.ids(BEFORE)
+        self.end = self.ids(END)
+
+    def ids(self, text: str) -> list[int]:
+        """Nothing added; special tokens that the text spells are special tokens."""
+        found: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids  # pyright: ignore
+        return found
+
+    def question(self, task: str, answer: str) -> Question:
+        """One turn about one clip."""
+        after = self.ids(AFTER.format(prompt=examples.task_prompt(task)))
+        return Question(self.before, after, self.ids(answer) + self.end)
+
+
+def draw_question(view: View, prompts: Prompts, rng: random.Random) -> Question:
+    """Mostly transcription; of commands and sounds everything that the demo's tasks ask."""
+    utterance = view.utterance
+    if utterance is not None and not utterance.answer:  # open English: its words, and what sounds behind them
+        task = rng.choices(("asr", "audiocaption", "audio_speech_description"), (0.92, 0.04, 0.04))[0]
+        return prompts.question(task, examples.expected_answer(utterance, view.sound, task))
+    if utterance is not None and rng.random() < 1 - _TRANSCRIPTIONS:
+        return prompts.question("asr", utterance.text)
+    clip = examples.Clip(audio_format.SILENCE, utterance, sound=view.sound)
+    task = examples.training_task(clip, rng)
+    return prompts.question(task, examples.expected_answer(utterance, view.sound, task))
+
+
+def answer_loss(llm: PeftModel, questions: Sequence[Question], audio_tokens: Sequence[Tensor]) -> Tensor:
+    """Mean cross-entropy of the answers' tokens; only they pass the language model's head."""
+    base: LlamaForCausalLM = llm.get_base_model()  # pyright: ignore
+    embed = base.model.embed_tokens
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    for question, tokens in zip(questions, audio_tokens, strict=True):
+        text = embed(torch.tensor(question.before + question.after + question.answer))
+        split = len(question.before)
+        rows.append(torch.cat([text[:split], tokens.to(text.dtype), text[split:]]))
+        n_given = split + len(tokens) + len(question.after)
+        labels.append(torch.tensor([_IGNORED] * n_given + question.answer))
+    padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    wanted = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=_IGNORED)[:, 1:]
+    hidden = base.model(inputs_embeds=padded, use_cache=False).last_hidden_state[:, :-1]
+    chosen = wanted != _IGNORED
+    return F.cross_entropy(base.lm_head(hidden[chosen]).float(), wanted[chosen])
+
+
+def train_joint(
+    trainer: Trainer,
+    bridge: Bridge,
+    reader: Reader,
+    llm: PeftModel,
+    vocabulary: Vocabulary,
+    tokenizer: PreTrainedTokenizerBase,
+    shards: Shards,
+) -> None:
+    """Until the trainer's time is spent."""
+    rng, generator, prompts = random.Random(), torch.Generator(), Prompts(tokenizer)
+    for _ in trainer:
+        views = shards.batch(_BATCH_ROWS)
+        questions = [draw_question(view, prompts, rng) for view in views]
+        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            tokens = hear(bridge, views, generator)
+            loss = answer_loss(llm, questions, tokens)
+        trainer.step(loss + _CTC_WEIGHT * ctc_loss(reader, tokens, targets))
+
+
+@torch.no_grad()
+def answer(llm: PeftModel, prompts: Prompts, audio_tokens: Tensor, task: str = "asr", max_new_tokens: int = 80) -> str:
+    """Greedy; audio_tokens [n, d_llm]."""
+    base: LlamaForCausalLM = llm.get_base_model()  # pyright: ignore
+    embed = base.model.embed_tokens
+    question = prompts.question(task, "")
+    first, last = embed(torch.tensor(question.before)), embed(torch.tensor(question.after))
+    given = torch.cat([first, audio_tokens.to(first.dtype), last])[None]
+    cache, found = None, list[int]()
+    for _ in range(max_new_tokens):
+        out = base.model(inputs_embeds=given, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        token = int(base.lm_head(out.last_hidden_state[0, -1]).argmax())
+        if token == prompts.end[0]:
+            break
+        found.append(token)
+        given = embed(torch.tensor([[token]]))
+    return str(prompts.tokenizer.decode(found)).strip()
