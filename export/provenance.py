@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..models.bundle import SourceFile, sha256_of
 from ..models.errors import CheckpointError
+from .encoders.whisper import whisper_files
 from .formats.checkpoint import weight_files
 from .formats.gptq_checkpoint import CONFIG_FILE
 from .progress import Report, counter
@@ -27,7 +28,7 @@ def salmonn_sources(whisper: Path, beats: Path, vicuna: Path, salmonn: Path) -> 
     """What an export of SALMONN reads, and nothing else that lies in the same directories."""
     gptq = [vicuna / CONFIG_FILE] if (vicuna / CONFIG_FILE).is_file() else []
     used = {
-        "whisper": [whisper / "config.json", *weight_files(whisper)],
+        "whisper": whisper_files(whisper),
         "beats": [beats],
         "vicuna": [vicuna / "config.json", vicuna / "tokenizer.model", *gptq, *weight_files(vicuna)],
         "salmonn": [salmonn],

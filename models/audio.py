@@ -13,6 +13,10 @@ Waveform = NDArray[np.float32]
 """float32 [n_samples], mono, 16 kHz, in [-1, 1]."""
 
 
+SILENCE: Waveform = np.zeros(0, np.float32)
+"""Nothing at all, for what needs a waveform and reads none."""
+
+
 def synthetic_clip(seed: int, seconds: float) -> Waveform:
     """A sweep, a hum and noise: the same samples on every machine and numpy version.
 

@@ -17,7 +17,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ...models.encoders.whisper import INPUT, N_MELS, OUTPUT, WhisperSpec
 from ...models.errors import CheckpointError
-from ..formats.checkpoint import Weights, read_json, require_shape
+from ..formats.checkpoint import Weights, read_json, require_shape, weight_files
+from ..formats.ctranslate2 import FILE, CTranslate2Whisper, is_ctranslate2
 from ..graphs.onnx_graph import save_graph
 from ..graphs.weightless import SaveGraph, hollow
 
@@ -73,14 +74,13 @@ def encode(encoder: WhisperEncoder, log_mel: Tensor, conv2: HalveRate | None = N
 
 
 def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
-    """Read the encoder of a Hugging Face Whisper directory in float32; the decoder is never read.
+    """Read the encoder of a Whisper directory, Hugging Face's or faster-whisper's, in float32; not the decoder.
 
     Raises CheckpointError for anything but an 80-mel Whisper, and for missing or misshapen tensors.
     """
-    spec, config = _read_config(directory)
-    weights = Weights(directory)
+    spec, weights = _open(directory)
     with torch.device("meta"):
-        encoder = WhisperEncoder(config)
+        encoder = WhisperEncoder(_config(spec))
     prefix = next((p for p in _PREFIXES if f"{p}conv1.weight" in weights), _PREFIXES[0])
     expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
     weights.require([prefix + name for name in expected], "Whisper encoder")
@@ -118,7 +118,38 @@ def export_whisper(
     )
 
 
-def _read_config(directory: Path) -> tuple[WhisperSpec, WhisperConfig]:
+def whisper_files(directory: Path) -> list[Path]:
+    """The files that `load_whisper` reads."""
+    return [directory / FILE] if is_ctranslate2(directory) else [directory / "config.json", *weight_files(directory)]
+
+
+def quantization_note(directory: Path) -> str | None:
+    """What weights that are stored in integers cost, for the manifest; None where they are floats."""
+    kind = CTranslate2Whisper(directory).quantized if is_ctranslate2(directory) else None
+    if kind is None:
+        return None
+    return (
+        f"{directory.name} holds Whisper's weights in {kind}: what that rounding lost is not measured by this export, "
+        "which compares with these weights; the float weights make a better bundle"
+    )
+
+
+def _open(directory: Path) -> tuple[WhisperSpec, Weights | CTranslate2Whisper]:
+    if not is_ctranslate2(directory):
+        return _read_config(directory), Weights(directory)
+    weights = CTranslate2Whisper(directory)
+    spec = WhisperSpec(
+        d_model=weights.d_model,
+        n_layers=weights.n_layers,
+        n_heads=weights.n_heads,
+        d_ffn=weights.d_ffn,
+        n_mels=weights.n_mels,
+        n_positions=weights.n_positions,
+    )
+    return _of_80_mels(spec, directory), weights
+
+
+def _read_config(directory: Path) -> WhisperSpec:
     path = directory / "config.json"
     raw = read_json(path)
     if raw.get("model_type") != "whisper":
@@ -132,11 +163,15 @@ def _read_config(directory: Path) -> tuple[WhisperSpec, WhisperConfig]:
         n_mels=_size(raw, "num_mel_bins", path),
         n_positions=_size(raw, "max_source_positions", path),
     )
+    return _of_80_mels(spec, directory)
+
+
+def _of_80_mels(spec: WhisperSpec, directory: Path) -> WhisperSpec:
     if spec.n_mels != N_MELS:
         raise CheckpointError(
             f"{directory} reads {spec.n_mels} mel bands, as whisper-large-v3 does, where {N_MELS} are needed: {_RIGHT}"
         )
-    return spec, _config(spec)
+    return spec
 
 
 def _config(spec: WhisperSpec) -> WhisperConfig:

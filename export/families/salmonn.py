@@ -21,7 +21,7 @@ from .. import parity
 from ..bundle import refuse_existing
 from ..encoders.beats import AudioEncoder, export_beats, load_beats
 from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
-from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper
+from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper, quantization_note
 from ..family import Family
 from ..formats.checkpoint import load_section
 from ..formats.sentencepiece import encode_text
@@ -92,6 +92,7 @@ def open_parts(options: SalmonnExport) -> Parts:
     require_fit(lora, llm.spec, llm.directory.name)
     if not options.force:
         check_base(llm.spec, llm.fingerprint)
+    quantized = quantization_note(options.whisper)
     unknown = (f"unknown key in {options.salmonn.name}: {key}" for key in qformer.unknown_keys)
     return Parts(
         spec,
@@ -100,7 +101,7 @@ def open_parts(options: SalmonnExport) -> Parts:
         qformer,
         llm,
         lora,
-        (*llm.notes, *unknown),
+        (*llm.notes, *((quantized,) if quantized else ()), *unknown),
     )
 
 

@@ -14,6 +14,7 @@ import sentencepiece
 import torch
 from torch import Tensor, nn
 
+from ....models.audio import SILENCE
 from ....models.corpus import examples as corpus
 from ....models.corpus.examples import Clip, expected_answer, task_prompt, training_task
 from ....models.families.salmonn import prompt_halves
@@ -107,9 +108,6 @@ def _turn(view: View, rng: random.Random, tokenizer: sentencepiece.SentencePiece
     if first or view.cut:  # of half a sentence nothing is known but its words
         task = rng.choices(corpus.TASKS[:3], (0.8, 0.1, 0.1))[0]
     else:
-        task = training_task(Clip(_EMPTY, view.utterance, sound=view.sound), rng)
+        task = training_task(Clip(SILENCE, view.utterance, sound=view.sound), rng)
     before, after = prompt_ids(task, tokenizer)
     return Turn(view, before, after, [*tokenizer.encode(expected_answer(view.utterance, view.sound, task)), _EOS])
-
-
-_EMPTY = np.zeros(0, np.float32)

@@ -84,4 +84,4 @@ def _read(path: Path) -> Waveform:
         with wave.open(str(path)) as file:
             assert file.getframerate() == SAMPLE_RATE, path
             samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
-    return samples.astype(np.float32) / 32768
+    return (samples / 32768).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The second training of `small`: the language model, frozen but for a LoRA on q and v, reads the bridge's audio tokens.
+"""The second training of `small`: the language model reads audio tokens, frozen but for a LoRA on q and v.
 
 The CTC loss of the first training goes on beside it, so that what it reads stays what was said.
 """
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from ....models import audio as audio_format
+from ....models.audio import SILENCE
 from ....models.corpus import examples
-from ...training.shards import View
+from ..shards import View
 from ..trainer import Trainer
 from .bridge import Bridge, Reader, Shards, Vocabulary, ctc_loss, hear
 
@@ -44,10 +44,18 @@ class Question:
 
 def with_lora(llm: LlamaForCausalLM) -> PeftModel:
     """The language model frozen but for a LoRA on q and v of every layer."""
-    options = LoraConfig(
-        task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=["q_proj", "v_proj"]
-    )
+    options = LoraConfig(task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=["q_proj", "v_proj"])
     return cast(PeftModel, get_peft_model(llm, options))
+
+
+class Adapter(nn.Module):
+    """The LoRA's weights alone, as a module of their own: what a checkpoint keeps of the language model."""
+
+    def __init__(self, llm: PeftModel) -> None:
+        super().__init__()
+        self.weights = nn.ParameterDict(
+            {name.replace(".", "/"): weight for name, weight in llm.named_parameters() if weight.requires_grad}
+        )
 
 
 class Prompts:
@@ -77,7 +85,7 @@ def draw_question(view: View, prompts: Prompts, rng: random.Random) -> Question:
         return prompts.question(task, examples.expected_answer(utterance, view.sound, task))
     if utterance is not None and rng.random() < 1 - _TRANSCRIPTIONS:
         return prompts.question("asr", utterance.text)
-    clip = examples.Clip(audio_format.SILENCE, utterance, sound=view.sound)
+    clip = examples.Clip(SILENCE, utterance, sound=view.sound)
     task = examples.training_task(clip, rng)
     return prompts.question(task, examples.expected_answer(utterance, view.sound, task))
 

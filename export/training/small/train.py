@@ -12,24 +12,28 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from ....models.corpus.sentences import sample_utterance
 from ..trainer import Trainer
 from .bridge import Bridge, Reader, Shards, Vocabulary, train_bridge
 from .corpus import Texts
+from .joint import Adapter, train_joint, with_lora
 
-STAGES = ("bridge",)
-MINUTES = {"bridge": 120.0}
+STAGES = ("bridge", "joint")
+MINUTES = {"bridge": 120.0, "joint": 480.0}
+_RATES = {"bridge": 1e-3, "joint": 4e-4}
 _COMMANDS = 4000  # of the demo's grammar: all of its words are among them
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs or continues one stage; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m auricle.export.training.small.train", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--llm", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="where corpus.py writes its shards")
+    parser.add_argument("--llm", type=Path, required=True, help="SmolLM2-135M-Instruct, Hugging Face directory")
     parser.add_argument("--stage", choices=STAGES, required=True)
-    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--minutes", type=float, help="of computation; default: what the shipped weights took")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
@@ -39,11 +43,21 @@ def main(arguments: list[str] | None = None) -> int:
     vocabulary = whole_vocabulary(given.work, tokenizer)
     reader = Reader(llm.model.embed_tokens.weight[list(vocabulary.ids)])
     bridge = Bridge(dropout=0.1)
-    print(f"{len(vocabulary.ids)} tokens, {sum(p.numel() for p in bridge.parameters())} weights", flush=True)
-    minutes = given.minutes or MINUTES[given.stage]
     shards = Shards(given.work / "shards", random.Random())
-    trainer = Trainer(given.work / "bridge.pt", {"bridge": bridge, "reader": reader}, minutes, 1e-3, muon=False)
-    train_bridge(trainer, bridge, reader, vocabulary, tokenizer, shards)
+    modules: dict[str, nn.Module] = {"bridge": bridge, "reader": reader}
+    minutes = given.minutes or MINUTES[given.stage]
+    path = given.work / f"{given.stage}.pt"
+    if given.stage == "bridge":
+        trainer = Trainer(path, modules, minutes, _RATES["bridge"], muon=False)
+        train_bridge(trainer, bridge, reader, vocabulary, tokenizer, shards)
+        return 0
+    if not path.exists():
+        begun = torch.load(given.work / "bridge.pt", weights_only=True)
+        for name, module in modules.items():
+            module.load_state_dict(begun[name])
+    adapted = with_lora(llm)
+    trainer = Trainer(path, modules | {"lora": Adapter(adapted)}, minutes, _RATES["joint"], muon=False)
+    train_joint(trainer, bridge, reader, adapted, vocabulary, tokenizer, shards)
     return 0
 
 
