@@ -295,13 +295,53 @@ def documents() -> list[Path]:
     return [
         root / "README.md",
         root / "CHANGELOG.md",
-        root / "models/demo/README.md",
-        root / "models/demo-salm/README.md",
+        root / "CONTRIBUTING.md",
+        *sorted(root.glob("models/*/README.md")),
         *sorted(root.glob("docs/*.md")),
     ]
 
 
-@pytest.mark.parametrize("path", [path for path in documents() if path.exists()], ids=lambda path: path.stem)
+def prose(path: Path) -> str:
+    """A document without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(path: Path) -> set[str]:
+    """A document's headings, as GitHub makes anchors of them."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_of_documents_resolve(path: Path) -> None:
+    """Files and headings; addresses in the web are not asked."""
+    for link in re.findall(r"\]\(\s*([^)\s]+)\s*\)", prose(path)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), f"{path.name}: {link} is not there"
+        assert not anchor or anchor in anchors(target), f"{path.name}: {link} names no heading"
+
+
+def test_every_page_is_on_the_map() -> None:
+    docs = ROOT / "docs"
+    listed = set(re.findall(r"\]\(([\w.-]+\.md)\)", (docs / "README.md").read_text(encoding="utf-8")))
+    assert {path.name for path in docs.glob("*.md")} - {"README.md"} <= listed
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_that_documents_name_are_there(path: Path) -> None:
+    """But for what a changelog remembers, what the reference says of other people's trees, and an example's files."""
+    if path.name in ("CHANGELOG.md", "reference.md"):
+        return
+    for name in re.findall(
+        r"`((?:models|export|runtime|bench|tests|scripts)/[\w./-]+)`", path.read_text(encoding="utf-8")
+    ):
+        assert (ROOT / name).exists() or "naturelm" in name, f"{path.name} names {name}, which is not there"
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents_have_no_placeholders(path: Path) -> None:
     found = re.findall("@[A-Z]+@", path.read_text(encoding="utf-8"))
     assert not found, f"{path.name} still lacks {found}"
