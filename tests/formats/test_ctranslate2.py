@@ -1,4 +1,4 @@
-"""CTranslate2's Whisper files: exact to the stored number, refused when damaged, real weights as transformers has them."""
+"""CTranslate2 files: exact to the stored number, refused when damaged, real weights as transformers has them."""
 
 from __future__ import annotations
 
