@@ -30,7 +30,8 @@ from .llm.torch_reference import ReferenceLlm
 from .progress import Report, counter
 
 REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
-SEED, SECONDS = 7, 3.0
+SEED = 7
+SECONDS = 3.0
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 8e-2, "int4": 0.3}
 """Relative rms of a stage against the torch reference; the last stage gets the errors of those before it too."""
 SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2, "int4": 1e-2}  # the same graphs, another machine

@@ -57,8 +57,10 @@ class DemoSalm:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.work = options.work
-        self.encoder, self.head = demo_salm_encoder.new_encoder(), demo_salm_encoder.new_head()
-        self.llm, self.letters = demo_salm_llm.new_llm(), demo_salm_llm.LetterTokens()
+        self.encoder = demo_salm_encoder.new_encoder()
+        self.head = demo_salm_encoder.new_head()
+        self.llm = demo_salm_llm.new_llm()
+        self.letters = demo_salm_llm.LetterTokens()
         self.projection = lessons.new_projection()
 
     def run(self, stage: str) -> None:

@@ -28,7 +28,8 @@ from .corpus import Rendered
 from .encoders import WINDOW_FRAMES, spell
 from .features import Frames
 
-_SHORT, _CUT = 0.35, 0.35  # of the views
+_SHORT = 0.35  # of the views
+_CUT = 0.35  # of the views
 _GROUP = 400  # clips per file
 _BATCH = 16  # clips encoded at once
 _LATE = 3  # encoder frames (20 ms each) that CTC may name a word's last letter after its end
