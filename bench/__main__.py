@@ -13,7 +13,7 @@ from ..models.errors import AuricleError, missing_package
 from .options import parser
 
 COMMANDS = {
-    "synth": "synthetic",
+    "synth": ".export.synthetic.bundle",
     "stages": "speed.stages",
     "live": "live.live",
     "quality": "quality.quality",
@@ -26,6 +26,7 @@ COMMANDS = {
     "demo-eval": "quality.demo_eval",
     "demo-live": "live.demo_live",
 }
+"""Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
 RECORDED = ("stages", "live", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live")
