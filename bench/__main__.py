@@ -26,6 +26,7 @@ COMMANDS = {
     "demo-eval": "quality.demo_eval",
     "demo-live": "live.demo_live",
 }
+"""Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
 RECORDED = ("stages", "live", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live")

@@ -39,9 +39,8 @@ from ..models.encoders.fastconformer import n_frames as n_feature_frames
 from ..models.encoders.qformer import QFormerSpec
 from ..models.encoders.whisper import HOP_LENGTH, N_FFT, WhisperSpec
 from ..models.llm import LLM_TYPES, LlmSpec
+from ..models.precision import PRECISIONS
 
-ENCODER_BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.640625}
-"""Precision of the graphs -> bytes of a weight; int4 has a float scale and half a byte of zero for each 32."""
 MICRO_BATCH = 512
 """Positions that llama.cpp computes at a time: its default n_ubatch."""
 HALVINGS = 3  # of frames and bands, before the FastConformer's layers
@@ -109,7 +108,7 @@ def whisper(spec: WhisperSpec, precision: str = "fp32", n_positions: int | None 
         linear=2.0 * n * spec.n_layers * (4 * d * d + 2 * d * spec.d_ffn),
         attention=4.0 * n * n * d * spec.n_layers,
         convolution=2.0 * 3 * (2 * n * d * spec.n_mels + n * d * d),
-        weight_bytes=whisper_params(spec) * ENCODER_BYTES[precision],
+        weight_bytes=whisper_params(spec) * PRECISIONS[precision].weight_bytes,
     )
 
 
@@ -140,7 +139,7 @@ def beats(spec: BeatsSpec, precision: str = "fp32", seconds: float = 30.0) -> Wo
         attention=4.0 * n * n * d * spec.n_layers,
         convolution=2.0 * n * spec.d_patch * spec.patch_size**2
         + 2.0 * padded * spec.conv_pos * d * d // spec.conv_pos_groups,
-        weight_bytes=beats_params(spec) * ENCODER_BYTES[precision],
+        weight_bytes=beats_params(spec) * PRECISIONS[precision].weight_bytes,
     )
 
 
@@ -158,7 +157,7 @@ def qformer(spec: QFormerSpec, n_positions: int, precision: str = "fp32") -> Wor
     return Work(
         linear=2.0 * n_windows * qformer_params(spec),
         attention=4.0 * spec.n_layers * heard,
-        weight_bytes=qformer_params(spec) * ENCODER_BYTES[precision],
+        weight_bytes=qformer_params(spec) * PRECISIONS[precision].weight_bytes,
     )
 
 
@@ -201,7 +200,7 @@ def fastconformer(spec: FastConformerSpec, precision: str, seconds: float) -> Wo
         linear=linear,
         attention=sum(8.0 * n * n * b.d_model * b.n_layers for b in blocks),
         convolution=2.0 * 9 * c * sum(places) + sum(2.0 * n * b.n_layers * b.conv_kernel * b.d_model for b in blocks),
-        weight_bytes=(fastconformer_params(spec) + tables) * ENCODER_BYTES[precision],
+        weight_bytes=(fastconformer_params(spec) + tables) * PRECISIONS[precision].weight_bytes,
     )
 
 

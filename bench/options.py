@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..models.llm import KV_BYTES, LLM_TYPES
+from ..models.precision import DEFAULT_PRECISION, PRECISIONS
 
 MODELS = ("salmonn-13b", "salmonn-7b", "canary-qwen-2.5b", "demo")
 _LISTED_KV = ",".join(KV_BYTES)
@@ -64,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def _synth(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("--model", choices=MODELS, required=True)
     synth.add_argument("--llm", choices=tuple(LLM_TYPES), default="q4_k_m", metavar="TYPE", help=", ".join(LLM_TYPES))
-    synth.add_argument("--encoders", choices=("fp32", "fp16", "int8", "int4"), default="int8")
+    synth.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
     synth.add_argument("--out", type=Path, required=True, metavar="DIR")
     synth.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random weights")
 

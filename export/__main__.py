@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..models.errors import AuricleError, missing_package
 from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
+from ..models.precision import DEFAULT_PRECISION, PRECISIONS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +64,7 @@ def _files(family: argparse.ArgumentParser) -> argparse._ArgumentGroup:  # pyrig
 
 def _add_precision(family: argparse.ArgumentParser, scale: str) -> None:
     precision = family.add_argument_group("precision")
-    precision.add_argument("--encoders", choices=("fp32", "fp16", "int8", "int4"), default="int8")
+    precision.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
     precision.add_argument("--llm", choices=(*LLM_TYPES, *GPTQ_TYPES), default="q4_k_m")
     precision.add_argument(
         "--lora",

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..models.errors import InputError
 from ..models.llm import GPTQ_TYPES
+from ..models.precision import DEFAULT_PRECISION, PrecisionName
 from .llm.export import LoraMode
 from .llm.gptq_linear import require_gptq
 from .llm.quantize import TableTypes, require_weighted
@@ -20,7 +21,7 @@ class ExportOptions:
     """What every export is asked."""
 
     out: Path
-    encoders: str = "int8"
+    encoders: PrecisionName = DEFAULT_PRECISION
     llm: str = "q4_k_m"
     lora: LoraMode = "merged"
     lora_scale: float | None = None

@@ -18,6 +18,7 @@ from ..models.audio import SAMPLE_RATE, Waveform, synthetic_clip
 from ..models.bundle import Manifest, ParityReport, SelfCheck, StageError
 from ..models.errors import InputError
 from ..models.llm import LLM_TYPES
+from ..models.precision import PRECISIONS
 from ..models.prompt import first_task
 from ..runtime.audio.decode import read_audio
 from ..runtime.bundle import Bundle
@@ -30,10 +31,8 @@ from .llm.torch_reference import ReferenceLlm
 from .progress import Report, counter
 
 REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
-SEED, SECONDS = 7, 3.0
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 8e-2, "int4": 0.3}
-"""Relative rms of a stage against the torch reference; the last stage gets the errors of those before it too."""
-SELF_CHECK_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1e-2, "int4": 1e-2}  # the same graphs, another machine
+SEED = 7
+SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
 
 
 def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference, report: Report) -> tuple[StageError, ...]:
-    tolerance = TOLERANCE[manifest.quantization.encoders]
+    tolerance = PRECISIONS[manifest.quantization.encoders].tolerance
     errors: list[StageError] = []
     heard = clips(manifest.spec.n_samples)
     tick = counter(report, "check encoders", 2 * len(heard))
@@ -113,6 +112,6 @@ def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[i
 def _self_check(engine: Engine, manifest: Manifest) -> SelfCheck:
     clip = synthetic_clip(SEED, SECONDS)
     prompt = first_task(engine.prompt)
-    tolerance = SELF_CHECK_TOLERANCE[manifest.quantization.encoders]
+    tolerance = PRECISIONS[manifest.quantization.encoders].self_check_tolerance
     stages = tuple(expected_stage(name, out, tolerance) for name, out in engine.encoders.stages(clip).items())
     return SelfCheck(SEED, SECONDS, stages, prompt, greedy_ids(engine, clip, prompt))

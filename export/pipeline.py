@@ -33,6 +33,7 @@ from ..models.bundle import (
 )
 from ..models.dataclass_json import decode, encode
 from ..models.encoders.qformer import OUTPUT as AUDIO_TOKENS
+from ..models.precision import PRECISIONS, Precision
 from . import parity
 from .bundle import Staging
 from .family import Family
@@ -51,9 +52,8 @@ from .options import ExportOptions
 from .progress import Report
 from .provenance import hash_sources, stat_key
 
-INT8_BUDGET = 0.05  # relative rms one int8 graph may add; the layers that cost more stay in float
-INT4_BUDGET = 0.2  # the same for int4; there they stay at 8 bits
-_QUANTIZERS = {"int8": (to_int8, INT8_BUDGET), "int4": (to_int4, INT4_BUDGET)}
+_QUANTIZERS = {"int8": to_int8, "int4": to_int4}
+"""What makes an integer graph of a float one, by its precision."""
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
 
 
@@ -144,34 +144,36 @@ def _export_graphs(
     staging: Staging, family: Family, options: ExportOptions, digest: str, report: Report
 ) -> dict[str, tuple[str, ...]]:
     """The graphs at the wanted precision; returns what int8 left in float, or int4 at 8 bits."""
-    _, budget = _QUANTIZERS.get(options.encoders, (None, INT8_BUDGET))
-    feeds = family.feeds() if options.encoders in _QUANTIZERS else {}
+    precision = PRECISIONS[options.encoders]
+    feeds = family.feeds() if precision.integer else {}
     float_layers: dict[str, tuple[str, ...]] = {}
     for done, (name, write) in enumerate(family.graphs.items()):
         report(f"export {name}", done, len(family.graphs))
-        key = f"{digest} {options.encoders} {budget} {encode(family.spec)}"
+        key = f"{digest} {precision} {encode(family.spec)}"
         heard = feeds.get(name, [])
-        note = staging.part(
-            name, key, lambda d, n=name, w=write, f=heard: _write_graph(d, n, w, options.encoders, f, report)
-        )
-        if options.encoders in _QUANTIZERS:
+        note = staging.part(name, key, lambda d, n=name, w=write, f=heard: _write_graph(d, n, w, precision, f, report))
+        if precision.integer:
             float_layers[name] = tuple(note["float_layers"])
     return float_layers
 
 
 def _write_graph(
-    directory: Path, name: str, write: Callable[[Path], object], precision: str, feeds: list[Arrays], report: Report
+    directory: Path,
+    name: str,
+    write: Callable[[Path], object],
+    precision: Precision,
+    feeds: list[Arrays],
+    report: Report,
 ) -> tuple[tuple[str, ...], Any]:
     path = directory / f"{name}.onnx"
     full = directory / f"{name}.fp32.onnx"
     note: dict[str, Any] = {"float_layers": []}
     try:
-        write(full if precision != "fp32" else path)
-        if precision == "fp16":
+        write(full if precision.name != "fp32" else path)
+        if precision.name == "fp16":
             to_fp16(full, path)
-        elif precision in _QUANTIZERS:
-            quantize, budget = _QUANTIZERS[precision]
-            made = quantize(full, path, feeds, budget, report)
+        elif precision.integer:
+            made = _QUANTIZERS[precision.name](full, path, feeds, precision.budget, report)
             note = {"float_layers": list(made.float_layers), "error": made.error}
     finally:
         for leftover in directory.glob(f"{name}.fp32.onnx*"):
@@ -262,7 +264,7 @@ def _manifest(
         ),
         prompt=family.prompt,
         generation=GenerationInfo(family.max_new_tokens, beams=1),
-        quantization=QuantizationInfo(options.encoders, options.llm_type, float_layers),  # pyright: ignore
+        quantization=QuantizationInfo(options.encoders, options.llm_type, float_layers),
         licences=options.licence,
         provenance=Provenance(
             auricle=metadata.version("auricle"),

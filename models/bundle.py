@@ -27,6 +27,7 @@ from .encoders import beats, fastconformer, whisper
 from .errors import BundleError
 from .families.registry import FAMILIES, FamilySpec
 from .graph_io import GraphInfo, Profile
+from .precision import PrecisionName
 from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
 
 SCHEMA_VERSION = 3
@@ -58,7 +59,7 @@ class GenerationInfo:
 class QuantizationInfo:
     """Precision of each half; float_layers: what int8 left in float, or int4 at 8 bits, by graph, as it hurt there."""
 
-    encoders: Literal["fp32", "fp16", "int8", "int4"]
+    encoders: PrecisionName
     llm: str
     float_layers: dict[str, tuple[str, ...]]
 

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ...models.encoders.beats import N_MELS, BeatsSpec
 from ...models.encoders.fastconformer import FastConformerSpec
 from ...models.encoders.whisper import WhisperSpec
+from ...models.precision import PRECISIONS
 from ...runtime.system.ort import PROVIDERS, session_settings
 from .. import flops as physics
 from .timing import repeat
@@ -159,7 +160,7 @@ class _Graph:
 
     def __init__(self, precision: str) -> None:
         self._dtype: type[np.floating[Any]] = np.float16 if precision == "fp16" else np.float32
-        self._int8 = precision in ("int8", "int4")
+        self._int8 = PRECISIONS[precision].integer
         self._int4 = precision == "int4"
         self._quantized: dict[str, tuple[str, str, str]] = {}
         self._rng = np.random.default_rng(0)

@@ -18,6 +18,7 @@ from ...models.bundle import Manifest, read_manifest
 from ...models.errors import InputError
 from ...models.families.salmonn import SALMONN_7B, SalmonnSpec
 from ...models.graph_io import GraphInfo
+from ...models.precision import PRECISIONS
 from .task import SEED, Outcome, Task, Work, whole_or_absent
 
 Feeds = Mapping[str, NDArray[np.float32]]
@@ -77,10 +78,9 @@ def write_once(path: Path, write: Callable[[Path], object]) -> None:
 def write_int8(source: Path, target: Path, feeds: Feeds) -> None:
     """By the exporter's own rule."""
     from ...export.graphs.int8 import to_int8
-    from ...export.pipeline import INT8_BUDGET
 
     def write(path: Path) -> None:
-        to_int8(source, path, [feeds], INT8_BUDGET)
+        to_int8(source, path, [feeds], PRECISIONS["int8"].budget)
 
     write_once(target, write)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from ...models.errors import InputError
 from ...models.families.registry import RELEASED, FamilySpec
 from ...models.llm import KV_BYTES, LLM_TYPES
+from ...models.precision import PRECISIONS
 from ...runtime.bundle import open_bundle
 from ...runtime.engine import EngineOptions
 from ...runtime.live.captions import LiveOptions
@@ -26,7 +27,6 @@ from ...runtime.llm.context_size import LEAST, STEP, SUFFIX
 from ...runtime.llm.session import LlmOptions
 from ...runtime.system.ort import OrtOptions
 from ..families.registry import family_of
-from ..flops import ENCODER_BYTES
 from ..machine import limits
 from ..machine.limits import Limits
 from ..result import Measure, Record, make_record, read_record
@@ -192,8 +192,8 @@ def look_ahead(
         return by_shares(spec, seconds, machine, shares_of(stored), place, f"shares of {name}")
     if not options.probe:
         return by_shares(spec, seconds, machine, SHARES, place, "usual shares")
-    types = [q for q in reversed(LLM_TYPES) if any(_memory(options, spec, q, e)[2] for e in ENCODER_BYTES)]
-    able = [e for e in ENCODER_BYTES if e.startswith("fp") or place.provider == "cpu"]  # int8 and int4 are for the CPU
+    types = [q for q in reversed(LLM_TYPES) if any(_memory(options, spec, q, e)[2] for e in PRECISIONS)]
+    able = [e for e in PRECISIONS if place.provider == "cpu" or not PRECISIONS[e].integer]
     precisions = [e for e in able if any(_memory(options, spec, q, e)[2] for q in types)]
     if stored:  # what it measured is wanted, whether it fits or not
         precisions = list(dict.fromkeys([*precisions, stored.subjects[0].encoders]))
@@ -205,7 +205,7 @@ def make_rows(options: Options, spec: FamilySpec, outlook: Outlook) -> list[Row]
     """Every quantization with every precision of the encoders, most precise first."""
     rows: list[Row] = []
     for llm in LLM_TYPES:
-        for encoders in ENCODER_BYTES:
+        for encoders in PRECISIONS:
             needed, gpu_layers, fits = _memory(options, spec, llm, encoders)
             share = gpu_layers / spec.llm.n_layers
             times = expected_times(outlook, spec, encoders, llm, options.n_new_tokens, share)
@@ -222,7 +222,7 @@ def memory(
     return {
         "weights": float(spec.llm.weight_bytes(llm)),
         "kv": float(spec.llm.kv_bytes(min(n_ctx, spec.llm.max_positions), kv_type)),
-        "encoders": float(family.params(spec) * ENCODER_BYTES[encoders]),
+        "encoders": float(family.params(spec) * PRECISIONS[encoders].weight_bytes),
         "work": BASE_BYTES
         + min(LLM_WORK_BYTES, spec.llm.hidden * 40_000.0)
         + family.scratch(spec, min(seconds, spec.seconds)),

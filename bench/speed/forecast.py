@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...models.families.registry import FamilySpec
+from ...models.precision import PRECISIONS
 from .. import flops as physics
 from ..families.base import is_front_end
 from ..families.registry import FAMILIES, family_of
-from ..flops import ENCODER_BYTES, Work
+from ..flops import Work
 from ..machine import probe_llm
 from ..machine.limits import Limits
 from ..machine.probe_llm import LlmRates
@@ -123,7 +124,7 @@ def by_shares(
 
     encoders = {
         precision: {name: stage(name, work, precision) for name, work in family.works(spec, precision, seconds).items()}
-        for precision in ENCODER_BYTES
+        for precision in PRECISIONS
     }
     llm: dict[str, LlmRates] = {}
     for quantization in physics.LLM_TYPES:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...models.precision import PRECISIONS
 from ...runtime.bundle import Bundle, open_bundle
 from ...runtime.engine import Engine, EngineOptions, engine_options
 from ...runtime.llm.llama import can_offload
@@ -26,8 +27,6 @@ from ..result import Measure, Record, make_record, subject
 from .stage_runner import LIVE, SETTLE_S, Bound, Options, StageRuns
 
 Progress = Callable[[str, int, int], None]
-INTEGER = ("int8", "int4")
-"""Precisions of graphs whose products are of integers."""
 CACHES = 1 << 28  # weights smaller than this may never leave a large machine's caches
 
 
@@ -93,7 +92,7 @@ def kernel_notes(ran: Mapping[str, Kernels], encoders: str) -> list[str]:
         f"NO INTEGER KERNEL RAN in {graph}, which the bundle calls {encoders}: it computes in float, several times "
         "slower than it could; look at how it was exported"
         for graph, found in ran.items()
-        if encoders in INTEGER and not found.integer
+        if PRECISIONS[encoders].integer and not found.integer
     ]
 
 
@@ -133,7 +132,7 @@ class Place:
         """A GPU multiplies in float16 unless a graph is fp32; on a CPU llama.cpp multiplies quantized weights as
         integers, and float16 is computed as float32."""
         if self.provider == "cpu":
-            graphs = "int8" if encoders in INTEGER else "fp32"
+            graphs = "int8" if PRECISIONS[encoders].integer else "fp32"
         else:
             graphs = "fp32" if encoders == "fp32" else "fp16"
         if self.offloaded:

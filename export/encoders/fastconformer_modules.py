@@ -77,7 +77,8 @@ class FastConformer(nn.Module):
 
     def __init__(self, perception: Perception, spec: FastConformerSpec) -> None:
         super().__init__()
-        encoder, adapter = perception.encoder, perception.adapter
+        encoder = perception.encoder
+        adapter = perception.adapter
         self.longest = n_tokens(n_frames(spec.n_samples + LEAST_SAMPLES - 1))
         self.subsampling = Subsample(encoder.subsampling, encoder.input_scale)
         self.layers = nn.ModuleList(_layers(encoder.layers, self.longest))
@@ -126,10 +127,14 @@ class Layer(nn.Module):
 
     def __init__(self, block: ParakeetEncoderBlock, longest: int) -> None:
         super().__init__()
-        self.norm_feed_forward1, self.feed_forward1 = block.norm_feed_forward1, FeedForward(block.feed_forward1)
-        self.norm_self_att, self.self_attn = block.norm_self_att, RelativeAttention(block.self_attn, longest)
-        self.norm_conv, self.conv = block.norm_conv, Convolution(block.conv)
-        self.norm_feed_forward2, self.feed_forward2 = block.norm_feed_forward2, FeedForward(block.feed_forward2)
+        self.norm_feed_forward1 = block.norm_feed_forward1
+        self.feed_forward1 = FeedForward(block.feed_forward1)
+        self.norm_self_att = block.norm_self_att
+        self.self_attn = RelativeAttention(block.self_attn, longest)
+        self.norm_conv = block.norm_conv
+        self.conv = Convolution(block.conv)
+        self.norm_feed_forward2 = block.norm_feed_forward2
+        self.feed_forward2 = FeedForward(block.feed_forward2)
         self.norm_out = block.norm_out
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
@@ -145,7 +150,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, module: ParakeetEncoderFeedForward) -> None:
         super().__init__()
-        self.linear1, self.linear2 = module.linear1, _scaled(module.linear2, 0.5)
+        self.linear1 = module.linear1
+        self.linear2 = _scaled(module.linear2, 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear2(F.silu(self.linear1(x)))
@@ -156,11 +162,10 @@ class Convolution(nn.Module):
 
     def __init__(self, module: ParakeetEncoderConvolutionModule) -> None:
         super().__init__()
-        self.pointwise_conv1, self.pointwise_conv2 = (
-            _pointwise(module.pointwise_conv1),
-            _pointwise(module.pointwise_conv2),
-        )
-        conv, norm = module.depthwise_conv, module.norm
+        self.pointwise_conv1 = _pointwise(module.pointwise_conv1)
+        self.pointwise_conv2 = _pointwise(module.pointwise_conv2)
+        conv = module.depthwise_conv
+        norm = module.norm
         factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)  # pyright: ignore
         width = conv.kernel_size[0]
         device = conv.weight.device
@@ -185,7 +190,8 @@ class RelativeAttention(nn.Module):
 
     def __init__(self, module: ParakeetEncoderAttention, longest: int) -> None:
         super().__init__()
-        self.d_head, scale = module.head_dim, module.scaling
+        self.d_head = module.head_dim
+        scale = module.scaling
         self.linear_q = _linear(module.q_proj.weight * scale, (module.q_proj.bias + module.bias_u.flatten()) * scale)
         self.linear_k = module.k_proj
         self.linear_v = module.v_proj

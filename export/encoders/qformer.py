@@ -140,7 +140,8 @@ class FoldedQFormer(nn.Module):
 
     def forward(self, speech: Tensor, audio: Tensor) -> Tensor:
         frames = windows(fuse(speech, audio), self.spec)  # [n_windows, window, d_encoder]
-        x, queries = self.first_x, self.first_query
+        x = self.first_x
+        queries = self.first_query
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, _FoldedLayer)
             if index:

@@ -122,7 +122,8 @@ def open_family(options: SalmonnExport) -> Family:
 
 
 def _family(parts: Parts, options: SalmonnExport) -> Family:
-    spec, vocabulary = parts.spec, parts.llm.vocabulary
+    spec = parts.spec
+    vocabulary = parts.llm.vocabulary
     tokenizer = options.vicuna
     return Family(
         family=FAMILY,

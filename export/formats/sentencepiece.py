@@ -62,7 +62,8 @@ def read_vocabulary(path: Path) -> Vocabulary:
     anything but a byte-pair model with byte pieces and the identity normalizer, as every LLaMA has.
     """
     model = _parse(path)
-    trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    trainer = model.trainer_spec
+    normalizer = model.normalizer_spec
     pieces = tuple(entry.piece for entry in model.pieces)
     types = tuple(int(entry.type) for entry in model.pieces)
     if trainer.model_type != BPE or trainer.treat_whitespace_as_suffix:

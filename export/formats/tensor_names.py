@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterable
 
 from ...models.llm import LlmSpec
 
-EMBEDDING, LAST_NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+EMBEDDING = "model.embed_tokens.weight"
+LAST_NORM = "model.norm.weight"
+HEAD = "lm_head.weight"
 TABLES = (EMBEDDING, HEAD)
 SALM_EMBEDDING = "embed_tokens.weight"
 SALM_LLM = "llm.base_model.model."
@@ -49,7 +51,8 @@ def projection_shape(spec: LlmSpec, target: str) -> tuple[int, int]:
 
 
 def _layer_shapes(spec: LlmSpec) -> dict[str, tuple[int, ...]]:
-    d, ffn = spec.hidden, spec.d_ffn
+    d = spec.hidden
+    ffn = spec.d_ffn
     head_norms = {"self_attn.q_norm": (spec.d_head,), "self_attn.k_norm": (spec.d_head,)}
     return {
         "input_layernorm": (d,),

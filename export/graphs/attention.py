@@ -114,7 +114,8 @@ def _fused(attention: Attention) -> onnx.NodeProto:
 
 
 def _integer(ops: Operators, attention: Attention, write_far: FarWriter, directory: Path) -> None:
-    name, n = attention.name, attention.n_heads
+    name = attention.name
+    n = attention.n_heads
     far = None if attention.far is None else write_far.heads(attention.far, name, n, directory)
     q, k, v = attention.inputs
     mean_k = _mean(ops, k, f"{name}/k")

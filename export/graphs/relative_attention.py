@@ -83,7 +83,8 @@ class FarHead:
 
     def scores(self, ops: Operators, q: str, q_scale: str, zeros: tuple[str, str]) -> str:
         """u8 q [n, d_head] -> what the distances add, float [n, n]."""
-        span, name = self.span, self.name
+        span = self.span
+        name = self.name
         columns = ops.constant([1], "int64")
         first = ops.constant([0], "int64")
         p = ops.add("Slice", [self.p, span.low, span.high, columns], f"{name}/rows")

@@ -231,7 +231,8 @@ class _Reader:
         self._n_read = 0
 
     def read(self, name: str) -> np.ndarray:
-        spec, weights = self._llm.spec, self._llm.weights
+        spec = self._llm.spec
+        weights = self._llm.weights
         if self._n_read > RELEASE_BYTES:  # pages of a mapped shard count as ours until it is closed
             weights.close()
             self._n_read = 0

@@ -168,12 +168,11 @@ def _lora(
 def require_fit(lora: Lora, spec: LlmSpec, where: str) -> None:
     """Raises CheckpointError when the LoRA was trained on a language model of another size."""
     if (lora.hidden, lora.n_layers) != (spec.hidden, spec.n_layers):
-        family, remedy = "SALM", "the checkpoint is not whole, download it again"
+        family = "SALM"
+        remedy = "the checkpoint is not whole, download it again"
         if spec.architecture == "llama":
-            family, remedy = (
-                "SALMONN",
-                "SALMONN-13B goes with lmsys/vicuna-13b-v1.1, SALMONN-7B with lmsys/vicuna-7b-v1.5",
-            )
+            family = "SALMONN"
+            remedy = "SALMONN-13B goes with lmsys/vicuna-13b-v1.1, SALMONN-7B with lmsys/vicuna-7b-v1.5"
         raise CheckpointError(
             f"the {family} checkpoint adapts a language model {lora.hidden} wide with {lora.n_layers} layers, "
             f"but {where} is {spec.hidden} wide with {spec.n_layers} layers: {remedy}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ...models.bundle import (
     LLM_FILE,
@@ -30,6 +30,7 @@ from ...models.bundle import (
 )
 from ...models.errors import InputError
 from ...models.families.registry import FAMILIES, RELEASED, FamilySpec
+from ...models.precision import PRECISIONS, Precision
 from ...models.prompt import PromptInfo
 from ...runtime.system.machine import memory_bytes
 from ..bundle import Staging, refuse_existing
@@ -46,10 +47,7 @@ from .random_llm import random_tensors, write_random_llm
 MODELS = (*RELEASED, "demo")
 MEMORY_BYTES = 1_500_000_000  # that making any bundle may take, the libraries' own included
 LICENCE = "none needed: random weights of this project, they know nothing"
-Precision = Literal["fp32", "fp16", "int8", "int4"]
-PRECISIONS: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8", "int4": "int4"}
-QUANTIZED = ("int8", "int4")
-"""Made from an fp32 graph."""
+_QUANTIZERS = {"int8": write_int8, "int4": write_int4}
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ class _Plan:
     def key(self) -> str:
         """What a part of an unfinished run must have been made from to be used again."""
         versions = [metadata.version(name) for name in ("auricle", "torch", "onnx", "onnxruntime", "gguf")]
-        return repr((versions, self.model, self.llm, self.encoders, self.seed))
+        return repr((versions, self.model, self.llm, self.encoders.name, self.seed))
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -129,11 +127,12 @@ def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
 
 def disk_bytes(spec: FamilySpec, llm: str, encoders: str) -> int:
     """Room that making the bundle takes at its fullest: a quantized graph lies beside the fp32 one it is made from."""
+    precision = PRECISIONS[encoders]
     done = highest = 0
     for make in recipe(spec).hollow.values():
         module = make()
-        passing = module_bytes(module, "fp32") if encoders in QUANTIZED else 0
-        done += module_bytes(module, encoders)
+        passing = module_bytes(module, PRECISIONS["fp32"]) if precision.integer else 0
+        done += module_bytes(module, precision)
         highest = max(highest, done + passing)
     done += VOCABULARY_BYTES + sum(tensor.n_bytes for tensor in random_tensors(spec.llm, llm, seed=0))
     return max(highest, done)
@@ -147,10 +146,10 @@ def _graph_builder(plan: _Plan, name: str, write: WriteGraph) -> Builder:
         path = directory / f"{name}.onnx"
         full = directory / f"{name}.fp32.onnx"
         try:
-            passing = plan.encoders in QUANTIZED
-            write(full if passing else path, RandomWeights(plan.seed, half=plan.encoders == "fp16"))
-            if passing:  # every layer: what finer ones would save are errors, and these weights err
-                (write_int8 if plan.encoders == "int8" else write_int4)(full, path)
+            integer = plan.encoders.integer
+            write(full if integer else path, RandomWeights(plan.seed, half=plan.encoders.name == "fp16"))
+            if integer:  # every layer: what finer ones would save are errors, and these weights err
+                _QUANTIZERS[plan.encoders.name](full, path)
         finally:
             for leftover in directory.glob(f"{name}.fp32.onnx*"):
                 leftover.unlink()
@@ -181,14 +180,14 @@ def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
         prompt=prompt,
         generation=GenerationInfo(plan.recipe.max_new_tokens, beams=1),
         quantization=QuantizationInfo(
-            plan.encoders, plan.llm, {name: () for name in spec.graphs} if plan.encoders in QUANTIZED else {}
+            plan.encoders.name, plan.llm, {name: () for name in spec.graphs} if plan.encoders.integer else {}
         ),
         licences=(LICENCE,),
         provenance=Provenance(
             auricle=metadata.version("auricle"),
             packages={p: metadata.version(p) for p in ("torch", "transformers", "onnx", "onnxruntime", "gguf")}
             | {"python": platform.python_version()},
-            options={"model": plan.model, "llm": plan.llm, "encoders": plan.encoders, "seed": str(plan.seed)},
+            options={"model": plan.model, "llm": plan.llm, "encoders": plan.encoders.name, "seed": str(plan.seed)},
             base_fingerprint={},
             sources=(),
             notes=(f"random weights in the shapes of {plan.model}: for measuring speed and memory only",),

@@ -19,6 +19,7 @@ from onnx import TensorProto
 from torch import nn
 
 from ...models.graph_io import GraphInfo
+from ...models.precision import Precision
 from ..graphs.float16 import HalfPrecision
 from ..graphs.onnx_graph import EXTERNAL_BYTES, Shape, check_graph, data_file, export_module, finish, put_beside
 from ..graphs.weightless import SMALL
@@ -28,12 +29,12 @@ _HOLLOW = "hollow"
 _FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
-def module_bytes(module: nn.Module, precision: str) -> int:
+def module_bytes(module: nn.Module, precision: Precision) -> int:
     """About what a module's graph takes on disk: int8 and int4 keep all but their linear layers' weights in float32."""
     weights = {id(tensor): tensor.numel() for tensor in (*module.parameters(), *module.buffers())}
     linear = {id(m.weight): m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear)}
-    per_weight = {"fp32": (4, 4), "fp16": (2, 2), "int8": (4, 1), "int4": (4, 0.640625)}[precision]
-    return int((sum(weights.values()) - sum(linear.values())) * per_weight[0] + sum(linear.values()) * per_weight[1])
+    n_linear = sum(linear.values())
+    return int((sum(weights.values()) - n_linear) * precision.other_bytes + n_linear * precision.weight_bytes)
 
 
 class RandomWeights:

@@ -101,8 +101,10 @@ def _processor(vocabulary: Vocabulary) -> Any:
     model = cast(Any, proto).ModelProto()
     for piece, score, kind in zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True):
         model.pieces.add(piece=piece, score=score, type=kind)
-    trainer, normalizer = model.trainer_spec, model.normalizer_spec
-    trainer.model_type, trainer.byte_fallback = BPE, vocabulary.types.count(BYTE) == N_BYTES
+    trainer = model.trainer_spec
+    normalizer = model.normalizer_spec
+    trainer.model_type = BPE
+    trainer.byte_fallback = vocabulary.types.count(BYTE) == N_BYTES
     trainer.unk_id = vocabulary.unk
     trainer.bos_id = vocabulary.bos
     trainer.eos_id = vocabulary.eos

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 _WARMUP, _PLATEAU = 0.06, 0.4  # fractions of the time
-_SAVE_EVERY, _PRINT_EVERY = 60.0, 20.0  # seconds
+_SAVE_EVERY = 60.0  # seconds
+_PRINT_EVERY = 20.0  # seconds
 _ORTHOGONAL = 2  # dimensions of a weight that Muon steps; all others are AdamW's
 
 
@@ -61,7 +62,9 @@ class Trainer:
             yield self.steps
             now = time.monotonic()
             computed = _computed()
-            self.spent, clock, self.steps = self.spent + computed - clock, computed, self.steps + 1
+            self.spent = self.spent + computed - clock
+            clock = computed
+            self.steps += 1
             if now - printed > _PRINT_EVERY:
                 printed = now
                 self._report()

@@ -28,6 +28,7 @@ from auricle.models.errors import InputError, RunError
 from auricle.models.families.salm import SALM
 from auricle.models.families.salmonn import SALMONN_7B, SALMONN_13B, SalmonnSpec
 from auricle.models.llm import LLM_TYPES, LlmSpec
+from auricle.models.precision import PRECISIONS
 from auricle.runtime.bundle import open_bundle
 from auricle.runtime.llm.llama import Model
 
@@ -76,7 +77,7 @@ def test_memory_is_what_the_parts_need() -> None:
 
 def test_what_is_too_large_does_not_fit() -> None:
     rows = fit.make_rows(Options("salmonn-7b", 8e9), SALMONN_7B, QUICK)
-    assert len(rows) == len(LLM_TYPES) * len(physics.ENCODER_BYTES)
+    assert len(rows) == len(LLM_TYPES) * len(PRECISIONS)
     fits = {(row.llm, row.encoders) for row in rows if row.fits}
     assert ("q4_k_m", "int8") in fits and ("q8_0", "int8") not in fits and ("f16", "int8") not in fits
     assert not [row for row in fit.make_rows(Options("salmonn-13b", 8e9), SALMONN_13B, QUICK) if row.fits]
@@ -423,7 +424,7 @@ def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.Mo
     assert not outlook.same_shape(made, SALMONN_7B)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8", "int4"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_encoders_probe_runs_in_every_precision(precision: str) -> None:
     spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     found = probe_encoders.whisper(spec.whisper, precision, 1, "cpu", lambda: None)

@@ -249,7 +249,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SimpleNamespace]
         made[encoders] = SimpleNamespace(directory=out, manifest=manifest, encoders=encoders, told=told)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "write_int8", keep)
+        patch.setitem(synthetic._QUANTIZERS, "int8", keep)  # pyright: ignore[reportPrivateUsage]
         make("int8")
         patch.setattr(synthetic, "_graph_builder", copies_of(float_graphs))
         make("fp32")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from auricle.models.errors import RunError
+from auricle.models.precision import PRECISIONS
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
-from auricle.export import parity
 from auricle.export import pipeline as assemble
 from auricle.export.graphs import int4
 from auricle.export.graphs import onnx_graph as graph_module
@@ -148,7 +148,9 @@ def test_the_exporter_writes_it_and_says_what_it_left(
     def write(path: Path) -> None:
         path.write_bytes(graphs["beats"].read_bytes())
 
-    names, note = assemble._write_graph(tmp_path, "beats", write, "int4", [features["beats"]], lambda *_: None)
+    names, note = assemble._write_graph(
+        tmp_path, "beats", write, PRECISIONS["int4"], [features["beats"]], lambda *_: None
+    )
     assert names == ("beats.onnx",) == tuple(path.name for path in tmp_path.iterdir())
-    assert note["float_layers"] == [] and note["error"] <= assemble.INT4_BUDGET < parity.TOLERANCE["int4"]
+    assert note["float_layers"] == [] and note["error"] <= PRECISIONS["int4"].budget < PRECISIONS["int4"].tolerance
     assert products(tmp_path / "beats.onnx")

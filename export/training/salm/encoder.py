@@ -74,7 +74,9 @@ class Batches:
     """Clips in groups of like length, without end."""
 
     def __init__(self, clips: list[Spoken], frames: int = _BATCH_FRAMES) -> None:
-        self.clips, self.frames, self.rng = clips, frames, random.Random()
+        self.clips = clips
+        self.frames = frames
+        self.rng = random.Random()
         self._groups: list[list[Spoken]] = []
 
     def next(self) -> list[Spoken]:

@@ -15,7 +15,8 @@ from .encoder import encode, padded
 from .prompts import end_id, prompt_ids
 from .write import Model
 
-_BATCH, _MAX_NEW_TOKENS = 25, 64
+_BATCH = 25
+_MAX_NEW_TOKENS = 64
 
 
 def report(model: Model, n: int = 200, seed: int = 0) -> dict[str, list[demo.Mark]]:

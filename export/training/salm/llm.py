@@ -26,7 +26,8 @@ from ....models.corpus.words import word_list
 from ..trainer import Trainer
 from .prompts import Asked, ask, batch_of
 
-HIDDEN, VOCAB = 256, 1024
+HIDDEN = 256
+VOCAB = 1024
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 SLOTS = 4  # letters an audio token of 80 ms has room for
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audioplaceholder|>")

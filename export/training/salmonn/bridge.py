@@ -24,7 +24,8 @@ class Bridge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ln_speech, self.ln_audio = nn.LayerNorm(SPEC.d_speech), nn.LayerNorm(SPEC.d_audio)
+        self.ln_speech = nn.LayerNorm(SPEC.d_speech)
+        self.ln_audio = nn.LayerNorm(SPEC.d_audio)
         self.qformer = ReferenceQFormer(SPEC)
         nn.init.normal_(self.qformer.query, std=0.02)
 

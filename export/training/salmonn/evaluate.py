@@ -20,7 +20,8 @@ from .corpus import Rendered, render
 from .encoders import WINDOW_FRAMES
 from .joint import prompt_ids
 
-_BATCH, _MAX_NEW_TOKENS = 32, 48
+_BATCH = 32
+_MAX_NEW_TOKENS = 48
 
 
 class Judge:
@@ -63,7 +64,8 @@ class Judge:
         real = torch.zeros(len(clips), used, 1)
         for row, clip in enumerate(clips):
             tokens = self.beats(torch.from_numpy(clip.fbank)[None])[0][:used]
-            audio[row, : len(tokens)], real[row, : len(tokens)] = tokens, 1.0
+            audio[row, : len(tokens)] = tokens
+            real[row, : len(tokens)] = 1.0
         tokens = self.bridge(*(rows.flatten(0, 1) for rows in (speech, audio, real)))
         return tokens.view(len(clips), N_WINDOWS, SPEC.d_llm)
 

@@ -18,9 +18,9 @@ from ....models.audio import SILENCE
 from ....models.corpus import examples as corpus
 from ....models.corpus.examples import Clip, expected_answer, task_prompt, training_task
 from ....models.families.salmonn import prompt_halves
+from ..shards import View
 from ..trainer import Trainer
 from .bridge import SPEC, Bridge
-from .views import View
 
 _BATCH = 32
 _FIRST_STAGE = 0.15  # of the time: transcription and description only

@@ -7,10 +7,9 @@ end is known from the letters that the speech encoder spells (CTC, forced alignm
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,29 +22,17 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from ....models.corpus.sentences import Utterance
 from ...encoders.beats import Beats
 from ...encoders.whisper import encode
+from ..shards import View, read_shard, shard_names, write_shard
 from .bridge import N_WINDOWS, SPEC
 from .corpus import Rendered
 from .encoders import WINDOW_FRAMES, spell
 from .features import Frames
 
-_SHORT, _CUT = 0.35, 0.35  # of the views
+_SHORT = 0.35  # of the views
+_CUT = 0.35  # of the views
 _GROUP = 400  # clips per file
 _BATCH = 16  # clips encoded at once
 _LATE = 3  # encoder frames (20 ms each) that CTC may name a word's last letter after its end
-
-
-@dataclass(frozen=True)
-class View:
-    """One clip, or the beginning of one, behind both encoders; rows are frames of 20 ms."""
-
-    speech: NDArray[np.float16]
-    """[n_windows * 17, d_speech]: the frames of whole windows."""
-    audio: NDArray[np.float16]
-    """[n, d_audio]."""
-    utterance: Utterance | None
-    """What was said in it; without answer and slots where it was cut off."""
-    sound: str | None
-    cut: bool
 
 
 def write_views(
@@ -60,41 +47,17 @@ def write_views(
     folder.mkdir(parents=True, exist_ok=True)
     groups = range(part[0], -(-len(clips) // _GROUP), part[1])
     for group in groups:
-        path = folder / f"views-{group:03d}.json"
-        if path.exists():
+        name = f"{group:03d}"
+        if name in shard_names(folder):
             continue
-        views = list(_views(clips[group * _GROUP : (group + 1) * _GROUP], group, whisper, letters, beats))
-        for kind in ("speech", "audio"):
-            np.save(path.with_name(f"{kind}-{group:03d}.npy"), np.concatenate([getattr(view, kind) for view in views]))
-        rows = [
-            {
-                "speech": len(view.speech),
-                "audio": len(view.audio),
-                "utterance": asdict(view.utterance) if view.utterance else None,
-                "sound": view.sound,
-                "cut": view.cut,
-            }
-            for view in views
-        ]
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(rows))
-        temporary.rename(path)
+        views = _views(clips[group * _GROUP : (group + 1) * _GROUP], group, whisper, letters, beats)
+        write_shard(folder, name, list(views))
         print(f"views: {group + 1} of {groups.stop}", flush=True)
 
 
 def read_views(folder: Path) -> list[View]:
     """All of them, their frames memory-mapped."""
-    found: list[View] = []
-    for path in sorted(folder.glob("views-*.json")):
-        group = path.stem.split("-")[1]
-        speech, audio = (np.load(folder / f"{kind}-{group}.npy", mmap_mode="r") for kind in ("speech", "audio"))
-        at = [0, 0]
-        for row in json.loads(path.read_text()):
-            to = [at[0] + row["speech"], at[1] + row["audio"]]
-            utterance = Utterance(**row["utterance"]) if row["utterance"] else None
-            found.append(View(speech[at[0] : to[0]], audio[at[1] : to[1]], utterance, row["sound"], row["cut"]))
-            at = to
-    return found
+    return [view for name in shard_names(folder) for view in read_shard(folder, name)]
 
 
 @torch.no_grad()
