@@ -20,7 +20,7 @@ from ...models.errors import AuricleError, InputError, RunError
 from ..sources.microphone import Microphone
 from ..sources.playback import FilePlayback, RawInput, Source
 from ..sources.portaudio import choose_device, list_devices
-from ..sources.source import Heard
+from ..sources.source import SourceItem
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 
@@ -44,7 +44,7 @@ class UntilError:
         """See Source."""
         return self._source.realtime
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See Source."""
         try:
             return None if self.error else self._source.read(timeout_s)

@@ -31,7 +31,7 @@ from auricle.runtime.engine import Engine, load
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.sources.portaudio import InputDevice
-from auricle.runtime.sources.source import Heard
+from auricle.runtime.sources.source import SourceItem
 
 CLIP = "shopping.wav"
 SAID = "add ten potatoes to my shopping list"
@@ -112,7 +112,7 @@ class Breaking:
     def __init__(self, clip: Path, then: Callable[[], None], closes: bool = True) -> None:
         self._playback, self._then, self._closes, self.closed = FilePlayback(clip, "fast"), then, closes, False
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         if self._closes and self.closed:
             return None
         heard = self._playback.read(timeout_s)
