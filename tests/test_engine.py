@@ -295,7 +295,7 @@ def spinners(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def stop(self) -> None:
             told.append("stop")
 
-    monkeypatch.setattr("auricle.runtime.cli.ask.waiting", lambda _text: Spinner())
+    monkeypatch.setattr("auricle.runtime.cli.answers.waiting", lambda _text: Spinner())
     return told
 
 
