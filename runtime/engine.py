@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -251,15 +250,3 @@ def _silent(audio: Audio) -> AudioError:
 
 def _name(audio: Audio) -> str:
     return str(audio) if isinstance(audio, Path | str) else "the clip"
-
-
-def engine_options(arguments: Namespace) -> EngineOptions:
-    """The device options, and `--lora-scale` and `--n-ctx` where the command has them."""
-    llm = LlmOptions(
-        n_ctx=getattr(arguments, "n_ctx", None),
-        n_threads=arguments.threads,
-        n_gpu_layers=arguments.n_gpu_layers,
-        lora_scale=getattr(arguments, "lora_scale", None),
-        kv_type=arguments.kv_type,
-    )
-    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)

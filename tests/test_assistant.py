@@ -23,7 +23,7 @@ from auricle.models.corpus.examples import INTENT_PROMPT
 from auricle.models.errors import InputError, RunError
 from auricle.runtime.__main__ import main
 from auricle.runtime.assistant import Assistant, AssistantOptions
-from auricle.runtime.cli import assist as assisting
+from auricle.runtime.cli import assist as assist_module
 from auricle.runtime.engine import EncodedSegment, Engine, load
 from auricle.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
 from auricle.runtime.live.gate import GateOptions, Opened, SpeechGate
@@ -411,8 +411,8 @@ def test_a_full_standard_output_is_a_sentence(
         finally:
             assert source.read(0.0) is None, "the session outlives its engine"
 
-    monkeypatch.setattr(assisting, "open_engine", opened)
-    monkeypatch.setattr(assisting, "open_source", lambda _arguments: source)
+    monkeypatch.setattr(assist_module, "open_engine", opened)
+    monkeypatch.setattr(assist_module, "open_source", lambda _arguments: source)
     monkeypatch.setattr(sys, "stdout", Full())
     assert auricle("assist", "clip.wav", "--max-new-tokens", 4) == 1
     said = capsys.readouterr().err

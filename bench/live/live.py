@@ -26,7 +26,8 @@ from typing import Literal
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
 from ...runtime.audio.decode import open_audio
-from ...runtime.engine import Engine, EngineOptions, engine_options, load
+from ...runtime.cli.commands import engine_options
+from ...runtime.engine import Engine, EngineOptions, load
 from ...runtime.events import Caption, Final, SessionEnded, SpeechStarted
 from ...runtime.live.captions import Live, LiveOptions
 from ...runtime.sources.playback import FilePlayback, Pace
