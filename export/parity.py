@@ -99,7 +99,7 @@ def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[i
     """(share, number) of the bundle's greedy tokens that the torch reference, fed the same tokens, would choose too."""
     clip = clips(engine.spec.n_samples)["jfk"][: 10 * SAMPLE_RATE]
     prompt = first_task(engine.prompt)
-    heard = engine.hear(clip).audio_tokens
+    heard = engine.encode(clip).audio_tokens
     ids = greedy_ids(engine, clip, prompt)
     before, tail = engine.llm.prompts.around(prompt)
     logits = reference.llm.logits(before, torch.from_numpy(heard), [*tail, *ids], progress)

@@ -25,7 +25,7 @@ from .engine import Engine
 from .events import Answered, AssistantEvent, KeywordsRead, Piece, SessionEnded, SpeechEnded, SpeechStarted, Timings
 from .keywords import Keywords
 from .live.gate import Closed, GateOptions, Opened
-from .live.segmenter import Ear, EarEvent, Heard, open_gate, seconds
+from .live.segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .llm.conversation import Conversation
 from .llm.grammar import schema_grammar
 from .llm.sampling import Generation
@@ -120,11 +120,11 @@ class _Session:
         self._on_intent = on_intent
         self._prompt, self._generation = _prompt(engine, options.prompt), _generation(engine, options)
         self._conversation = Conversation(engine.llm, options.system)
-        self._ear = Ear(source, open_gate(engine, options.gate, vad=True))
+        self._ear = Segmenter(source, open_gate(engine, options.gate, vad=True))
         self._speaker: Speaker | None = None
         self._mute: RunError | None = None
         """Why nothing is spoken any more."""
-        self._waiting: deque[EarEvent] = deque()
+        self._waiting: deque[SegmenterEvent] = deque()
         """What was heard and not dealt with yet."""
         self._answering = False
         self._own_voice: set[int] = set()
@@ -160,7 +160,7 @@ class _Session:
         if keywords and (read := keywords.use(self._engine, at_s, self._make_room)):
             yield read
 
-    def _next(self) -> EarEvent | None:
+    def _next(self) -> SegmenterEvent | None:
         while not self._waiting:
             if not self._listen(POLL_SECONDS):
                 return None
@@ -175,11 +175,11 @@ class _Session:
                     self._speaker.stop()
                 elif self._answering or self._speaker.busy:
                     self._own_voice.add(event.start)
-            if not isinstance(event, Heard):
+            if not isinstance(event, GateProgress):
                 self._waiting.append(event)
         return events is not None
 
-    def _take(self, event: EarEvent) -> Iterator[AssistantEvent]:
+    def _take(self, event: SegmenterEvent) -> Iterator[AssistantEvent]:
         if isinstance(event, Opened):
             if event.start not in self._own_voice:
                 yield SpeechStarted(seconds(event.start))
@@ -191,7 +191,7 @@ class _Session:
                 yield SpeechEnded(seconds(event.start), seconds(event.end))
                 yield from self._read_keywords(seconds(event.end))
                 yield from self._answer(event)
-        elif not isinstance(event, Heard):
+        elif not isinstance(event, GateProgress):
             yield event
 
     def _answer(self, closed: Closed) -> Iterator[Piece | Answered]:
@@ -200,7 +200,7 @@ class _Session:
             yield self._answered(closed, "", [], NOTHING, "end")
             return
         started = time.monotonic()
-        heard = self._engine.hear(self._ear.read(closed.start, closed.end))
+        heard = self._engine.encode(self._ear.read(closed.start, closed.end))
         self._ear.done(closed)
         if not self._options.remember:
             self._conversation.forget()

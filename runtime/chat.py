@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..models.errors import InputError
-from .encoders.base import Heard
+from .encoders.base import EncodedSegment
 from .engine import Audio, Engine
 from .events import Final, Piece
 from .llm.conversation import Conversation
@@ -28,7 +28,7 @@ class Chat:
         self._engine = engine
         self._segment = engine.whole(audio, mix)
         self._conversation = Conversation(engine.llm, system, keep_first=True)
-        self._heard: Heard | None = None
+        self._heard: EncodedSegment | None = None
 
     def ask(self, prompt_or_task: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
         """The next question's answer as it is decoded, a Final at its end. Raises InputError, RunError.
@@ -70,7 +70,7 @@ class Chat:
         if generation.gbnf is not None:
             self._engine.llm.check_grammar(generation.gbnf)
 
-    def _hear(self) -> Heard:
+    def _hear(self) -> EncodedSegment:
         if self._heard is None:
-            self._heard = self._engine.hear(self._segment.waveform)
+            self._heard = self._engine.encode(self._segment.waveform)
         return self._heard

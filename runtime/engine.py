@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +21,7 @@ from ..models.errors import AudioError, InputError, RunError
 from .audio.decode import as_waveform, open_audio
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
-from .encoders.base import Heard
+from .encoders.base import EncodedSegment
 from .events import AnswerEvent, Final, Piece, SegmentStarted
 from .families.registry import ENCODERS
 from .llm.sampling import Generation
@@ -82,7 +81,7 @@ class Engine:
     def keywords(self, words: Sequence[str]) -> None:
         self.llm.prompts.keywords = words
 
-    def hear(self, waveform: Waveform, short: bool = False) -> Heard:
+    def encode(self, waveform: Waveform, short: bool = False) -> EncodedSegment:
         """Encodes one segment of at most `spec.seconds`.
 
         short: no more is encoded than the segment, where the family pads it to its window; less work, and less like
@@ -90,7 +89,7 @@ class Engine:
         """
         if self._closed:
             raise RunError("the engine is closed: open the bundle again")
-        return self.encoders.hear(waveform, short)
+        return self.encoders.encode(waveform, short)
 
     def segments(self, audio: Audio, mix: bool = False) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""
@@ -163,7 +162,7 @@ class Engine:
 
     def _answer(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[Piece | Final]:
         started = time.monotonic()
-        heard = [self.hear(segment.waveform) for segment in segments]
+        heard = [self.encode(segment.waveform) for segment in segments]
         seconds = sum(segment.end_s - segment.start_s for segment in segments)
         guarded = generation.guard and generation.gbnf is None
         budget = self.prompt.token_budget(prompt, seconds) if guarded else None
@@ -181,7 +180,7 @@ class Engine:
         """
         generation = generation or self.defaults
         started = time.monotonic()
-        nothing = Heard(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
+        nothing = EncodedSegment(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
         read = partial(self.llm.prefill_text, prompt, generation)
         yield from self._say(read, generation, started, nothing, (0.0, 0.0), prompt)
 
@@ -190,7 +189,7 @@ class Engine:
         read: Callable[[], object],
         generation: Generation,
         started: float,
-        heard: Heard,
+        heard: EncodedSegment,
         span: tuple[float, float],
         prompt: str,
     ) -> Iterator[Piece | Final]:
@@ -229,11 +228,11 @@ def _open_llm(bundle: Bundle, options: LlmOptions) -> Llm:
     return Llm(bundle.path(info.file), bundle.manifest, adapter, options)
 
 
-def _together(heard: list[Heard]) -> Heard:
+def _together(heard: list[EncodedSegment]) -> EncodedSegment:
     """Several clips' audio tokens one after the other, their times summed."""
     stages = {name: sum(each.stages[name] for each in heard) for name in heard[0].stages}
     tokens = np.concatenate([each.audio_tokens for each in heard])
-    return Heard(tokens, stages, sum(each.encoders_ms for each in heard))
+    return EncodedSegment(tokens, stages, sum(each.encoders_ms for each in heard))
 
 
 def _clips(n: int) -> str:
@@ -251,15 +250,3 @@ def _silent(audio: Audio) -> AudioError:
 
 def _name(audio: Audio) -> str:
     return str(audio) if isinstance(audio, Path | str) else "the clip"
-
-
-def engine_options(arguments: Namespace) -> EngineOptions:
-    """The device options, and `--lora-scale` and `--n-ctx` where the command has them."""
-    llm = LlmOptions(
-        n_ctx=getattr(arguments, "n_ctx", None),
-        n_threads=arguments.threads,
-        n_gpu_layers=arguments.n_gpu_layers,
-        lora_scale=getattr(arguments, "lora_scale", None),
-        kv_type=arguments.kv_type,
-    )
-    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)

@@ -23,11 +23,11 @@ from auricle.models.corpus.examples import INTENT_PROMPT
 from auricle.models.errors import InputError, RunError
 from auricle.runtime.__main__ import main
 from auricle.runtime.assistant import Assistant, AssistantOptions
-from auricle.runtime.cli import assist as assisting
-from auricle.runtime.engine import Engine, Heard, load
+from auricle.runtime.cli import assist as assist_module
+from auricle.runtime.engine import EncodedSegment, Engine, load
 from auricle.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
 from auricle.runtime.live.gate import GateOptions, Opened, SpeechGate
-from auricle.runtime.live.segmenter import Ear
+from auricle.runtime.live.segmenter import Segmenter
 from auricle.runtime.live.silero import VadState
 from auricle.runtime.llm.conversation import Conversation
 from auricle.runtime.llm.sampling import Generation
@@ -93,7 +93,7 @@ def opened(golden_bundle: Path) -> Iterator[Engine]:
 def engine(opened: Engine, golden: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The golden model, which hears the golden clip in everything that is loud."""
     tokens = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["audio_tokens"]
-    monkeypatch.setattr(opened, "hear", lambda _waveform: Heard(tokens, {"whisper": 1.0}, 1.0))  # pyright: ignore
+    monkeypatch.setattr(opened, "encode", lambda _waveform: EncodedSegment(tokens, {"whisper": 1.0}, 1.0))  # pyright: ignore
     monkeypatch.setattr("auricle.runtime.assistant.open_gate", lambda *_, **__: SpeechGate(Loudness(), GateOptions()))
     return opened
 
@@ -138,7 +138,7 @@ def test_what_comes_when(engine: Engine) -> None:
 def test_turns_share_one_conversation(engine: Engine) -> None:
     """What is answered is what a conversation by itself says."""
     found = answers(run(engine, np.concatenate([TURN, TURN, TURN])))
-    conversation, heard = Conversation(engine.llm), engine.hear(TALK)
+    conversation, heard = Conversation(engine.llm), engine.encode(TALK)
     for answered in found:
         conversation.hear(heard.audio_tokens, answered.prompt, 8)
         assert tuple(conversation.answer(Generation(8))) == answered.token_ids
@@ -169,9 +169,9 @@ class TestBargeIn:
         self, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log: list[str] = []
-        poll, feed, hear = Ear.poll, Llm.feed, Conversation.hear
+        poll, feed, hear = Segmenter.poll, Llm.feed, Conversation.hear
 
-        def poll_and_tell(ear: Ear, timeout_s: float) -> Any:
+        def poll_and_tell(ear: Segmenter, timeout_s: float) -> Any:
             events = poll(ear, timeout_s)
             log.append("opened" if any(isinstance(event, Opened) for event in events or ()) else "poll")
             return events
@@ -184,7 +184,7 @@ class TestBargeIn:
             hear(*given)
             log.append("question")
 
-        monkeypatch.setattr(Ear, "poll", poll_and_tell)
+        monkeypatch.setattr(Segmenter, "poll", poll_and_tell)
         monkeypatch.setattr(Llm, "feed", feed_and_tell)
         monkeypatch.setattr(Conversation, "hear", hear_and_tell)
         events = run(engine, np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET]), LONG)
@@ -200,7 +200,7 @@ class TestBargeIn:
     def test_what_was_said_so_far_stays(self, engine: Engine) -> None:
         first, second = answers(run(engine, np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET]), LONG))
         assert 0 < len(first.token_ids) < 60
-        conversation, heard = Conversation(engine.llm), engine.hear(TALK)
+        conversation, heard = Conversation(engine.llm), engine.encode(TALK)
         conversation.hear(heard.audio_tokens, first.prompt, 60)
         assert tuple(islice(conversation.answer(Generation(60)), len(first.token_ids))) == first.token_ids
         conversation.hear(heard.audio_tokens, first.prompt, 60)
@@ -411,8 +411,8 @@ def test_a_full_standard_output_is_a_sentence(
         finally:
             assert source.read(0.0) is None, "the session outlives its engine"
 
-    monkeypatch.setattr(assisting, "open_engine", opened)
-    monkeypatch.setattr(assisting, "open_source", lambda _arguments: source)
+    monkeypatch.setattr(assist_module, "open_engine", opened)
+    monkeypatch.setattr(assist_module, "open_source", lambda _arguments: source)
     monkeypatch.setattr(sys, "stdout", Full())
     assert auricle("assist", "clip.wav", "--max-new-tokens", 4) == 1
     said = capsys.readouterr().err

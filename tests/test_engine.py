@@ -45,7 +45,7 @@ def prompt_of(clip: dict[str, np.ndarray]) -> str:
 
 
 def test_audio_tokens_are_the_references(engine: Engine, clip: dict[str, np.ndarray]) -> None:
-    heard = engine.hear(clip["pcm_float32"])
+    heard = engine.encode(clip["pcm_float32"])
     np.testing.assert_allclose(heard.audio_tokens, clip["audio_tokens"], atol=1e-4)
 
 
@@ -177,7 +177,7 @@ def test_clip_of_any_length_is_heard_in_88_tokens(engine: Engine, n: int) -> Non
 def test_padded_second_is_what_the_model_hears(engine: Engine) -> None:
     clip = np.sin(np.arange(9000) / 7).astype(np.float32) * 0.3
     padded = np.pad(clip, (0, 7000))
-    np.testing.assert_array_equal(engine.hear(clip).audio_tokens, engine.hear(padded).audio_tokens)
+    np.testing.assert_array_equal(engine.encode(clip).audio_tokens, engine.encode(padded).audio_tokens)
 
 
 def test_adapter_at_the_merged_scale_is_the_merged_model(golden_bundle: Path, golden: Path) -> None:

@@ -26,11 +26,12 @@ from typing import Literal
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
 from ...runtime.audio.decode import open_audio
-from ...runtime.engine import Engine, EngineOptions, engine_options, load
+from ...runtime.cli.commands import engine_options
+from ...runtime.engine import Engine, EngineOptions, load
 from ...runtime.events import Caption, Final, SessionEnded, SpeechStarted
 from ...runtime.live.captions import Live, LiveOptions
 from ...runtime.sources.playback import FilePlayback, Pace
-from ...runtime.sources.source import Chunk, Heard
+from ...runtime.sources.source import Chunk, SourceItem
 from ...runtime.system.ort import choose_provider
 from ..datasets import Progress, quiet
 from ..machine.gpu import gpu_memory_bytes, gpu_name, uses_gpu
@@ -78,7 +79,7 @@ class TimedSource:
         self._ends: list[float] = []
         self._came: list[float] = []
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See Source; the first call starts the clock."""
         if self._started is None:
             self._started = time.perf_counter()

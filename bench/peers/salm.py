@@ -154,7 +154,7 @@ def open_whole(task: Task) -> Work:
     generation = Generation(max_new_tokens=_n_said(task) + 1)  # the last pass says that nothing follows
 
     def run() -> Outcome:
-        engine.llm.prefill(engine.hear(waveform).audio_tokens, prompt, generation)
+        engine.llm.prefill(engine.encode(waveform).audio_tokens, prompt, generation)
         said = tuple(engine.llm.generate(generation))[:-1]
         return Outcome(shape=(len(said),))
 

@@ -13,7 +13,8 @@ from statistics import fmean
 from ...models.corpus import keyword_cases as demo
 from ...models.errors import InputError
 from ...runtime.bundle import Bundle, open_bundle
-from ...runtime.engine import Engine, EngineOptions, engine_options
+from ...runtime.cli.commands import engine_options
+from ...runtime.engine import Engine, EngineOptions
 from ..result import Measure, Record, make_record, subject
 from ..word_errors import WordErrors, bootstrap_interval, total
 

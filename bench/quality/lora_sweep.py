@@ -15,7 +15,8 @@ from statistics import fmean
 
 from ...models.audio import Waveform
 from ...models.errors import InputError
-from ...runtime.engine import Engine, engine_options, load
+from ...runtime.cli.commands import engine_options
+from ...runtime.engine import Engine, load
 from ..datasets import Item, Progress, demo_items, load_clip, quiet, table_items
 from ..result import Measure, Record, make_record, subject
 from ..word_errors import WordErrors, bootstrap_interval, normalized, total, word_errors

@@ -171,8 +171,8 @@ class StageRuns:
             work = works[part.name]
             limit = "fp32" if is_front_end(work) else self.bound.encoders
             stages.append(Stage(part.name, times, work, part.n_out, limit, self.seconds))
-        require("heard audio tokens", self.engine.hear(self.waveform).audio_tokens, self.audio_tokens.shape)
-        times = self._repeat("hear", lambda: self.engine.hear(self.waveform))
+        require("heard audio tokens", self.engine.encode(self.waveform).audio_tokens, self.audio_tokens.shape)
+        times = self._repeat("hear", lambda: self.engine.encode(self.waveform))
         n = len(self.audio_tokens)
         work = hearing(works)
         return [*stages, Stage("hear", times, work, n, self.bound.encoders, self.seconds)]

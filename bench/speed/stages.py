@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ...models.precision import PRECISIONS
 from ...runtime.bundle import Bundle, open_bundle
-from ...runtime.engine import Engine, EngineOptions, engine_options
+from ...runtime.cli.commands import engine_options
+from ...runtime.engine import Engine, EngineOptions
 from ...runtime.llm.llama import can_offload
 from ...runtime.system.machine import default_threads, llm_threads
 from ...runtime.system.ort import choose_provider

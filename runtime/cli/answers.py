@@ -1,10 +1,9 @@
-"""Answers on the command line: answer events -> text or JSON on standard output."""
+"""Answers on the command line: answer events -> text as it is decoded, or one JSON object, on standard output."""
 
 from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,41 +19,42 @@ from .options import with_keywords
 
 @dataclass
 class Collected:
-    """What was said about a clip until its end, or until something stopped it."""
+    """A clip's answers until its end, or until something interrupted it."""
 
     finals: list[Final] = field(default_factory=list[Final])
     started: SegmentStarted | None = None
     """The segment that was not finished."""
-    words: str = ""
-    """What was said about it."""
-    stopped: AuricleError | KeyboardInterrupt | None = None
+    text: str = ""
+    """Its answer so far."""
+    interruption: AuricleError | KeyboardInterrupt | None = None
+    """What ended it before its end."""
 
     def rows(self) -> list[tuple[float, float, str, str | None]]:
-        """Start, end and text of each segment, the unfinished one last, and what stopped its answer."""
+        """Start, end and text of each segment, the unfinished one last, and what ended its answer."""
         rows = [(final.start_s, final.end_s, final.text, final.stopped) for final in self.finals]
         unfinished = self.started
         if unfinished is None:
             return rows
-        return [*rows, (unfinished.start_s, unfinished.end_s, self.words.strip(), "end")]
+        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end")]
 
 
 def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) -> Collected:
-    """Shows each event. What was said is kept, whatever ends it."""
-    said = Collected()
+    """Shows each event. What was decoded is kept, whatever ends it."""
+    collected = Collected()
     try:
         for event in events:
             if isinstance(event, SegmentStarted):
-                said.started = event
-                said.words = ""
+                collected.started = event
+                collected.text = ""
             elif isinstance(event, Piece):
-                said.words += event.text
+                collected.text += event.text
             else:
-                said.finals.append(event)
-                said.started = None
+                collected.finals.append(event)
+                collected.started = None
             show(event)
-    except (AuricleError, KeyboardInterrupt) as stopped:
-        said.stopped = stopped
-    return said
+    except (AuricleError, KeyboardInterrupt) as interruption:
+        collected.interruption = interruption
+    return collected
 
 
 def print_text(events: Iterable[AnswerEvent]) -> Collected:
@@ -74,30 +74,30 @@ def print_text(events: Iterable[AnswerEvent]) -> Collected:
 
     spinner.start()
     try:
-        said = collect(events, show)
+        collected = collect(events, show)
     finally:
         spinner.stop()
-    if said.started is not None and said.words:
+    if collected.started is not None and collected.text:
         print(flush=True)
-    return said
+    return collected
 
 
 def print_json(events: Iterable[AnswerEvent], prompt: str, keywords: Sequence[str]) -> Collected:
-    """One object, `complete` when nothing stopped it; a clip of which nothing can be heard has none."""
-    said = collect(events, lambda _: None)
-    text = "\n".join(text for _, _, text, _ in said.rows() if text)
-    if text or not isinstance(said.stopped, AuricleError):
-        answer = with_keywords(encode(Answer(text, prompt, tuple(said.finals))), keywords)
-        print(json.dumps(answer | {"complete": said.stopped is None}, ensure_ascii=False))
-    return said
+    """One object, `complete` when nothing interrupted it; a clip that cannot be read at all has none."""
+    collected = collect(events, lambda _: None)
+    text = "\n".join(text for _, _, text, _ in collected.rows() if text)
+    if text or not isinstance(collected.interruption, AuricleError):
+        answer = with_keywords(encode(Answer(text, prompt, tuple(collected.finals))), keywords)
+        print(json.dumps(answer | {"complete": collected.interruption is None}, ensure_ascii=False))
+    return collected
 
 
-def name_what_was_cut(final: Final, arguments: Namespace) -> bool:
-    """On standard error, where an answer's time was over or its JSON is not whole; whether it is not.
+def report_cut(final: Final, with_schema: bool) -> bool:
+    """One line on standard error where an answer's time was over or its JSON is not whole; whether it is not whole.
 
     The text itself looks like any other.
     """
-    half = arguments.json_schema is not None and final.stopped in REMEDIES
+    half = with_schema and final.stopped in REMEDIES
     if half or final.stopped == "time":
         span = f"{clock(final.start_s)}-{clock(final.end_s)}"
         n = len(final.token_ids)
@@ -108,6 +108,7 @@ def name_what_was_cut(final: Final, arguments: Namespace) -> bool:
 
 
 def timing_line(final: Final) -> str:
+    """What each stage of one segment took, in milliseconds."""
     t = final.timings
     stages = ", ".join(f"{name} {ms:.0f}" for name, ms in t.stages.items())
     return (

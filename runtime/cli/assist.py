@@ -7,35 +7,40 @@ from __future__ import annotations
 
 import json
 import sys
-from argparse import Namespace
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 
 from ..assistant import Assistant, AssistantOptions
 from ..events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
-from ..live.gate import GateOptions
-from ..llm.grammar import read_schema
 from ..llm.stopping import REMEDIES
 from ..output.cues import harmless
 from ..output.remarks import clock, remark, was_cut
 from ..output.transcript import event_line
-from .options import check_prompts, form_of, keywords_of, open_engine
-from .session import GATE, UntilError, given_options, open_source, output_error, print_devices, stopped_by_signals
+from .options import ModelOptions, check_prompts, open_engine
+from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
 
 
-def assist(arguments: Namespace) -> int:
+@dataclass(frozen=True)
+class AssistCommand:
+    """What `auricle assist` is told."""
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    assistant: AssistantOptions = field(default_factory=AssistantOptions)
+    as_json: bool = False  # every event, a line each
+
+
+def assist(command: AssistCommand) -> int:
     """A conversation until the source ends or someone ends it; status 1 when an answer's JSON was cut."""
-    if arguments.list_devices:
-        return print_devices(arguments.json)
-    options = _options(arguments)
-    check_prompts(arguments, options.prompt)
-    answers = Answers(options.json_schema is not None, arguments.json)
+    check_prompts(command.model.bundle, command.assistant.prompt)
+    answers = AnswerLines(command.assistant.json_schema is not None, command.as_json)
     with ExitStack() as stack:
-        source = stack.enter_context(closing(UntilError(open_source(arguments))))
-        engine = stack.enter_context(open_engine(arguments))
-        assistant = Assistant(engine, options)
+        source = stack.enter_context(closing(UntilError(open_source(command.source))))
+        engine = stack.enter_context(open_engine(command.model))
+        assistant = Assistant(engine, command.assistant)
         events = stack.enter_context(closing(assistant.run(source)))
         stack.enter_context(stopped_by_signals(assistant.stop))
-        if arguments.audio is None:
+        if command.source.audio is None:
             print("listening; Ctrl-C ends", file=sys.stderr)
         for event in events:
             try:
@@ -47,8 +52,8 @@ def assist(arguments: Namespace) -> int:
     return 1 if answers.n_cut else 0
 
 
-class Answers:
-    """What is said, as it comes; with a schema only whole JSON, a line each; or every event as a line of JSON."""
+class AnswerLines:
+    """Answers as they are decoded; with a schema only whole JSON, a line each; or every event as a line of JSON."""
 
     def __init__(self, with_schema: bool, every_event: bool) -> None:
         self._with_schema = with_schema
@@ -60,8 +65,8 @@ class Answers:
         """The next event."""
         if self._with_schema and isinstance(event, Answered) and event.intent is None and event.stopped in REMEDIES:
             self.n_cut += 1
-            said = f"the JSON is not complete after {len(event.token_ids)} tokens: {REMEDIES[event.stopped]}"
-            _notice(f"[{clock(event.start_s)}] {said}")
+            cut = f"the JSON is not complete after {len(event.token_ids)} tokens: {REMEDIES[event.stopped]}"
+            _notice(f"[{clock(event.start_s)}] {cut}")
         if self._every_event:
             print(event_line(event), flush=True)
         elif isinstance(event, Answered | Piece | SpeechEnded):
@@ -89,21 +94,3 @@ def _show_text(event: Answered | Piece | SpeechEnded) -> None:
 
 def _notice(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _options(arguments: Namespace) -> AssistantOptions:
-    """What the command line says. Raises InputError."""
-    return AssistantOptions(
-        prompt=arguments.task,
-        system=arguments.system,
-        remember=not arguments.no_memory,
-        json_schema=None if arguments.json_schema is None else read_schema(arguments.json_schema),
-        gbnf=None if arguments.grammar is None else form_of(arguments),
-        stop=tuple(arguments.stop),
-        max_seconds=arguments.max_seconds,
-        keywords=keywords_of(arguments),
-        max_new_tokens=arguments.max_new_tokens,
-        speak=arguments.speak,
-        barge_in=not arguments.no_barge_in,
-        gate=GateOptions(**given_options(arguments, GATE)),
-    )

@@ -3,56 +3,69 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...models.errors import AudioError, InputError
 from ..events import AnswerEvent, Final
 from ..output.remarks import clock
-from ..output.subtitles import Caption, format_captions, write_captions
+from ..output.subtitles import TimedText, format_captions, write_captions
 from ..output.terminal import waiting
-from .answers import collect, name_what_was_cut
-from .options import check_prompts, generation_of, open_engine, use_keywords
+from .answers import collect, report_cut
+from .options import ClipOptions, check_prompts, open_engine, use_keywords
 
 if TYPE_CHECKING:
     from rich.status import Status
 
 
-def caption(arguments: Namespace) -> int:
-    """Captions of each clip; one that cannot be heard does not stop the others, but counts in the exit status."""
-    check_prompts(arguments, arguments.task)
-    targets = _caption_targets(arguments)
+@dataclass(frozen=True)
+class CaptionCommand:
+    """What `auricle caption` is told."""
+
+    clips: tuple[Path, ...]
+    task: str = "asr"  # a task or a prompt
+    options: ClipOptions = field(default_factory=ClipOptions)
+    format: str = "txt"  # one of FORMATS
+    out: Path | None = None  # a directory, for a file per clip; None: standard output
+
+
+def caption(command: CaptionCommand) -> int:
+    """Captions of each clip; one that cannot be read does not stop the others, but counts in the exit status."""
+    options = command.options
+    check_prompts(options.model.bundle, command.task)
+    targets = _caption_targets(command)
     status = 0
-    with open_engine(arguments) as engine:
-        use_keywords(arguments, engine)
-        prompt = engine.prompt.prompt_for(arguments.task)
-        generation = generation_of(arguments, engine)
-        for audio, target in zip(arguments.audio, targets, strict=True):
-            with waiting(audio.name) as spinner:
-                said = collect(engine.stream(audio, prompt, generation, arguments.mix), _seconds_heard(spinner, audio))
-            if any([name_what_was_cut(final, arguments) for final in said.finals]):
+    with open_engine(options.model) as engine:
+        use_keywords(options.keywords, engine)
+        prompt = engine.prompt.prompt_for(command.task)
+        generation = options.decoding.generation(engine.defaults)
+        for clip, target in zip(command.clips, targets, strict=True):
+            with waiting(clip.name) as spinner:
+                events = engine.stream(clip, prompt, generation, options.mix)
+                collected = collect(events, _progress(spinner, clip))
+            if any([report_cut(final, options.decoding.with_schema) for final in collected.finals]):
                 status = 1
-            rows = [Caption(*row[:3], prompt, str(audio), row[3]) for row in said.rows() if row[2]]
-            _put_captions(rows, target, arguments.format, audio, whole=said.stopped is None)
-            if isinstance(said.stopped, AudioError):
-                print(f"auricle: {said.stopped}", file=sys.stderr)
-                status = said.stopped.exit_status
-            elif said.stopped is not None:
-                raise said.stopped
+            rows = [TimedText(*row[:3], prompt, str(clip), row[3]) for row in collected.rows() if row[2]]
+            _put_captions(rows, target, command.format, clip, whole=collected.interruption is None)
+            if isinstance(collected.interruption, AudioError):
+                print(f"auricle: {collected.interruption}", file=sys.stderr)
+                status = collected.interruption.exit_status
+            elif collected.interruption is not None:
+                raise collected.interruption
     return status
 
 
-def _seconds_heard(spinner: Status, audio: Path) -> Callable[[AnswerEvent], None]:
+def _progress(spinner: Status, clip: Path) -> Callable[[AnswerEvent], None]:
     def show(event: AnswerEvent) -> None:
         if isinstance(event, Final):
-            spinner.update(f"{audio.name}: {clock(event.end_s)} heard")
+            spinner.update(f"{clip.name}: {clock(event.end_s)} done")
 
     return show
 
 
-def _put_captions(rows: list[Caption], target: Path | None, format: str, audio: Path, whole: bool) -> None:
+def _put_captions(rows: list[TimedText], target: Path | None, format: str, audio: Path, whole: bool) -> None:
     """To standard output or to a file; half a clip's captions never take the name of a whole one's."""
     if target is None:
         sys.stdout.write(format_captions(rows, format))
@@ -63,19 +76,19 @@ def _put_captions(rows: list[Caption], target: Path | None, format: str, audio: 
         print(f"auricle: what was said of {audio} so far is in {part}", file=sys.stderr)
 
 
-def _caption_targets(arguments: Namespace) -> list[Path | None]:
-    if arguments.out is None and len(arguments.audio) > 1 and arguments.format in ("srt", "vtt"):
-        raise InputError(
-            f"{len(arguments.audio)} clips make {len(arguments.audio)} {arguments.format} files: give --out"
-        )
-    if arguments.out is None:
-        return [None] * len(arguments.audio)
-    targets = [arguments.out / f"{audio.stem}.{arguments.format}" for audio in arguments.audio]
+def _caption_targets(command: CaptionCommand) -> list[Path | None]:
+    """Where each clip's captions go. Raises InputError where two would go to one place."""
+    n = len(command.clips)
+    if command.out is None and n > 1 and command.format in ("srt", "vtt"):
+        raise InputError(f"{n} clips make {n} {command.format} files: give --out")
+    if command.out is None:
+        return [None] * n
+    targets = [command.out / f"{clip.stem}.{command.format}" for clip in command.clips]
     doubled = sorted({t.name for t in targets if targets.count(t) > 1})
     if doubled:
         raise InputError(f"two clips would both be written to {doubled[0]}: caption them into different directories")
     try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        command.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{arguments.out} cannot be made ({error.strerror}): choose another --out") from None
+        raise InputError(f"{command.out} cannot be made ({error.strerror}): choose another --out") from None
     return list(targets)

@@ -6,8 +6,8 @@ import io
 import json
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -17,30 +17,40 @@ from ..chat import Chat
 from ..events import Final, Piece
 from ..output.cues import harmless
 from ..output.remarks import was_cut
-from .answers import name_what_was_cut
-from .options import generation_of, open_engine, use_keywords, with_keywords
+from .answers import report_cut
+from .options import ClipOptions, is_task, open_engine, use_keywords, with_keywords
 
 HINT = "ask about the clip; an empty line or Ctrl-D ends"
 
 
-def chat(arguments: Namespace) -> int:
-    """Answers until the questions end. One that cannot be put is said so, and the next one asked; then status 2."""
-    if not arguments.words:
-        raise InputError("there is no clip to chat about: write auricle chat AUDIO")
-    audio, *given = arguments.words
-    if clips := [word for word in given if os.path.isfile(word)]:
+@dataclass(frozen=True)
+class ChatCommand:
+    """What `auricle chat` is told."""
+
+    clip: str
+    questions: tuple[str, ...] = ()  # none: lines of standard input
+    options: ClipOptions = field(default_factory=ClipOptions)
+    system: str | None = None  # stands before the conversation
+    as_json: bool = False  # an answer a line
+
+
+def chat(command: ChatCommand) -> int:
+    """Answers until the questions end. One that is refused is reported, and the next one asked; then status 2."""
+    options = command.options
+    bundle = options.model.bundle
+    if clips := [word for word in command.questions if os.path.isfile(word) and not is_task(bundle, word)]:
         raise InputError(f"a chat is about one clip, but {clips[0]} is a file too: start another for it")
-    with open_engine(arguments) as engine:
-        use_keywords(arguments, engine)
-        talk = Chat(engine, Path(audio), arguments.system, arguments.mix)
-        generation = generation_of(arguments, engine)
-        talk.require(generation)
+    with open_engine(options.model) as engine:
+        use_keywords(options.keywords, engine)
+        conversation = Chat(engine, Path(command.clip), command.system, options.mix)
+        generation = options.decoding.generation(engine.defaults)
+        conversation.require(generation)
         status = 0
-        for question in _questions(given):
+        for question in _questions(command.questions):
             try:
-                for event in talk.ask(question, generation):
-                    _show(event, question, arguments.json, engine.keywords)
-                    if isinstance(event, Final) and name_what_was_cut(event, arguments):
+                for event in conversation.ask(question, generation):
+                    _show(event, question, command.as_json, engine.keywords)
+                    if isinstance(event, Final) and report_cut(event, options.decoding.with_schema):
                         status = 1
             except InputError as error:
                 print(f"auricle: {error}", file=sys.stderr)
@@ -48,7 +58,7 @@ def chat(arguments: Namespace) -> int:
     return status
 
 
-def _questions(given: list[str]) -> Iterator[str]:
+def _questions(given: Sequence[str]) -> Iterator[str]:
     """Those on the command line, else lines of standard input until an empty one or its end."""
     if given:
         yield from given

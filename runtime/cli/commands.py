@@ -1,25 +1,186 @@
-"""The commands by name, each a function from parsed arguments to an exit status."""
+"""Commands by name: parsed arguments -> each command's own options -> the function that does it -> exit status.
+
+Nothing else reads what argparse found, but for bench's own parser, which has the same device options.
+"""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
 
-from .ask import ask
-from .assist import assist
-from .caption import caption
-from .chat import chat
+from ...models.errors import InputError
+from ..assistant import AssistantOptions
+from ..engine import EngineOptions
+from ..keywords import Keywords
+from ..live.captions import LiveOptions
+from ..live.gate import GateOptions
+from ..llm.grammar import read_grammar, read_schema, schema_grammar
+from ..llm.session import LlmOptions
+from ..system.ort import OrtOptions
+from .ask import AskCommand, ask
+from .assist import AssistCommand, assist
+from .caption import CaptionCommand, caption
+from .chat import ChatCommand, chat
 from .demo import demo
-from .listen import listen
-from .verify import tasks, verify
+from .listen import ListenCommand, listen
+from .options import ClipOptions, DecodingOptions, ModelOptions
+from .session import SourceOptions, flag, given_options, print_devices
+from .verify import VerifyCommand, tasks, verify
+
+GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
+LIVE = ("hop_ms", "agreement", "context", "settle_s", "max_new_tokens", "max_seconds")
+
+
+def engine_options(arguments: Namespace) -> EngineOptions:
+    """The device options, and `--lora-scale` and `--n-ctx` where the command has them."""
+    llm = LlmOptions(
+        n_ctx=getattr(arguments, "n_ctx", None),
+        n_threads=arguments.threads,
+        n_gpu_layers=arguments.n_gpu_layers,
+        lora_scale=getattr(arguments, "lora_scale", None),
+        kv_type=arguments.kv_type,
+    )
+    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)
+
+
+def _ask(arguments: Namespace) -> int:
+    *clips, question = arguments.words or [""]
+    command = AskCommand(
+        clips=tuple(clips),
+        question=question,
+        options=_clip_options(arguments),
+        text_only=arguments.text_only,
+        as_json=arguments.json,
+        timings=arguments.timings,
+    )
+    return ask(command)
+
+
+def _caption(arguments: Namespace) -> int:
+    command = CaptionCommand(
+        clips=tuple(arguments.audio),
+        task=arguments.task,
+        options=_clip_options(arguments),
+        format=arguments.format,
+        out=arguments.out,
+    )
+    return caption(command)
+
+
+def _chat(arguments: Namespace) -> int:
+    if not arguments.words:
+        raise InputError("there is no clip to chat about: write auricle chat AUDIO")
+    clip, *questions = arguments.words
+    return chat(ChatCommand(clip, tuple(questions), _clip_options(arguments), arguments.system, arguments.json))
+
+
+def _demo(arguments: Namespace) -> int:
+    return demo(_model_options(arguments))
+
+
+def _listen(arguments: Namespace) -> int:
+    if arguments.list_devices:
+        return print_devices(arguments.json)
+    gate = given_options(arguments, GATE)
+    if arguments.no_vad and (useless := [name for name in gate if name != "max_segment_s"]):
+        raise InputError(f"{flag(useless[0])} is for the speech gate, which --no-vad leaves out: give one of them")
+    live = LiveOptions(
+        prompt=arguments.task,
+        also=tuple(arguments.also),
+        vad=not arguments.no_vad,
+        gate=GateOptions(**gate),
+        stop=tuple(arguments.stop),
+        gbnf=_gbnf(arguments),
+        keywords=_keywords(arguments),
+        **given_options(arguments, LIVE),
+    )
+    model = _model_options(arguments)
+    return listen(ListenCommand(_source_options(arguments), model, live, arguments.out, arguments.json))
+
+
+def _assist(arguments: Namespace) -> int:
+    if arguments.list_devices:
+        return print_devices(arguments.json)
+    options = AssistantOptions(
+        prompt=arguments.task,
+        system=arguments.system,
+        remember=not arguments.no_memory,
+        json_schema=None if arguments.json_schema is None else read_schema(arguments.json_schema),
+        gbnf=None if arguments.grammar is None else _gbnf(arguments),
+        stop=tuple(arguments.stop),
+        max_seconds=arguments.max_seconds,
+        keywords=_keywords(arguments),
+        max_new_tokens=arguments.max_new_tokens,
+        speak=arguments.speak,
+        barge_in=not arguments.no_barge_in,
+        gate=GateOptions(**given_options(arguments, GATE)),
+    )
+    return assist(AssistCommand(_source_options(arguments), _model_options(arguments), options, arguments.json))
+
+
+def _tasks(arguments: Namespace) -> int:
+    return tasks(arguments.bundle)
+
+
+def _verify(arguments: Namespace) -> int:
+    return verify(VerifyCommand(arguments.bundle, arguments.run, engine_options(arguments)))
+
 
 COMMANDS: dict[str, Callable[[Namespace], int]] = {
-    "ask": ask,
-    "assist": assist,
-    "caption": caption,
-    "chat": chat,
-    "demo": demo,
-    "listen": listen,
-    "tasks": tasks,
-    "verify": verify,
+    "ask": _ask,
+    "assist": _assist,
+    "caption": _caption,
+    "chat": _chat,
+    "demo": _demo,
+    "listen": _listen,
+    "tasks": _tasks,
+    "verify": _verify,
 }
+"""Each raises AuricleError. `doctor` is not here: it must run where these cannot be imported."""
+
+
+def _model_options(arguments: Namespace) -> ModelOptions:
+    return ModelOptions(arguments.bundle, engine_options(arguments))
+
+
+def _clip_options(arguments: Namespace) -> ClipOptions:
+    decoding = DecodingOptions(
+        max_new_tokens=arguments.max_new_tokens,
+        beams=arguments.beams,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        repetition_penalty=arguments.repetition_penalty,
+        stop=tuple(arguments.stop),
+        max_seconds=arguments.max_seconds,
+        gbnf=_gbnf(arguments),
+        with_schema=arguments.json_schema is not None,
+    )
+    return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), arguments.mix)
+
+
+def _source_options(arguments: Namespace) -> SourceOptions:
+    return SourceOptions(
+        audio=arguments.audio,
+        device=arguments.device,
+        pace=arguments.pace,
+        rate=arguments.rate,
+        channels=arguments.channels,
+        sample_format=arguments.sample_format,
+    )
+
+
+def _keywords(arguments: Namespace) -> Keywords | None:
+    """`--keywords` and `--keywords-file`. Raises InputError."""
+    if not arguments.keywords and arguments.keywords_file is None:
+        return None
+    return Keywords(arguments.keywords, arguments.keywords_file)
+
+
+def _gbnf(arguments: Namespace) -> str | None:
+    """`--json-schema` or `--grammar`, in llama.cpp's notation. Raises InputError."""
+    if arguments.grammar is not None and arguments.json_schema is not None:
+        raise InputError("a JSON schema is made into a grammar: give --json-schema or --grammar, not both")
+    if arguments.grammar is not None:
+        return read_grammar(arguments.grammar)
+    return None if arguments.json_schema is None else schema_grammar(read_schema(arguments.json_schema))

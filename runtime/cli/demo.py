@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from argparse import Namespace
 from typing import Any
 
 from ...models.errors import InputError
 from ..engine import Engine
 from .answers import timing_line
-from .options import open_engine
+from .options import ModelOptions, open_engine
 
 
-def demo(arguments: Namespace) -> int:
+def demo(options: ModelOptions) -> int:
     """Answers from the clips that are shipped with the demo bundle."""
     started = time.perf_counter()
-    with open_engine(arguments) as engine:
+    with open_engine(options) as engine:
         clips = _demo_clips(engine)
         print(f"{engine.bundle.manifest.name} ready in {time.perf_counter() - started:.2f} s\n")
         for clip in clips:

@@ -8,56 +8,53 @@ source opened ─► model opened ─► events ─► transcript ─► view
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from ...models.errors import InputError
 from ..live.captions import Live, LiveOptions
-from ..live.gate import GateOptions
 from ..output.terminal import JsonLines, Meter, PlainLines, Screen, View
 from ..output.transcript import Transcript
 from .keyboard import Keys, Menu, keys_work
-from .options import check_prompts, form_of, keywords_of, open_engine
-from .session import (
-    GATE,
-    UntilError,
-    flag,
-    given_options,
-    open_source,
-    output_error,
-    print_devices,
-    stopped_by_signals,
-)
+from .options import ModelOptions, check_prompts, open_engine
+from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
 
-LIVE = ("hop_ms", "agreement", "context", "settle_s", "max_new_tokens", "max_seconds")
 HINT = "? tasks, q quits"
 
 
-def listen(arguments: Namespace) -> int:
+@dataclass(frozen=True)
+class ListenCommand:
+    """What `auricle listen` is told."""
+
+    source: SourceOptions = field(default_factory=SourceOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    live: LiveOptions = field(default_factory=LiveOptions)
+    out: Path | None = None  # a file that the captions are written to as well
+    as_json: bool = False  # every event, a line each
+
+
+def listen(command: ListenCommand) -> int:
     """Live captions until the source ends or someone ends them."""
-    if arguments.list_devices:
-        return print_devices(arguments.json)
-    options = _options(arguments)
-    check_prompts(arguments, options.prompt, *options.also)
+    check_prompts(command.model.bundle, command.live.prompt, *command.live.also)
     with ExitStack() as stack:
-        transcript = stack.enter_context(Transcript(arguments.out)) if arguments.out else None
-        source = stack.enter_context(closing(UntilError(open_source(arguments))))
-        engine = stack.enter_context(open_engine(arguments))
-        _run(Live(engine, source, options), options, transcript, arguments)
+        transcript = stack.enter_context(Transcript(command.out)) if command.out else None
+        source = stack.enter_context(closing(UntilError(open_source(command.source))))
+        engine = stack.enter_context(open_engine(command.model))
+        _run(Live(engine, source, command.live), transcript, command)
     if source.error is not None:
         raise source.error
     return 0
 
 
-def _run(live: Live, options: LiveOptions, transcript: Transcript | None, arguments: Namespace) -> None:
+def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> None:
     """The session. Where standard output ends before it, the rest still goes to the file. Raises as it would alone."""
-    with_keys = arguments.audio != "-" and keys_work(sys.stdin)
+    with_keys = command.source.audio != "-" and keys_work(sys.stdin)
     blind: OSError | None = None
     with ExitStack() as stack:
-        view = stack.enter_context(_view(arguments.json, live, with_keys))
+        view = stack.enter_context(_view(command.as_json, live, with_keys))
         stack.enter_context(stopped_by_signals(live.stop))
         if with_keys:
-            stack.enter_context(Keys(sys.stdin, Menu(live, view, options).press))
+            stack.enter_context(Keys(sys.stdin, Menu(live, view, command.live).press))
         for event in live:
             if transcript is not None:
                 transcript.add(event)
@@ -79,20 +76,3 @@ def _view(as_json: bool, meter: Meter, with_keys: bool) -> View:
     from rich.console import Console
 
     return Screen(Console(), meter, HINT if with_keys else "Ctrl-C ends")
-
-
-def _options(arguments: Namespace) -> LiveOptions:
-    """What the command line says; the defaults are LiveOptions' and GateOptions'. Raises InputError."""
-    gate = given_options(arguments, GATE)
-    if arguments.no_vad and (useless := [name for name in gate if name != "max_segment_s"]):
-        raise InputError(f"{flag(useless[0])} is for the speech gate, which --no-vad leaves out: give one of them")
-    return LiveOptions(
-        prompt=arguments.task,
-        also=tuple(arguments.also),
-        vad=not arguments.no_vad,
-        gate=GateOptions(**gate),
-        stop=tuple(arguments.stop),
-        gbnf=form_of(arguments),
-        keywords=keywords_of(arguments),
-        **given_options(arguments, LIVE),
-    )

@@ -1,79 +1,102 @@
-"""An engine as the command line asks for it."""
+"""Options that several commands share -> an opened engine, checked prompts, the rules of an answer.
+
+commands.py makes them from the command line; a program with another front end makes its own.
+"""
 
 from __future__ import annotations
 
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ...models.errors import InputError
 from ..bundle import open_bundle
-from ..engine import Engine, engine_options, load
+from ..engine import Engine, EngineOptions, load
 from ..keywords import Keywords
-from ..llm.grammar import read_grammar, read_schema, schema_grammar
 from ..llm.sampling import Generation
 from ..output.remarks import keywords_line
 from ..output.terminal import waiting
 
 
-def open_engine(arguments: Namespace) -> Engine:
-    """`--bundle` on `--provider`, `--threads` and `--n-gpu-layers`. Raises BundleError, RunError."""
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which bundle is opened, and where its parts run."""
+
+    bundle: Path | None = None  # None: the demo bundle
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How an answer is decoded and where it ends. `generation` checks the values."""
+
+    max_new_tokens: int | None = None  # None: as the bundle says
+    beams: int | None = None  # None: as the bundle says
+    temperature: float = 0.0
+    top_p: float = 0.9
+    seed: int = 0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    max_seconds: float | None = None
+    gbnf: str | None = None
+    with_schema: bool = False  # gbnf is a JSON schema's: an answer that was cut is not JSON
+
+    def generation(self, defaults: Generation) -> Generation:
+        """With the bundle's own values where none was given. Raises InputError."""
+        return Generation(
+            max_new_tokens=_or(self.max_new_tokens, defaults.max_new_tokens),
+            beams=_or(self.beams, defaults.beams),
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            repetition_penalty=self.repetition_penalty,
+            guard=True,
+            stop=self.stop,
+            max_seconds=self.max_seconds,
+            gbnf=self.gbnf,
+        )
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What every command about audio files is told: `ask`, `caption`, `chat`."""
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    keywords: Keywords | None = None  # words that may occur
+    mix: bool = False  # the mean of all channels instead of the first
+
+
+def open_engine(options: ModelOptions) -> Engine:
+    """The bundle, opened, behind a spinner. Raises BundleError, InputError, RunError."""
     with waiting("opening the bundle"):
-        return load(arguments.bundle, engine_options(arguments))
+        return load(options.bundle, options.engine)
 
 
-def check_prompts(arguments: Namespace, *prompts: str | None) -> None:
+def check_prompts(bundle: Path | None, *prompts: str | None) -> None:
     """Raises InputError for a task that the bundle cannot be asked, before anything large is opened; BundleError."""
-    info = open_bundle(arguments.bundle).manifest.prompt
+    info = open_bundle(bundle).manifest.prompt
     for prompt in prompts:
         if prompt is not None:
             info.prompt_for(prompt)
 
 
-def keywords_of(arguments: Namespace) -> Keywords | None:
-    """`--keywords` and `--keywords-file`. Raises InputError."""
-    if not arguments.keywords and arguments.keywords_file is None:
-        return None
-    return Keywords(arguments.keywords, arguments.keywords_file)
+def is_task(bundle: Path | None, word: str) -> bool:
+    """Whether a word names one of the bundle's tasks, with or without what fills its blank. Raises BundleError."""
+    return word.partition(":")[0] in open_bundle(bundle).manifest.prompt.tasks
 
 
-def form_of(arguments: Namespace) -> str | None:
-    """`--json-schema` or `--grammar`, in llama.cpp's notation. Raises InputError."""
-    if arguments.grammar is not None and arguments.json_schema is not None:
-        raise InputError("a JSON schema is made into a grammar: give --json-schema or --grammar, not both")
-    if arguments.grammar is not None:
-        return read_grammar(arguments.grammar)
-    return None if arguments.json_schema is None else schema_grammar(read_schema(arguments.json_schema))
-
-
-def generation_of(arguments: Namespace, engine: Engine) -> Generation:
-    """The decoding options. Raises InputError."""
-    return Generation(
-        max_new_tokens=_or(arguments.max_new_tokens, engine.defaults.max_new_tokens),
-        beams=_or(arguments.beams, engine.defaults.beams),
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
-        repetition_penalty=arguments.repetition_penalty,
-        guard=True,
-        stop=tuple(arguments.stop),
-        max_seconds=arguments.max_seconds,
-        gbnf=form_of(arguments),
-    )
-
-
-def use_keywords(arguments: Namespace, engine: Engine) -> None:
-    """`--keywords` and `--keywords-file`; words that are too many are named on standard error. Raises InputError."""
-    read = keywords_of(arguments)
-    if read is not None and (event := read.use(engine)) and event.left_out:
+def use_keywords(keywords: Keywords | None, engine: Engine) -> None:
+    """Words that may occur, from here on; those that are too many are named on standard error. Raises InputError."""
+    if keywords is not None and (event := keywords.use(engine)) and event.left_out:
         print(f"auricle: {keywords_line(event)}", file=sys.stderr)
+
+
+def with_keywords(answer: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """An answer's JSON, and the keywords it was given where there were any."""
+    return answer | ({"keywords": list(words)} if words else {})
 
 
 def _or(given: int | None, default: int) -> int:
     return default if given is None else given
-
-
-def with_keywords(answer: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """An answer's JSON, and what was listened for where words were given."""
-    return answer | ({"keywords": list(words)} if words else {})

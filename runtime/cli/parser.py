@@ -167,7 +167,9 @@ def _add_bundle_options(command: argparse.ArgumentParser) -> None:
 def _add_device_options(command: argparse.ArgumentParser) -> None:
     device = command.add_argument_group("device")
     device.add_argument("--provider", choices=("auto", "cpu", "cuda", "tensorrt", "coreml"), default="auto")
-    device.add_argument("--threads", type=int, metavar="N", help="default: cores - 1 for llama.cpp, cores for encoders")
+    device.add_argument(
+        "--threads", type=int, metavar="N", help="default: one per core; a language model below 128 MiB takes one"
+    )
     device.add_argument(
         "--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the key-value cache; q8_0, q4_0: less memory"
     )

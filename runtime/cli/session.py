@@ -8,9 +8,9 @@ import math
 import signal
 import sys
 import threading
-from argparse import Namespace
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,10 +20,7 @@ from ...models.errors import AuricleError, InputError, RunError
 from ..sources.microphone import Microphone
 from ..sources.playback import FilePlayback, RawInput, Source
 from ..sources.portaudio import choose_device, list_devices
-from ..sources.source import Heard
-
-GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
-
+from ..sources.source import SourceItem
 
 SOURCES = {
     "a microphone": ("device",),
@@ -32,8 +29,20 @@ SOURCES = {
 }
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """Where a session's sound comes from; None: not given, as the source itself would have it."""
+
+    audio: str | None = None  # a file; "-": raw PCM from standard input; None: a microphone
+    device: str | None = None  # a part of a microphone's name, or its number
+    pace: str | None = None  # "realtime" or "fast", of a file or raw PCM
+    rate: int | None = None  # Hz, of raw PCM
+    channels: int | None = None  # of raw PCM
+    sample_format: str | None = None  # "s16le" or "f32le", of raw PCM
+
+
 class UntilError:
-    """A source whose failure ends the session as its end would, so that what was heard is finished; kept in `error`."""
+    """A source whose failure ends the session as its end would, so that its sound is still decoded; see `error`."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -44,7 +53,7 @@ class UntilError:
         """See Source."""
         return self._source.realtime
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See Source."""
         try:
             return None if self.error else self._source.read(timeout_s)
@@ -92,27 +101,27 @@ def stopped_by_signals(stop: Callable[[], None]) -> Generator[None]:
                 signal.signal(number, handler)
 
 
-def open_source(arguments: Namespace) -> Source:
+def open_source(options: SourceOptions) -> Source:
     """Opened: a microphone records from here on. Raises InputError, AudioError, RunError."""
-    kind = {None: "a microphone", "-": "raw PCM"}.get(arguments.audio, "a sound file")
+    kind = "a microphone" if options.audio is None else "raw PCM" if options.audio == "-" else "a sound file"
     for other, names in SOURCES.items():
         foreign = tuple(name for name in names if name not in SOURCES[kind])
-        if useless := given_options(arguments, foreign):
+        if useless := given_options(options, foreign):
             raise InputError(f"{flag(next(iter(useless)))} is for {other}, but sound comes from {kind}: leave it out")
-    given = given_options(arguments, SOURCES[kind])
-    if kind == "a microphone":
+    given = given_options(options, SOURCES[kind])
+    if options.audio is None:
         return Microphone(**given)
-    if kind == "a sound file":
-        return FilePlayback(Path(arguments.audio), **given)
+    if options.audio != "-":
+        return FilePlayback(Path(options.audio), **given)
     if sys.stdin is None or sys.stdin.isatty():
         what = "closed" if sys.stdin is None else "a terminal"
         raise InputError(f"- reads raw PCM from standard input, which is {what}: pipe sound into it")
     return RawInput(sys.stdin.buffer, given.pop("rate", 16_000), **given)
 
 
-def given_options(arguments: Namespace, names: tuple[str, ...]) -> dict[str, Any]:
-    """Those of the named options that the command line has. Raises InputError for inf and nan."""
-    values = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+def given_options(options: object, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the named options that were given. Raises InputError for inf and nan."""
+    values = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{flag(name)} {value} is no number to work with: give a finite one")
@@ -120,6 +129,7 @@ def given_options(arguments: Namespace, names: tuple[str, ...]) -> dict[str, Any
 
 
 def flag(name: str) -> str:
+    """An option's name as it is written on the command line."""
     return "--" + ("settle" if name == "settle_s" else name.replace("_", "-"))
 
 

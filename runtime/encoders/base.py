@@ -1,4 +1,4 @@
-"""What every family's encoders give: a segment as the language model hears it, and how long that took."""
+"""Encoders' interface: a waveform -> EncodedSegment, its audio tokens and the milliseconds of each graph."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A segment as the language model hears it: float32 [n_audio_tokens, d_llm]."""
+class EncodedSegment:
+    """A segment as the language model sees it."""
 
     audio_tokens: NDArray[np.float32]
+    """[n_audio_tokens, d_llm]."""
     stages: dict[str, float]
     """Milliseconds by graph, its front end included; two may have worked side by side."""
     encoders_ms: float
@@ -41,7 +42,7 @@ class Heard:
 class Encoders(Protocol):
     """From a waveform to audio tokens. One thread at a time."""
 
-    def hear(self, waveform: Waveform, short: bool) -> Heard:
+    def encode(self, waveform: Waveform, short: bool) -> EncodedSegment:
         """One segment, no longer than the spec's; short: no more than it is encoded, where the family pads it."""
         ...
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...models.audio import Waveform
 from ...models.encoders.fastconformer import FEATURIZER, OUTPUT, read_featurizer
 from ...models.families.salm import SalmSpec
-from ..encoders.base import Heard, timed
+from ..encoders.base import EncodedSegment, timed
 from ..encoders.fastconformer import FastConformerEncoder
 from ..system.ort import Session
 
@@ -23,10 +23,10 @@ class SalmEncoders:
         featurizer = read_featurizer(directory / FEATURIZER, spec.fastconformer.n_mels)
         self.fastconformer = FastConformerEncoder(sessions["fastconformer"], spec.fastconformer, featurizer)
 
-    def hear(self, waveform: Waveform, short: bool) -> Heard:
+    def encode(self, waveform: Waveform, short: bool) -> EncodedSegment:
         """A segment is never padded here: `short` changes nothing."""
         tokens, ms = timed(lambda: self.fastconformer.audio_tokens(waveform))
-        return Heard(tokens, {"fastconformer": ms}, ms)
+        return EncodedSegment(tokens, {"fastconformer": ms}, ms)
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
         """audio_tokens alone."""

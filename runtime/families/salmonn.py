@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...models.audio import Waveform
 from ...models.encoders import beats, qformer, whisper
 from ...models.families.salmonn import SalmonnSpec
-from ..encoders.base import Heard, timed
+from ..encoders.base import EncodedSegment, timed
 from ..encoders.beats import BeatsEncoder
 from ..encoders.qformer import QFormer
 from ..encoders.whisper import WhisperEncoder
@@ -38,17 +38,17 @@ class SalmonnEncoders:
         self.qformer = QFormer(sessions["qformer"])
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="auricle-beats")
 
-    def hear(self, waveform: Waveform, short: bool) -> Heard:
-        """short: Whisper hears as many windows as the segment fills, not its own padded one.
+    def encode(self, waveform: Waveform, short: bool) -> EncodedSegment:
+        """short: Whisper encodes as many windows as the segment fills, not its own padded one.
 
         That is less work, and less like what it was trained on.
         """
         n_positions = self.spec.positions_for(len(waveform)) if short else None
         start = time.perf_counter()
-        (speech, whisper_ms), (audio, beats_ms) = self._encode(waveform, n_positions)
+        (speech, whisper_ms), (audio, beats_ms) = self._speech_and_audio(waveform, n_positions)
         tokens, qformer_ms = timed(lambda: self.qformer.audio_tokens(speech, audio))
         encoders_ms = (time.perf_counter() - start) * 1e3
-        return Heard(tokens, {"whisper": whisper_ms, "beats": beats_ms, "qformer": qformer_ms}, encoders_ms)
+        return EncodedSegment(tokens, {"whisper": whisper_ms, "beats": beats_ms, "qformer": qformer_ms}, encoders_ms)
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
         """speech, audio and audio_tokens."""
@@ -61,7 +61,7 @@ class SalmonnEncoders:
         """Ends the second thread."""
         self._pool.shutdown()
 
-    def _encode(
+    def _speech_and_audio(
         self, waveform: Waveform, n_positions: int | None
     ) -> tuple[tuple[OrtValue, float], tuple[OrtValue, float]]:
         """Speech and audio, and the milliseconds each took: side by side on a GPU, on a CPU in turn with all cores.
@@ -70,7 +70,7 @@ class SalmonnEncoders:
         up to a fifth longer than one after the other.
         """
         if self.whisper.session.provider == "cpu":
-            heard = timed(lambda: self.whisper.encode(waveform, n_positions))
-            return heard, timed(lambda: self.beats.encode(waveform))
+            speech = timed(lambda: self.whisper.encode(waveform, n_positions))
+            return speech, timed(lambda: self.beats.encode(waveform))
         beside = self._pool.submit(timed, lambda: self.beats.encode(waveform))
         return timed(lambda: self.whisper.encode(waveform, n_positions)), beside.result()

@@ -1,6 +1,6 @@
 """Live captions: the segment that is being spoken is read again every hop, and what comes out alike stays.
 
-    ear ─► SpeechStarted
+    segmenter ─► SpeechStarted
            every hop: encoders over the segment ─► audio tokens, the last hypothesis as draft ─► Caption
            at its end: the same once more ─► Final
 
@@ -27,7 +27,7 @@ from ..sources.source import Source
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Read, Reading, ReadingOptions
-from .segmenter import Ear, EarEvent, Heard, open_gate, seconds
+from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 
 POLL_SECONDS = 0.1
 LATE = 1.5  # hops between two updates that count as lagging
@@ -77,7 +77,7 @@ class Live:
     def __init__(self, engine: Engine, source: Source, options: LiveOptions | None = None) -> None:
         self._engine, self._options = engine, options or LiveOptions()
         self.ask(self._options.prompt, self._options.also)
-        self._ear = Ear(source, open_gate(engine, self._options.gate, self._options.vad))
+        self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: _Segment | None = None
         self._lag_s = 0.0  # what Lagging said last
@@ -119,28 +119,28 @@ class Live:
     @property
     def level_dbfs(self) -> float:
         """How loud the newest sound is."""
-        return self._ear.level_dbfs
+        return self._segmenter.level_dbfs
 
     @property
     def heard_s(self) -> float:
         """How much sound has come, gaps included."""
-        return self._ear.heard_s
+        return self._segmenter.heard_s
 
     def stop(self) -> None:
         """End the session: what was heard is finished, then SessionEnded comes. Twice is fine."""
-        self._ear.close()
+        self._segmenter.close()
 
     def __iter__(self) -> Generator[LiveEvent]:
         try:
             yield from self._prepare(0.0)
-            while (events := self._ear.poll(POLL_SECONDS)) is not None:
+            while (events := self._segmenter.poll(POLL_SECONDS)) is not None:
                 for event in events:
                     yield from self._take(event)
-            yield SessionEnded(**self._ear.balance())
+            yield SessionEnded(**self._segmenter.balance())
         finally:
-            self._ear.close()
+            self._segmenter.close()
 
-    def _take(self, event: EarEvent) -> Iterator[LiveEvent]:
+    def _take(self, event: SegmenterEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
             yield from self._prepare(seconds(event.start))
             reading = Reading(self._engine, self._prompts, _reading_options(self._options, self._engine))
@@ -148,7 +148,7 @@ class Live:
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
             yield self._finish(event)
-        elif isinstance(event, Heard):
+        elif isinstance(event, GateProgress):
             yield from self._update(event)
         else:
             yield event
@@ -163,10 +163,10 @@ class Live:
             if self._scale == scale:  # or a key was pressed meanwhile
                 self._scale = None
 
-    def _update(self, heard: Heard) -> Iterator[LiveEvent]:
+    def _update(self, heard: GateProgress) -> Iterator[LiveEvent]:
         """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
         segment = self._segment
-        if segment is None or heard.end - segment.heard < self._hop or (self._ear.realtime and not heard.newest):
+        if segment is None or heard.end - segment.heard < self._hop or (self._segmenter.realtime and not heard.newest):
             return
         if lagging := self._lag(segment, heard.end):
             yield lagging
@@ -180,7 +180,7 @@ class Live:
         assert segment is not None, "a segment was closed that was never opened"
         read, _ = self._read(segment, closed.end)
         self._segment = None
-        self._ear.done(closed)
+        self._segmenter.done(closed)
         return Final(
             start_s=seconds(closed.start),
             end_s=seconds(closed.end),
@@ -196,7 +196,7 @@ class Live:
 
     def _read(self, segment: _Segment, end: int) -> tuple[Read, float]:
         started = time.perf_counter()
-        read = segment.reading.read(self._ear.read(segment.start, end))
+        read = segment.reading.read(self._segmenter.read(segment.start, end))
         segment.heard, segment.n_updates = end, segment.n_updates + 1
         segment.agreement.push(read.texts[0], seconds(end))
         return read, (time.perf_counter() - started) * 1e3
@@ -204,7 +204,7 @@ class Live:
     def _lag(self, segment: _Segment, end: int) -> Lagging | None:
         """Say it once when updates come later than asked, and again when that changes much."""
         since_s = seconds(end - segment.heard)
-        late = self._ear.realtime and segment.n_updates and since_s > LATE * seconds(self._hop)
+        late = self._segmenter.realtime and segment.n_updates and since_s > LATE * seconds(self._hop)
         if not late or abs(since_s - self._lag_s) <= 0.5 * self._lag_s:
             return None
         self._lag_s = since_s

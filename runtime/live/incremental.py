@@ -63,7 +63,7 @@ class Reading:
         """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
         engine, options = self._engine, self._options
         started = time.monotonic()
-        heard = engine.hear(waveform, options.short)
+        heard = engine.encode(waveform, options.short)
         tokens = np.concatenate([self._settled, heard.audio_tokens[len(self._settled) :]])
         n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
         limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]

@@ -1,10 +1,10 @@
-"""What the live parts share: a source, its samples by position, the gate over them, and the ledger of all.
+"""Segmenter: a source's chunks -> the gate's events (endpoints included), a segment's samples by position, the ledger.
 
-    source ─► tape ─► gate, frame by frame ─► Opened, Heard, Heard, ... Closed
+    source ─► tape ─► gate, frame by frame ─► Opened, GateProgress, GateProgress, ... Closed
                 └──── read(start, end): the samples of a segment
 
 Positions are samples at 16 kHz since the session began, gaps included. What comes out does not depend on how the source
-cuts its chunks. Who listens must say `done(closed)` of every segment, so that the ledger balances.
+cuts its chunks. Who polls must call `done(closed)` for every segment, so that the ledger balances.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from ...models.audio import SAMPLE_RATE, Waveform
 from ..audio.level import peak_dbfs
 from ..engine import Engine
 from ..events import AudioDropped, DeviceFound, DeviceLost
-from ..sources.source import Chunk, Source
-from ..sources.source import Heard as FromSource
+from ..sources.source import Chunk, Source, SourceItem
 from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
 from .ledger import Ledger
 from .silero import FRAME_LENGTH, SileroVad
@@ -29,7 +28,7 @@ LEVEL_LENGTH = SAMPLE_RATE // 10
 
 
 @dataclass(frozen=True)
-class Heard:
+class GateProgress:
     """The gate has judged everything before `end`."""
 
     end: int
@@ -37,11 +36,11 @@ class Heard:
     """Nothing newer has come in yet."""
 
 
-EarEvent = Opened | Closed | Heard | AudioDropped | DeviceLost | DeviceFound
+SegmenterEvent = Opened | Closed | GateProgress | AudioDropped | DeviceLost | DeviceFound
 
 
-class Ear:
-    """One session's hearing. One thread at a time, but for `close`."""
+class Segmenter:
+    """One session's source, gate and ledger. One thread at a time, but for `close`."""
 
     def __init__(self, source: Source, gate: Gate) -> None:
         self.ledger = Ledger()
@@ -51,7 +50,7 @@ class Ear:
         self._source = source
         self._gate = gate
         self._tape = _Tape()
-        self._arrived: deque[FromSource] = deque()
+        self._arrived: deque[SourceItem] = deque()
         self._judged = 0
         self._accounted = 0
         """Every sample before it is in the ledger, or in a segment that is not done yet."""
@@ -60,7 +59,7 @@ class Ear:
         self._open = False
         self._ended = False
 
-    def poll(self, timeout_s: float) -> list[EarEvent] | None:
+    def poll(self, timeout_s: float) -> list[SegmenterEvent] | None:
         """What has happened since the last call, waiting up to timeout_s; None when the source has ended."""
         if self._ended:
             return None
@@ -70,7 +69,7 @@ class Ear:
                 self._ended = True
                 return self._decide_all()
             self._arrived += arrived
-        events: list[EarEvent] = []
+        events: list[SegmenterEvent] = []
         while self._arrived:
             item = self._arrived[0]
             if isinstance(item, Chunk):
@@ -85,8 +84,8 @@ class Ear:
                 events.append(item)
             self._arrived.popleft()
         events += self._judge()
-        if events and isinstance(last := events[-1], Heard):
-            events[-1] = Heard(last.end, newest=True)
+        if events and isinstance(last := events[-1], GateProgress):
+            events[-1] = GateProgress(last.end, newest=True)
         return events
 
     @property
@@ -114,17 +113,17 @@ class Ear:
         """From any thread: the source ends, a poll that waits returns. Twice is fine."""
         self._source.close()
 
-    def _judge(self, whole: bool = False) -> list[EarEvent]:
+    def _judge(self, whole: bool = False) -> list[SegmenterEvent]:
         """The gate over the whole frames that have come in; with `whole`, over the rest too."""
-        events: list[EarEvent] = []
+        events: list[SegmenterEvent] = []
         while (left := self._tape.end - self._judged) >= FRAME_LENGTH or (whole and left):
             end = self._judged + min(left, FRAME_LENGTH)
             found = self._gate.step(self._tape.read(self._judged, end))
             self._judged = end
-            events += [*self._settle(found), Heard(end, newest=False)]
+            events += [*self._settle(found), GateProgress(end, newest=False)]
         return events
 
-    def _settle(self, found: list[Opened | Closed]) -> list[EarEvent]:
+    def _settle(self, found: list[Opened | Closed]) -> list[SegmenterEvent]:
         """Account for the silence that the gate has decided on."""
         for event in found:
             if isinstance(event, Opened):
@@ -146,7 +145,7 @@ class Ear:
     def _forget(self) -> None:
         self._tape.forget(self._starts[0] if self._starts else min(self._accounted, self._judged))
 
-    def _decide_all(self) -> list[EarEvent]:
+    def _decide_all(self) -> list[SegmenterEvent]:
         """As if the audio ended here."""
         return [*self._judge(whole=True), *self._settle(self._gate.flush())]
 

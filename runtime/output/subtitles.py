@@ -21,7 +21,7 @@ FORMATS = ("txt", "srt", "vtt", "jsonl")
 
 
 @dataclass(frozen=True)
-class Caption:
+class TimedText:
     """What was said about one segment of a clip."""
 
     start_s: float
@@ -40,7 +40,7 @@ class Caption:
             raise ValueError(f"a caption cannot last from {self.start_s} to {self.end_s} s")
 
 
-def format_captions(captions: Iterable[Caption], format: str) -> str:
+def format_captions(captions: Iterable[TimedText], format: str) -> str:
     """The whole file's content. Captions without text appear only in jsonl. InputError: unknown format."""
     write = _WRITERS.get(format)
     if write is None:
@@ -50,7 +50,7 @@ def format_captions(captions: Iterable[Caption], format: str) -> str:
 
 def write_captions(
     path: str | os.PathLike[str],
-    captions: Iterable[Caption],
+    captions: Iterable[TimedText],
     format: str | None = None,
     audio: str | os.PathLike[str] | None = None,
 ) -> Path:
@@ -84,27 +84,27 @@ def json_line(row: Mapping[str, Json]) -> str:
     return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
-def _txt(captions: list[Caption]) -> str:
+def _txt(captions: list[TimedText]) -> str:
     return "".join(f"{text}\n" for caption in captions if (text := plain(caption.text)))
 
 
-def _srt(captions: list[Caption]) -> str:
+def _srt(captions: list[TimedText]) -> str:
     return "\n".join(srt_block(number, cue) for number, cue in enumerate(_cues(captions), 1))
 
 
-def _vtt(captions: list[Caption]) -> str:
+def _vtt(captions: list[TimedText]) -> str:
     return "\n".join([VTT_HEAD, *(vtt_block(cue) for cue in _cues(captions))])
 
 
-def _jsonl(captions: list[Caption]) -> str:
+def _jsonl(captions: list[TimedText]) -> str:
     return "".join(f"{json_line(_row(caption))}\n" for caption in captions)
 
 
-def _row(caption: Caption) -> dict[str, Json]:
+def _row(caption: TimedText) -> dict[str, Json]:
     return asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
 
 
-def _cues(captions: list[Caption]) -> list[Cue]:
+def _cues(captions: list[TimedText]) -> list[Cue]:
     return [cue for caption in captions for cue in cues(caption.start_s, caption.end_s, caption.text)]
 
 
@@ -122,4 +122,4 @@ def _write_through(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-_WRITERS: dict[str, Callable[[list[Caption]], str]] = dict(zip(FORMATS, (_txt, _srt, _vtt, _jsonl), strict=True))
+_WRITERS: dict[str, Callable[[list[TimedText]], str]] = dict(zip(FORMATS, (_txt, _srt, _vtt, _jsonl), strict=True))

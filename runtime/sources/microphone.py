@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ...models.errors import AuricleError
 from ..events import AudioDropped, DeviceFound, DeviceLost
-from .portaudio import Hear, InputDevice, PortAudio
+from .portaudio import FrameCallback, InputDevice, PortAudio
 from .ring_buffer import Ring
-from .source import Heard
+from .source import SourceItem
 from .timeline import Timeline
 
 JUMP_S = 0.25  # a jump of the device's clock above this is a gap, whether the device says so or not
@@ -53,7 +53,7 @@ class Host(Protocol):
 
     def rescan(self) -> None: ...
 
-    def open(self, device: InputDevice, hear: Hear) -> Stream: ...
+    def open(self, device: InputDevice, on_frames: FrameCallback) -> Stream: ...
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,11 @@ class Microphone:
         self._watcher = threading.Thread(target=self._watch, name="microphone", daemon=True)
         self._watcher.start()
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See timeline.Source."""
         if self._ended:
             return None
-        heard: list[Heard] = []
+        heard: list[SourceItem] = []
         deadline = time.monotonic() + timeout_s
         while not heard and not self._ended:
             try:
@@ -143,7 +143,7 @@ class Microphone:
         self._heard_s = self._clock()
         token = self._current = object()
 
-        def hear(frames: NDArray[np.float32], device_s: float, now_s: float, overflow: bool) -> None:
+        def on_frames(frames: NDArray[np.float32], device_s: float, now_s: float, overflow: bool) -> None:
             if self._current is not token:  # a stream that was given up and still speaks
                 return
             self._heard_s = self._clock()
@@ -157,7 +157,7 @@ class Microphone:
             self._n_lost = 0
             self._overflow = False
 
-        stream = self._host.open(device, hear)
+        stream = self._host.open(device, on_frames)
         with self._swap:
             self.device = device
             self._stream = stream
@@ -208,7 +208,7 @@ class Microphone:
 
     # --- the reading thread
 
-    def _place(self, mark: _Block | _Stop) -> list[Heard]:
+    def _place(self, mark: _Block | _Stop) -> list[SourceItem]:
         """Chunks and gaps in the order of time."""
         rate = mark.device.sample_rate
         full_s = mark.n_lost / rate
@@ -219,7 +219,7 @@ class Microphone:
         self._end_s = (mark.device_s + mark.n / rate, mark.clock_s + mark.n / rate)
         return heard
 
-    def _gap(self, block: _Block, full_s: float) -> list[Heard]:
+    def _gap(self, block: _Block, full_s: float) -> list[SourceItem]:
         """What was lost before a block: by the device, then by the ring, which was full for full_s."""
         device_end_s, end_s = self._end_s or (block.device_s, block.clock_s)
         device_jump_s = block.device_s - device_end_s - full_s
@@ -234,13 +234,13 @@ class Microphone:
             full_s += jump_s
         return self._dropped(full_s, always=block.overflow and self._end_s is not None)
 
-    def _dropped(self, seconds: float, always: bool = False) -> list[Heard]:
+    def _dropped(self, seconds: float, always: bool = False) -> list[SourceItem]:
         if not seconds and not always:
             return []
         tail = self._timeline.flush()
         return [*tail, AudioDropped(self._timeline.now_s, self._timeline.gap(seconds))]
 
-    def _stop(self, stop: _Stop, full_s: float) -> list[Heard]:
+    def _stop(self, stop: _Stop, full_s: float) -> list[SourceItem]:
         heard = [*self._timeline.flush(), *self._dropped(full_s)]
         if self._end_s is not None:
             self._end_s = (self._end_s[0] + full_s, self._end_s[1] + full_s)

@@ -17,7 +17,7 @@ from ...models.audio import SAMPLE_RATE, Waveform
 from ...models.errors import AudioError, InputError, RunError
 from ..audio.decode import MAX_CHANNELS, MAX_GAIN, MAX_RATE, MIN_RATE, open_audio
 from ..events import AudioDropped
-from .source import Chunk, Heard, Source
+from .source import Chunk, Source, SourceItem
 from .timeline import Timeline
 
 __all__ = ["FilePlayback", "Pace", "RawInput", "SampleFormat", "Source"]
@@ -48,7 +48,7 @@ class FilePlayback:
         self._started: float | None = None
         self._closed = threading.Event()
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See Source."""
         if self._started is None:
             self._started = time.monotonic()
@@ -66,9 +66,9 @@ class FilePlayback:
         """See Source."""
         self._closed.set()
 
-    def _due(self, elapsed_s: float) -> list[Heard]:
+    def _due(self, elapsed_s: float) -> list[SourceItem]:
         """The chunks that end by then."""
-        heard: list[Heard] = []
+        heard: list[SourceItem] = []
         while isinstance(chunk := self._next, Chunk) and _end_s(chunk) <= elapsed_s:
             heard.append(chunk)
             self._next = next(self._chunks, None)
@@ -107,10 +107,10 @@ class RawInput:
         self._closed = threading.Event()
         threading.Thread(target=self._pump, name="raw input", daemon=True).start()
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See Source. Behind what came before: AudioError for samples that are none, RunError for a broken pipe."""
         deadline = time.monotonic() + timeout_s
-        heard: list[Heard] = []
+        heard: list[SourceItem] = []
         while not heard and not self._ended:
             try:
                 heard += self._place(self._blocks.get(timeout=max(0.0, deadline - time.monotonic())))
@@ -129,10 +129,10 @@ class RawInput:
         with contextlib.suppress(Full):  # then nobody waits
             self._blocks.put_nowait(None)
 
-    def _place(self, block: _Received) -> list[Heard]:
+    def _place(self, block: _Received) -> list[SourceItem]:
         if isinstance(block, np.ndarray):
             return [*self._timeline.push(block, self._sample_rate)]
-        tail: list[Heard] = [*self._timeline.flush()]
+        tail: list[SourceItem] = [*self._timeline.flush()]
         if isinstance(block, bytes):
             return [*tail, AudioDropped(self._timeline.now_s, self._timeline.gap(1 / SAMPLE_RATE))]
         self._ended = block or True

@@ -38,7 +38,7 @@ class InputDevice:
         return f"{self.name}, {self.host}"
 
 
-Hear = Callable[[NDArray[np.float32], float, float, bool], None]
+FrameCallback = Callable[[NDArray[np.float32], float, float, bool], None]
 """Called for frames [n, channels] with the time of the first and the time now, both on the device's clock in
 seconds, and whether the device lost some before them. Must return at once."""
 
@@ -119,13 +119,13 @@ class PortAudio:
                 with contextlib.suppress(sd.PortAudioError):
                     step()
 
-    def open(self, device: InputDevice, hear: Hear) -> PortAudioStream:
+    def open(self, device: InputDevice, on_frames: FrameCallback) -> PortAudioStream:
         """Start recording, at the device's own rate. Raises RunError."""
         sd = _sounddevice()
 
         def callback(frames: NDArray[np.float32], n: int, time: Any, status: Any) -> None:
             now_s: float = time.currentTime
-            hear(frames, time.inputBufferAdcTime or now_s, now_s, bool(status.input_overflow))
+            on_frames(frames, time.inputBufferAdcTime or now_s, now_s, bool(status.input_overflow))
 
         with quiet_stderr():
             try:

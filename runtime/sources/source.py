@@ -23,7 +23,7 @@ class Chunk:
     waveform: Waveform
 
 
-Heard = Chunk | AudioDropped | DeviceLost | DeviceFound
+SourceItem = Chunk | AudioDropped | DeviceLost | DeviceFound
 """What a source gives. AudioDropped and DeviceFound are gaps; chunks and gaps follow each other end to end."""
 
 
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Sound comes by the clock; False: as fast as it is read."""
         ...
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         """Everything that came since the last read, in order.
 
         Waits up to timeout_s for something; [] when nothing came; None at the end, for ever after.

@@ -257,7 +257,7 @@ def test_the_answer_of_the_engine_is_as_before(demo: Record) -> None:
     """Endless answers were for measuring only."""
     assert demo.subjects[0].family == "salmonn"
     with load() as engine:
-        heard = engine.hear(stage_runs.synthetic_clip(7, 3.0))
+        heard = engine.encode(stage_runs.synthetic_clip(7, 3.0))
         engine.llm.prefill(heard.audio_tokens, "Recognize the speech and give me the transcription.")
         answer = list(engine.llm.generate())
     expected = open_bundle().manifest.self_check

@@ -295,7 +295,7 @@ def test_a_bundle_of_the_other_family_answers(encoders: str, product: str, tiny_
     with load(tmp_path / "out") as engine:
         before, after = engine.llm.prompts.around(engine.prompt.tasks["asr"])
         assert (len(before), len(after)) == (9, 5)  # as Qwen3's own vocabulary cuts them
-        heard = engine.hear(synthetic_clip(7, 3.0))
+        heard = engine.encode(synthetic_clip(7, 3.0))
         assert heard.audio_tokens.shape == (38, 256) and np.isfinite(heard.audio_tokens).all()
         assert engine.ask(synthetic_clip(7, 3.0), "asr").segments
     with pytest.raises(InputError, match="exists already"):
@@ -343,7 +343,7 @@ def test_the_runtime_answers_from_it(
     assert (manifest.quantization.llm, manifest.quantization.encoders) == (llm, bundle.encoders)
     with load(tmp_path / "out") as engine:
         clip = synthetic_clip(7, 4.0)
-        audio_tokens = engine.hear(clip).audio_tokens
+        audio_tokens = engine.encode(clip).audio_tokens
         logits = engine.llm.prefill(audio_tokens, TASKS["asr"])
         assert np.isfinite(audio_tokens).all()
         assert 0.1 < logits.std() < 10

@@ -25,13 +25,14 @@ from auricle.models.errors import InputError, RunError
 from auricle.models.families.salmonn import TASKS
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
-from auricle.runtime.cli import listen as listening
+from auricle.runtime.cli import listen as listen_module
+from auricle.runtime.cli import session
 from auricle.runtime.cli.keyboard import Keys, Menu, keys_work
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.sources.portaudio import InputDevice
-from auricle.runtime.sources.source import Heard
+from auricle.runtime.sources.source import SourceItem
 
 CLIP = "shopping.wav"
 SAID = "add ten potatoes to my shopping list"
@@ -46,7 +47,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def clip(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A spoken clip; every command of the test uses one engine."""
-    monkeypatch.setattr(listening, "open_engine", lambda _arguments: nullcontext(engine))
+    monkeypatch.setattr(listen_module, "open_engine", lambda _arguments: nullcontext(engine))
     return engine.bundle.path("clips") / CLIP
 
 
@@ -55,7 +56,7 @@ def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_arguments: object) -> None:
         raise AssertionError("a model was opened for nothing")
 
-    monkeypatch.setattr(listening, "open_engine", refuse)
+    monkeypatch.setattr(listen_module, "open_engine", refuse)
 
 
 def listen(*words: object) -> int:
@@ -112,7 +113,7 @@ class Breaking:
     def __init__(self, clip: Path, then: Callable[[], None], closes: bool = True) -> None:
         self._playback, self._then, self._closes, self.closed = FilePlayback(clip, "fast"), then, closes, False
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         if self._closes and self.closed:
             return None
         heard = self._playback.read(timeout_s)
@@ -131,7 +132,7 @@ def test_what_was_heard_is_finished_when_the_source_breaks(
     def unplug() -> None:
         raise RunError("the pipe broke: mend it")
 
-    monkeypatch.setattr(listening, "open_source", lambda _arguments: Breaking(clip, unplug))
+    monkeypatch.setattr(listen_module, "open_source", lambda _arguments: Breaking(clip, unplug))
     out = tmp_path / "a.jsonl"
     assert listen("--out", out) == 1
     shown = capsys.readouterr()
@@ -163,7 +164,7 @@ def test_a_signal_ends_the_session_and_finishes_the_segment(
             sent.append(number)
             signal.raise_signal(number)
 
-    monkeypatch.setattr(listening, "open_source", lambda _arguments: Breaking(clip, once))
+    monkeypatch.setattr(listen_module, "open_source", lambda _arguments: Breaking(clip, once))
     out = tmp_path / "a.vtt"
     assert listen("--out", out) == 0
     assert SAID in capsys.readouterr().out and SAID in out.read_text()
@@ -175,7 +176,7 @@ def test_a_second_interrupt_does_not_wait(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = Breaking(clip, lambda: signal.raise_signal(signal.SIGINT), closes=False)
-    monkeypatch.setattr(listening, "open_source", lambda _arguments: source)
+    monkeypatch.setattr(listen_module, "open_source", lambda _arguments: source)
     assert listen("--out", tmp_path / "a.srt") == 130
     assert capsys.readouterr().err == "auricle: stopped\n" and source.closed
     assert os.listdir(tmp_path) == []  # nothing was said for certain
@@ -188,14 +189,14 @@ def test_the_microphone_records_before_the_model_opens(clip: Path, monkeypatch: 
         order.append(f"microphone {device}")
         return FilePlayback(clip, "fast")
 
-    opened = listening.open_engine
+    opened = listen_module.open_engine
 
     def engine(arguments: object) -> object:
         order.append("engine")
         return opened(arguments)  # pyright: ignore
 
-    monkeypatch.setattr("auricle.runtime.cli.session.Microphone", microphone)
-    monkeypatch.setattr(listening, "open_engine", engine)
+    monkeypatch.setattr(session, "Microphone", microphone)
+    monkeypatch.setattr(listen_module, "open_engine", engine)
     assert listen("--device", "usb") == 0
     assert order == ["microphone usb", "engine"]
 
@@ -242,7 +243,7 @@ def test_a_file_that_cannot_be_used_leaves_no_transcript(tmp_path: Path, capsys:
 @pytest.mark.usefixtures("no_engine")
 def test_devices_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = [InputDevice(3, "USB mic", "ALSA", 1, 48_000, False), InputDevice(12, "Built-in", "ALSA", 2, 44_100, True)]
-    monkeypatch.setattr("auricle.runtime.cli.session.list_devices", lambda: found)
+    monkeypatch.setattr(session, "list_devices", lambda: found)
     assert listen("--list-devices") == 0
     assert capsys.readouterr().out.splitlines() == [
         "   3  USB mic, ALSA (1 channels, 48000 Hz)",

@@ -42,7 +42,7 @@ def jfk(golden: Path) -> Clip:
 
 def test_golden_answer(engine: Engine, salm_clip: Clip) -> None:
     """Sound to ids, through the engine; features of a clip with silent bands differ where NeMo's float32 does."""
-    heard = engine.hear(salm_clip["pcm_float32"]).audio_tokens
+    heard = engine.encode(salm_clip["pcm_float32"]).audio_tokens
     assert np.abs(heard - salm_clip["audio_tokens"]).max() < 3e-4
     logits = engine.llm.prefill(heard, TASKS["asr"], GREEDY)
     assert np.abs(logits - salm_clip["next_logits"]).max() < 3e-2
@@ -90,7 +90,7 @@ class TestPlaces:
         prompt = f"Compare {AUDIO_TAG} with {AUDIO_TAG} now"
         answer = engine.ask([jfk["pcm_float32"], noise["pcm_float32"]], prompt, GREEDY)
         llm, (before, between, after) = engine.llm, engine.llm.prompts.turn(prompt)
-        tokens = [engine.hear(clip["pcm_float32"]).audio_tokens for clip in (jfk, noise)]
+        tokens = [engine.encode(clip["pcm_float32"]).audio_tokens for clip in (jfk, noise)]
         llm.restart()
         llm.feed(before)
         llm.feed_audio(tokens[0])

@@ -8,7 +8,7 @@ import numpy as np
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.models.errors import RunError
 from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
-from auricle.runtime.sources.portaudio import Hear, InputDevice
+from auricle.runtime.sources.portaudio import FrameCallback, InputDevice
 
 BLOCK = 4_800
 
@@ -16,8 +16,8 @@ BLOCK = 4_800
 class FakeStream:
     """Records until it is unplugged or closed."""
 
-    def __init__(self, hear: Hear) -> None:
-        self.hear = hear
+    def __init__(self, on_frames: FrameCallback) -> None:
+        self.on_frames = on_frames
         self.playing = True
         self.closed = False
 
@@ -48,8 +48,8 @@ class FakeHost:
         assert all(stream.closed for stream in self.streams)
         self.n_scans += 1
 
-    def open(self, device: InputDevice, hear: Hear) -> FakeStream:
-        self.streams.append(FakeStream(hear))
+    def open(self, device: InputDevice, on_frames: FrameCallback) -> FakeStream:
+        self.streams.append(FakeStream(on_frames))
         return self.streams[-1]
 
     def clock(self) -> float:
@@ -60,13 +60,13 @@ class FakeHost:
         loud = np.where(np.floor(seconds) % 2 == 0, 0.4, 0.02)
         return (loud * np.sin(2 * np.pi * 3 * seconds)).astype(np.float32)
 
-    def hear(self, n: int, overflow: bool = False) -> None:
+    def deliver(self, n: int, overflow: bool = False) -> None:
         """The callback for the next n frames, in which the channels differ and their mean is the sound."""
         rate = self.device.sample_rate
         mono = self.sound((self.now + np.arange(n)) / rate)
         spread = np.linspace(-0.1, 0.1, self.device.channels, dtype=np.float32)
         start, self.now = self.now, self.now + n
-        self.streams[-1].hear(mono[:, None] + spread, 1000 + start / rate, 1000 + self.now / rate, overflow)
+        self.streams[-1].on_frames(mono[:, None] + spread, 1000 + start / rate, 1000 + self.now / rate, overflow)
 
     def lose(self, seconds: float) -> None:
         self.now += round(seconds * self.device.sample_rate)
@@ -74,23 +74,23 @@ class FakeHost:
     def stall(self, seconds: float) -> None:
         """Sound that goes on while nobody reads."""
         for _ in range(math.ceil(seconds * self.device.sample_rate / BLOCK)):
-            self.hear(BLOCK)
+            self.deliver(BLOCK)
 
     def act(self, action: str, value: float, microphone: SteppedMicrophone) -> None:
-        if action == "hear":
-            self.hear(int(value))
+        if action == "deliver":
+            self.deliver(int(value))
         elif action == "stall":
             self.stall(value)
         elif action in ("overflow", "jump"):
             self.lose(value)
-            self.hear(BLOCK, overflow=action == "overflow")
+            self.deliver(BLOCK, overflow=action == "overflow")
         elif action.startswith("unplug"):
             if "full" in action:
                 self.stall(3.5)
             microphone.lose()
             self.lose(value)
             microphone.find_again()
-            self.hear(BLOCK)
+            self.deliver(BLOCK)
 
     def check_end(self, n_captured: int, heard: list[tuple[int, Waveform]]) -> None:
         """Every sample lies at its time; each gap may round by a sample, and a filter needs some to settle.

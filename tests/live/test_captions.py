@@ -34,7 +34,7 @@ from auricle.runtime.live.incremental import Reading, ReadingOptions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.speculative import reply_to_all
 from auricle.runtime.sources.playback import FilePlayback
-from auricle.runtime.sources.source import Chunk, Heard
+from auricle.runtime.sources.source import Chunk, SourceItem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -124,7 +124,7 @@ def test_events_keep_their_order_whatever_is_heard(
     vad: bool,
 ) -> None:
     """Any clips in a row, any pauses, sound lost between them or not, any chunks, with and without the gate."""
-    items: list[Heard] = []
+    items: list[SourceItem] = []
     at = 0
     for index, pause_s, lost_s in parts:
         audio = np.concatenate([clips[index], np.zeros(int(pause_s * SAMPLE_RATE), np.float32)])
@@ -223,7 +223,7 @@ def test_the_shortcuts_hear_the_same_stretches(engine: Engine, speech: Waveform,
 def test_kept_kv_gives_the_tokens_of_reading_all_again(engine: Engine, clips: list[Waveform]) -> None:
     prompts = ("Recognize the speech and give me the transcription.", "Please describe the audio.")
     for clip in clips:
-        short, whole = (engine.hear(clip[:n]).audio_tokens for n in (len(clip) // 2, len(clip)))
+        short, whole = (engine.encode(clip[:n]).audio_tokens for n in (len(clip) // 2, len(clip)))
         mixed = np.concatenate([short[:3], whole[3:]])
         nothing = [(), ()]
         reply_to_all(engine.llm, short, prompts, nothing, (40, 40))
@@ -266,16 +266,16 @@ def test_cancelled_async_captions_leave_the_engine_alone(
     engine: Engine, clips: list[Waveform], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever cancels may close the engine next: no thread may be inside it any more."""
-    inside, hear = threading.Event(), engine.hear
+    inside, encode = threading.Event(), engine.encode
     busy: list[bool] = []
 
     def slowly(waveform: Waveform, short: bool = False) -> object:
         busy.append(True)
         inside.set()
         time.sleep(0.3)
-        heard = hear(waveform, short)
+        encoded = encode(waveform, short)
         busy.clear()
-        return heard
+        return encoded
 
     async def cancelled() -> None:
         async for _ in captions_async(FilePlayback(clips[0], "fast"), engine):
@@ -288,7 +288,7 @@ def test_cancelled_async_captions_leave_the_engine_alone(
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    monkeypatch.setattr(engine, "hear", slowly)
+    monkeypatch.setattr(engine, "encode", slowly)
     asyncio.run(session())
     assert not busy
 
@@ -319,13 +319,13 @@ def test_a_slow_model_loses_nothing(engine: Engine, clips: list[Waveform], monke
     audio = np.concatenate([clips[1], SILENCE])
     usual = run(engine, audio)
     clock = Clock()
-    hear = engine.hear
+    encode = engine.encode
 
     def slowly(waveform: Waveform, short: bool = False) -> object:
         clock.now += 1.7
-        return hear(waveform, short)
+        return encode(waveform, short)
 
-    monkeypatch.setattr(engine, "hear", slowly)
+    monkeypatch.setattr(engine, "encode", slowly)
     events = list(captions(Playback(audio, clock), engine))
     assert [e.text for e in events if isinstance(e, Final)] == [e.text for e in usual if isinstance(e, Final)]
     assert events[-1] == usual[-1]
@@ -346,7 +346,7 @@ class Playback:
     def __init__(self, audio: Waveform, clock: Clock) -> None:
         self._audio, self._clock, self._given, self._closed = audio, clock, 0, False
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         if self._given == len(self._audio) or self._closed:
             return None
         self._clock.now += timeout_s
@@ -364,10 +364,10 @@ class Given:
 
     realtime = False
 
-    def __init__(self, *reads: list[Heard]) -> None:
+    def __init__(self, *reads: list[SourceItem]) -> None:
         self._reads = list(reads)
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         return self._reads.pop(0) if self._reads else None
 
     def close(self) -> None:
@@ -380,7 +380,7 @@ def test_a_gap_ends_the_segment_and_is_told(engine: Engine, clips: list[Waveform
     half, other = clips[0][: len(clips[0]) // 2], np.concatenate([clips[1], SILENCE])
     start_s = len(half) / SAMPLE_RATE
     gap = AudioDropped(start_s, 1.0)
-    items: list[Heard] = [Chunk(0.0, half), gap, Chunk(start_s + 1.0, other)]
+    items: list[SourceItem] = [Chunk(0.0, half), gap, Chunk(start_s + 1.0, other)]
     source = Given(items) if together else Given(*([item] for item in items))
     events = [event for event in captions(source, engine) if not isinstance(event, Caption)]
     first, second = (event for event in events if isinstance(event, Final))

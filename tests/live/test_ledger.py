@@ -10,9 +10,9 @@ from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.events import AudioDropped, DeviceFound, DeviceLost
 from auricle.runtime.live.gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
 from auricle.runtime.live.ledger import Ledger
-from auricle.runtime.live.segmenter import Ear
+from auricle.runtime.live.segmenter import Segmenter
 from auricle.runtime.sources.playback import FilePlayback
-from auricle.runtime.sources.source import Chunk, Heard, Source
+from auricle.runtime.sources.source import Chunk, Source, SourceItem
 from fake_microphone import FakeHost, SteppedMicrophone
 from fake_vad import LoudnessVad
 from hypothesis import given, settings
@@ -63,7 +63,7 @@ class Recorded:
         """Positions and chunks; an empty one is a gap."""
         self._source = source
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         self.n_reads += 1
         new = self._source.read(timeout_s)
         for item in new or []:
@@ -99,7 +99,7 @@ class Listener:
 
     def __init__(self, source: Source, gate: Gate) -> None:
         self.given = Recorded(source)
-        self.ear = Ear(self.given, gate)
+        self.segmenter = Segmenter(self.given, gate)
         self._gate = gate
         self._open: int | None = None
         self._waiting: deque[Closed] = deque()
@@ -110,7 +110,7 @@ class Listener:
 
     def poll(self) -> bool:
         """False when the source has ended."""
-        events = self.ear.poll(0)
+        events = self.segmenter.poll(0)
         for event in events or []:
             if isinstance(event, Opened):
                 assert self._open is None and event.start >= self._last_end
@@ -132,9 +132,9 @@ class Listener:
             return
         closed = self._waiting.popleft()
         np.testing.assert_array_equal(
-            self.ear.read(closed.start, closed.end), self.given.samples(closed.start, closed.end), strict=True
+            self.segmenter.read(closed.start, closed.end), self.given.samples(closed.start, closed.end), strict=True
         )
-        self.ear.done(closed, heard)
+        self.segmenter.done(closed, heard)
         length = closed.end - closed.start
         self._n_decoded, self._n_passed_over = (
             self._n_decoded + length * heard,
@@ -146,12 +146,12 @@ class Listener:
         """All that is still to come: every sample is decoded, skipped or lost."""
         while self.poll() or self._waiting:
             self.done()
-        assert self.ear.ledger.pending == 0 and self._open is None
-        assert self.ear.ledger.captured == self.given.n_given
-        assert self.ear.ledger.dropped == self.given.n_lost
+        assert self.segmenter.ledger.pending == 0 and self._open is None
+        assert self.segmenter.ledger.captured == self.given.n_given
+        assert self.segmenter.ledger.dropped == self.given.n_lost
 
     def check(self) -> None:
-        counts = self.ear.ledger.as_dict()
+        counts = self.segmenter.ledger.as_dict()
         undecided = counts["captured"] - (self._gate.decided if self._open is None else self._open)
         assert counts["pending"] == undecided + sum(closed.end - closed.start for closed in self._waiting)
         assert counts["captured"] == counts["decoded"] + counts["skipped"] + counts["dropped"] + counts["pending"]
@@ -184,13 +184,13 @@ def test_files(gate: str, chunk_samples: int, parts: list[tuple[float, float]], 
     while late and listener.poll():  # all the segments wait for the end
         pass
     listener.finish()
-    assert listener.ear.ledger.captured == len(clip) and listener.ear.ledger.dropped == 0
+    assert listener.segmenter.ledger.captured == len(clip) and listener.segmenter.ledger.dropped == 0
 
 
 actions = st.lists(
     st.one_of(
-        st.tuples(st.just("hear"), st.integers(1, 4_800)),
-        st.tuples(st.just("hear"), st.integers(1, 4_800)),
+        st.tuples(st.just("deliver"), st.integers(1, 4_800)),
+        st.tuples(st.just("deliver"), st.integers(1, 4_800)),
         st.tuples(st.just("stall"), st.floats(1, 5)),  # seconds of sound while nobody reads
         st.tuples(st.just("overflow"), st.floats(0, 3)),  # seconds that the device loses, and says so
         st.tuples(st.just("jump"), st.floats(0.3, 3)),  # seconds that it loses without a word
@@ -212,7 +212,7 @@ def test_microphones(gate: str, sample_rate: int, todo: list[tuple[str, float]])
     host = FakeHost(sample_rate)
     microphone = SteppedMicrophone(host, ring_s=3)
     listener = Listener(microphone, make_gate(gate))
-    host.hear(100)
+    host.deliver(100)
     for action, value in todo:
         host.act(action, value, microphone)
         if action == "poll":
@@ -223,7 +223,7 @@ def test_microphones(gate: str, sample_rate: int, todo: list[tuple[str, float]])
     while listener.given.n_reads == n_reads:  # the ring is emptied, once no gap waits for a segment any more
         listener.poll()
         listener.done()
-    host.hear(100)  # now every loss has been found
+    host.deliver(100)  # now every loss has been found
     microphone.close()
     listener.finish()
-    host.check_end(listener.ear.ledger.captured, listener.given.heard)
+    host.check_end(listener.segmenter.ledger.captured, listener.given.heard)

@@ -21,7 +21,7 @@ from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import AudioDropped, Caption, Final, SessionEnded
 from auricle.runtime.live.captions import captions
 from auricle.runtime.sources.playback import FilePlayback
-from auricle.runtime.sources.source import Chunk, Heard, Source
+from auricle.runtime.sources.source import Chunk, Source, SourceItem
 
 ALLOWED_GROWTH_MB = 5.0
 SETTLED_S = 60.0  # after a minute nothing should grow
@@ -37,7 +37,7 @@ class Endless:
         self._rng = np.random.default_rng(1)
         self._at = 0
 
-    def read(self, timeout_s: float) -> list[Heard] | None:
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
         if self._left <= 0:
             return None
         clip = self._clips[int(self._rng.integers(len(self._clips)))]

@@ -100,7 +100,7 @@ def test_a_form_may_repeat_itself(engine: Engine, command: Path) -> None:
 
 
 def test_rules_are_checked_beside_an_answer_that_follows_them(engine: Engine, command: Path) -> None:
-    tokens, schema = engine.hear(read_audio(command)).audio_tokens, {"type": "array", "items": {"type": "boolean"}}
+    tokens, schema = engine.encode(read_audio(command)).audio_tokens, {"type": "array", "items": {"type": "boolean"}}
     generation = Generation(30, gbnf=schema_grammar(schema))
 
     def answer(check: bool) -> list[int]:
@@ -116,7 +116,7 @@ def test_rules_are_checked_beside_an_answer_that_follows_them(engine: Engine, co
 
 
 def test_an_answer_that_was_not_begun_ends_too(engine: Engine, command: Path) -> None:
-    tokens = engine.hear(read_audio(command)).audio_tokens
+    tokens = engine.encode(read_audio(command)).audio_tokens
     engine.llm.prefill(tokens, "asr")
     old = engine.llm.generate()
     engine.llm.prefill(tokens, "What is it?")

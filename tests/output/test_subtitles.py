@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from auricle.models.errors import InputError, RunError
 from auricle.runtime.output.cues import columns, cues, plain, wrap
-from auricle.runtime.output.subtitles import FORMATS, Caption, format_captions, write_captions
+from auricle.runtime.output.subtitles import FORMATS, TimedText, format_captions, write_captions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,7 +79,7 @@ spans = st.tuples(st.floats(0, 400_000), st.floats(0, 100)).map(lambda pair: (pa
 @settings(max_examples=200, deadline=None)
 @given(rows=st.lists(st.tuples(spans, text), max_size=4))
 def test_any_text_is_read_back(rows: list[tuple[tuple[float, float], str]]) -> None:
-    captions = [Caption(*span, content) for span, content in rows]
+    captions = [TimedText(*span, content) for span, content in rows]
     for parser, format in ((parse_srt, "srt"), (parse_vtt, "vtt")):
         content = format_captions(captions, format)
         content.encode("utf-8")
@@ -98,7 +98,7 @@ def test_any_text_is_read_back(rows: list[tuple[tuple[float, float], str]]) -> N
 
 @pytest.mark.parametrize("content", HOSTILE)
 def test_hostile_text_stays_in_its_cue(content: str) -> None:
-    captions = [Caption(0, 2, "before"), Caption(2, 4, content), Caption(4, 6, "after")]
+    captions = [TimedText(0, 2, "before"), TimedText(2, 4, content), TimedText(4, 6, "after")]
     for parser, format in ((parse_srt, "srt"), (parse_vtt, "vtt")):
         rows = parser(format_captions(captions, format))
         assert rows[0] == (0.0, 2.0, ["before"]) and rows[-1] == (4.0, 6.0, ["after"])
@@ -106,7 +106,7 @@ def test_hostile_text_stays_in_its_cue(content: str) -> None:
 
 
 def test_the_files_as_written() -> None:
-    rows = [Caption(0, 1.5, "turn on the lights", "asr", "a.wav"), Caption(3599.9996, 3661.0625, "a < b & c --> d")]
+    rows = [TimedText(0, 1.5, "turn on the lights", "asr", "a.wav"), TimedText(3599.9996, 3661.0625, "a < b & c --> d")]
     assert format_captions(rows, "txt") == "turn on the lights\na < b & c --> d\n"
     assert format_captions(rows, "srt") == (
         "1\n00:00:00,000 --> 00:00:01,500\nturn on the lights\n\n2\n01:00:00,000 --> 01:01:01,062\na < b & c -> d\n"
@@ -127,7 +127,7 @@ def test_the_files_as_written() -> None:
 
 
 def test_nothing_said() -> None:
-    silent = [Caption(0, 1, "  \n ")]
+    silent = [TimedText(0, 1, "  \n ")]
     assert [format_captions([], f) for f in FORMATS] == ["", "", "WEBVTT\n", ""]
     assert [format_captions(silent, f) for f in FORMATS[:3]] == ["", "", "WEBVTT\n"]
     assert json.loads(format_captions(silent, "jsonl"))["text"] == "  \n "
@@ -161,14 +161,14 @@ def test_wrapping() -> None:
 @pytest.mark.parametrize("times", [(-1, 1), (2, 1), (float("nan"), 1), (0, float("inf"))])
 def test_impossible_times(times: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="cannot last"):
-        Caption(*times, "x")
+        TimedText(*times, "x")
 
 
 def test_written_whole_and_replaced(tmp_path: Path) -> None:
     target = tmp_path / "a.VTT"
-    assert write_captions(target, [Caption(0, 1, "Grüße")]) == target
+    assert write_captions(target, [TimedText(0, 1, "Grüße")]) == target
     assert parse_vtt(target.read_text("utf-8")) == [(0.0, 1.0, ["Grüße"])]
-    write_captions(target, [Caption(0, 1, "new")], "srt", audio=tmp_path / "a.wav")
+    write_captions(target, [TimedText(0, 1, "new")], "srt", audio=tmp_path / "a.wav")
     assert parse_srt(target.read_text("utf-8")) == [(0.0, 1.0, ["new"])]
     assert os.listdir(tmp_path) == ["a.VTT"]
     umask = os.umask(0)
@@ -192,7 +192,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder.srt").mkdir()
     for target in (tmp_path / "no" / "a.srt", tmp_path / "file" / "a.srt", tmp_path / "folder.srt"):
         with pytest.raises(InputError, match="cannot be written") as caught:
-            write_captions(target, [Caption(0, 1, "x")])
+            write_captions(target, [TimedText(0, 1, "x")])
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="'mp4' is unknown"):
         write_captions(tmp_path / "a.mp4", [])
@@ -200,20 +200,20 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = write_captions(tmp_path / "a.txt", [Caption(0, 1, "old")])
+    target = write_captions(tmp_path / "a.txt", [TimedText(0, 1, "old")])
 
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match="No space left"):
-        write_captions(target, [Caption(0, 1, "new")])
+        write_captions(target, [TimedText(0, 1, "new")])
     assert target.read_text() == "old\n" and os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     target = tmp_path / "a.srt"
-    rows = [Caption(i, i + 1, f"number {i}") for i in range(300)]
+    rows = [TimedText(i, i + 1, f"number {i}") for i in range(300)]
     write_captions(target, rows)
     done = threading.Event()
 

@@ -17,22 +17,22 @@ from auricle.runtime.sources import microphone as module
 from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
 from auricle.runtime.sources.portaudio import InputDevice, PortAudio, choose_device, list_devices
 from auricle.runtime.sources.ring_buffer import Ring
-from auricle.runtime.sources.source import Chunk, Heard
+from auricle.runtime.sources.source import Chunk, SourceItem
 from fake_microphone import BLOCK, FakeHost, FakeStream, SteppedMicrophone
 
 
-def read_all(microphone: Microphone) -> list[Heard]:
-    heard: list[Heard] = []
+def read_all(microphone: Microphone) -> list[SourceItem]:
+    heard: list[SourceItem] = []
     while new := microphone.read(0):
         heard += new
     return heard
 
 
-def n_samples(heard: list[Heard]) -> int:
+def n_samples(heard: list[SourceItem]) -> int:
     return sum(len(item.waveform) for item in heard if isinstance(item, Chunk))
 
 
-def reports(heard: list[Heard]) -> list[Heard]:
+def reports(heard: list[SourceItem]) -> list[SourceItem]:
     return [item for item in heard if not isinstance(item, Chunk)]
 
 
@@ -56,7 +56,7 @@ def test_what_is_said_while_a_model_loads_is_kept() -> None:
     microphone = SteppedMicrophone(host)
     host.stall(20)
     heard = read_all(microphone)
-    host.hear(480)
+    host.deliver(480)
     microphone.close()
     heard += read_all(microphone)
     assert heard[0].start_s == 0 and reports(heard) == []
@@ -69,7 +69,7 @@ def test_a_reader_that_stalls_learns_what_it_missed() -> None:
     microphone = SteppedMicrophone(host, ring_s=3)
     host.stall(4.5)
     assert n_samples(read_all(microphone)) == 3 * SAMPLE_RATE
-    host.hear(BLOCK)
+    host.deliver(BLOCK)
     gap, chunk = read_all(microphone)
     assert gap == AudioDropped(3.0, 1.5)
     assert isinstance(chunk, Chunk) and chunk.start_s == 4.5
@@ -86,14 +86,14 @@ def test_what_the_ring_lost_last_is_reported_at_the_end() -> None:
 def test_an_overrun_of_the_device_is_a_gap_of_what_its_clock_says() -> None:
     host = FakeHost()
     microphone = SteppedMicrophone(host)
-    host.hear(1600, overflow=True)  # before the first sample there was nothing to lose
+    host.deliver(1600, overflow=True)  # before the first sample there was nothing to lose
     host.lose(0.1)
-    host.hear(1600, overflow=True)
-    host.hear(1600, overflow=True)  # the device does not know how much
+    host.deliver(1600, overflow=True)
+    host.deliver(1600, overflow=True)  # the device does not know how much
     host.lose(0.1)
-    host.hear(1600)  # too little to be told from a late callback
+    host.deliver(1600)  # too little to be told from a late callback
     host.lose(0.5)
-    host.hear(1600)  # PortAudio said nothing, its clock did
+    host.deliver(1600)  # PortAudio said nothing, its clock did
     heard = read_all(microphone)
     assert reports(heard) == [
         AudioDropped(0.1, 0.1),
@@ -107,29 +107,29 @@ def test_a_clock_that_is_set_is_no_gap() -> None:
     """The device's time is the system's on some hosts: a jump that our own clock does not see is none."""
     host = FakeHost()
     microphone = SteppedMicrophone(host)
-    host.hear(1600)
+    host.deliver(1600)
     frames = np.zeros((1600, 2), np.float32)
     host.now += 1600
-    host.streams[0].hear(frames, 9_000_000.0, 9_000_000.1, False)
+    host.streams[0].on_frames(frames, 9_000_000.0, 9_000_000.1, False)
     host.now += 1600
-    host.streams[0].hear(frames, 9_000_000.1, 9_000_000.2, False)
+    host.streams[0].on_frames(frames, 9_000_000.1, 9_000_000.2, False)
     assert reports(read_all(microphone)) == []
 
 
 def test_a_late_program_is_no_gap() -> None:
     host = FakeHost()
     microphone = SteppedMicrophone(host)
-    host.hear(1600)
+    host.deliver(1600)
     frames = np.zeros((1600, 2), np.float32)
     host.now += 3 * SAMPLE_RATE  # this thread slept; the device did not lose anything
-    host.streams[0].hear(frames, 1000.1, 1000.2, False)
+    host.streams[0].on_frames(frames, 1000.1, 1000.2, False)
     assert reports(read_all(microphone)) == []
 
 
 def test_unplugged_and_back() -> None:
     host = FakeHost(48_000)
     microphone = SteppedMicrophone(host)
-    host.hear(4800)
+    host.deliver(4800)
     microphone.lose()
     microphone.lose()
     host.plugged = False
@@ -140,7 +140,7 @@ def test_unplugged_and_back() -> None:
     host.device = InputDevice(3, "fake", "tests", 1, 44_100, default=True)  # it may come back as another one
     host.now = 44_100 * 5
     microphone.find_again()
-    host.hear(4410)
+    host.deliver(4410)
     microphone.close()
     found, *heard = read_all(microphone)
     assert isinstance(found, DeviceFound)
@@ -154,8 +154,8 @@ def test_a_stream_that_was_given_up_is_not_heard() -> None:
     microphone = SteppedMicrophone(host)
     microphone.lose()
     microphone.find_again()
-    host.streams[0].hear(np.ones((160, 2), np.float32), 1000.0, 1000.1, False)
-    host.hear(160)
+    host.streams[0].on_frames(np.ones((160, 2), np.float32), 1000.0, 1000.1, False)
+    host.deliver(160)
     assert n_samples(read_all(microphone)) == 160
 
 
@@ -167,10 +167,10 @@ class LiveHost(FakeHost):
         self.frozen = False
         self.opened_s: list[float] = []
 
-    def open(self, device: InputDevice, hear: Any) -> FakeStream:
+    def open(self, device: InputDevice, on_frames: Any) -> FakeStream:
         self.opened_s.append(time.monotonic())
         self.frozen = False
-        stream = super().open(device, hear)
+        stream = super().open(device, on_frames)
         threading.Thread(target=self._play, args=[stream], daemon=True).start()
         return stream
 
@@ -181,7 +181,7 @@ class LiveHost(FakeHost):
         while stream.alive() and self.plugged:
             if not self.frozen:
                 now = time.monotonic()
-                stream.hear(np.zeros((160, 2), np.float32), now - 0.01, now, False)
+                stream.on_frames(np.zeros((160, 2), np.float32), now - 0.01, now, False)
             time.sleep(0.01)
         stream.playing = False
 
@@ -237,7 +237,7 @@ def test_looking_for_a_device_backs_off(monkeypatch: pytest.MonkeyPatch) -> None
 def test_closing_from_another_thread_ends_a_read() -> None:
     host = FakeHost()
     microphone = Microphone(None, None, host, host.clock)
-    host.hear(800)
+    host.deliver(800)
     threading.Timer(0.1, microphone.close).start()
     start = time.monotonic()
     heard = microphone.read(60)

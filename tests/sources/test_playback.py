@@ -16,13 +16,13 @@ from auricle.runtime.audio.decode import as_waveform, read_audio
 from auricle.runtime.events import AudioDropped
 from auricle.runtime.sources import playback as sources
 from auricle.runtime.sources.playback import FilePlayback, RawInput, SampleFormat, Source
-from auricle.runtime.sources.source import Chunk, Heard
+from auricle.runtime.sources.source import Chunk, SourceItem
 from auricle.runtime.sources.timeline import Timeline
 
 
-def everything(source: Source, at: int = 0) -> list[Heard]:
+def everything(source: Source, at: int = 0) -> list[SourceItem]:
     """From sample `at` to the end, which lasts; chunks and gaps must follow each other end to end."""
-    heard: list[Heard] = []
+    heard: list[SourceItem] = []
     while (new := source.read(5)) is not None:
         heard += new
     assert source.read(0) is None
@@ -36,7 +36,7 @@ def everything(source: Source, at: int = 0) -> list[Heard]:
     return heard
 
 
-def joined(heard: list[Heard]) -> Waveform:
+def joined(heard: list[SourceItem]) -> Waveform:
     return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in heard if isinstance(item, Chunk))])
 
 
@@ -71,7 +71,7 @@ def test_damage_comes_behind_what_was_sound(monkeypatch: pytest.MonkeyPatch, pac
 
     monkeypatch.setattr(sources, "open_audio", blocks)
     source = FilePlayback("clip.wav", pace)
-    heard: list[Heard] = []
+    heard: list[SourceItem] = []
     with pytest.raises(AudioError, match="damaged"):
         while (new := source.read(1)) is not None:
             heard += new
@@ -85,7 +85,7 @@ def test_realtime_gives_what_the_clock_allows() -> None:
     source = FilePlayback(clip, "realtime", chunk_samples=1600)
     assert source.realtime and not FilePlayback(clip, "fast").realtime
     start = time.monotonic()
-    heard: list[Heard] = []
+    heard: list[SourceItem] = []
     while (new := source.read(5)) is not None:
         elapsed_s = time.monotonic() - start
         heard += new

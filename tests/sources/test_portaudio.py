@@ -18,7 +18,7 @@ from auricle.runtime.live.gate import Opened, SpeechGate
 from auricle.runtime.live.silero import SileroVad
 from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
 from auricle.runtime.sources.portaudio import PortAudio
-from auricle.runtime.sources.source import Chunk, Heard
+from auricle.runtime.sources.source import Chunk, SourceItem
 from virtual_microphone import VirtualMicrophone, missing, seen
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -36,9 +36,9 @@ def virtual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMicroph
     PortAudio().rescan()
 
 
-def listen(microphone: Microphone, until: Any) -> list[Heard]:
+def listen(microphone: Microphone, until: Any) -> list[SourceItem]:
     """Read until a predicate over everything heard is true."""
-    heard: list[Heard] = []
+    heard: list[SourceItem] = []
     deadline = time.monotonic() + 40
     while not until(heard):
         assert time.monotonic() < deadline, [item for item in heard if not isinstance(item, Chunk)]
@@ -46,7 +46,7 @@ def listen(microphone: Microphone, until: Any) -> list[Heard]:
     return heard
 
 
-def joined(heard: list[Heard]) -> Waveform:
+def joined(heard: list[SourceItem]) -> Waveform:
     return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in heard if isinstance(item, Chunk))])
 
 
