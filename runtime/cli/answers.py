@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ...models.dataclass_json import encode
 from ...models.errors import AuricleError
 from ..engine import Answer
-from ..events import AnswerEvent, Final, Piece, SegmentStarted
+from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted
 from ..llm.stopping import REMEDIES
 from ..output.remarks import clock
 from ..output.terminal import waiting
@@ -29,9 +29,11 @@ class Collected:
     """What was said about it."""
     stopped: AuricleError | KeyboardInterrupt | None = None
 
-    def rows(self) -> list[tuple[float, float, str, str | None]]:
-        """Start, end and text of each segment, the unfinished one last, and what stopped its answer."""
-        rows = [(final.start_s, final.end_s, final.text, final.stopped) for final in self.finals]
+    def rows(self) -> list[tuple[float, float, str, FinishReason]]:
+        """Start, end and text of each segment, the unfinished one last, and why its answer ended."""
+        rows: list[tuple[float, float, str, FinishReason]] = [
+            (final.start_s, final.end_s, final.text, final.finish_reason) for final in self.finals
+        ]
         unfinished = self.started
         if unfinished is None:
             return rows
@@ -97,13 +99,13 @@ def name_what_was_cut(final: Final, arguments: Namespace) -> bool:
 
     The text itself looks like any other.
     """
-    half = arguments.json_schema is not None and final.stopped in REMEDIES
-    if half or final.stopped == "time":
+    half = arguments.json_schema is not None and final.finish_reason in REMEDIES
+    if half or final.finish_reason == "time":
         span = f"{clock(final.start_s)}-{clock(final.end_s)}"
         n = len(final.token_ids)
         tokens = "1 token" if n == 1 else f"{n} tokens"
         what = f"the JSON is not complete after {tokens}" if half else f"cut after {tokens}, when its time was over"
-        print(f"auricle: [{span}] {what}: {REMEDIES[final.stopped or 'time']}", file=sys.stderr)
+        print(f"auricle: [{span}] {what}: {REMEDIES[final.finish_reason]}", file=sys.stderr)
     return half
 
 
