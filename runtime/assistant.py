@@ -17,19 +17,29 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..models.errors import InputError, RunError
 from ..models.prompt import nonempty
-from .engine import Engine
-from .events import Answered, AssistantEvent, KeywordsRead, Piece, SessionEnded, SpeechEnded, SpeechStarted, Timings
+from .engine import Decoded, Engine
+from .events import (
+    Answered,
+    AssistantEvent,
+    FinishReason,
+    KeywordsRead,
+    Piece,
+    SessionEnded,
+    SpeechEnded,
+    SpeechStarted,
+    Timings,
+)
 from .keywords import Keywords
 from .live.gate import Closed, GateOptions, Opened
 from .live.segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .llm.conversation import Conversation
 from .llm.grammar import schema_grammar
 from .llm.sampling import Generation
-from .llm.stopping import Saying
 from .sources.playback import Source
 from .tts import Sentences, Speaker, speech_command
 
@@ -127,6 +137,8 @@ class _Session:
         self._waiting: deque[SegmenterEvent] = deque()
         """What was heard and not dealt with yet."""
         self._answering = False
+        self._interruption: FinishReason | None = None
+        """What ends the answer that is decoded now."""
         self._own_voice: set[int] = set()
         """Starts of segments that came while the assistant spoke, and must not be answered."""
         self._stopped = stopped
@@ -197,21 +209,21 @@ class _Session:
     def _answer(self, closed: Closed) -> Iterator[Piece | Answered]:
         if self._stopped.is_set():
             self._ear.done(closed, heard=False)
-            yield self._answered(closed, "", [], NOTHING, "end")
+            yield self._answered(closed, Decoded("", (), NOTHING, "end"))
             return
         started = time.monotonic()
         heard = self._engine.encode(self._ear.read(closed.start, closed.end))
         self._ear.done(closed)
         if not self._options.remember:
             self._conversation.forget()
-        start = time.perf_counter()
-        self._conversation.hear(heard.audio_tokens, self._prompt, self._generation.max_new_tokens)
-        prefilled = time.perf_counter()
-        saying = Saying(self._engine.llm, self._generation, started, guard=True)
-        stopped = yield from self._say(saying)
-        decode_ms = (time.perf_counter() - prefilled) * 1e3
-        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
-        yield self._answered(closed, saying.text, saying.ids, timings, stopped)
+        n_new = self._generation.max_new_tokens
+        prefill = partial(self._conversation.hear, heard.audio_tokens, self._prompt, n_new)
+        generate = self._conversation.answer
+        decoding = self._engine.decode(heard, prefill, generate, self._generation, started, self._interrupted)
+        decoded = yield from self._spoken(decoding)
+        if decoded.finish_reason == "loop":
+            self._conversation.keep(len(decoded.token_ids))
+        yield self._answered(closed, decoded)
         self._make_room()
 
     def _make_room(self) -> None:
@@ -219,34 +231,34 @@ class _Session:
         n_new = self._generation.max_new_tokens
         self._conversation.make_room(self._engine.spec.n_audio_tokens, self._prompt, n_new)
 
-    def _say(self, saying: Saying) -> Generator[Piece, None, str | None]:
-        """Decode the answer; returns why it was stopped, None when the model ended it."""
+    def _spoken(self, decoding: Generator[Piece, None, Decoded]) -> Generator[Piece, None, Decoded]:
+        """The answer's pieces as they come; its sentences go to the speaker, unless something interrupts it."""
         sentences = Sentences()
-        stopped = None
-        answer = self._conversation.answer(self._generation)
-        while (stopped := self._stop_here(saying)) is None and (token := next(answer, None)) is not None:
-            self._answering = True
-            if piece := saying.add(token):
-                yield Piece(piece)
-                self._speak(sentences.add(piece))
+        while True:
+            try:
+                piece = next(decoding)
+            except StopIteration as end:
+                decoded: Decoded = end.value
+                break
+            yield piece
+            if self._interruption is None:
+                self._speak(sentences.add(piece.text))
         self._answering = False
-        if saying.stopped == "loop":
-            self._conversation.keep(len(saying.ids))
-        if rest := saying.finish():
-            yield Piece(rest)
-        if stopped not in ("speech", "end"):
-            self._speak(sentences.add(rest) + sentences.finish())
-        return stopped
+        if self._interruption is None:
+            self._speak(sentences.finish())
+        return decoded
 
-    def _stop_here(self, saying: Saying) -> str | None:
-        """Whether the answer must stop, and why; between two tokens."""
+    def _interrupted(self) -> FinishReason | None:
+        """Whether the answer must end here, and why; asked between two tokens."""
+        self._interruption = None
         if self._stopped.is_set():
-            return "end"
-        if self._ear.realtime:
+            self._interruption = "end"
+        elif self._ear.realtime:
             self._listen(0.0)
             if self._options.barge_in and any(isinstance(event, Opened) for event in self._waiting):
-                return "speech"
-        return saying.stopped
+                self._interruption = "speech"
+        self._answering = True
+        return self._interruption
 
     def _speak(self, sentences: list[str]) -> None:
         if self._speaker is None or self._mute is not None:
@@ -266,18 +278,19 @@ class _Session:
         except RunError as error:
             self._mute = error
 
-    def _answered(self, closed: Closed, text: str, ids: list[int], timings: Timings, stopped: str | None) -> Answered:
-        intent = None if self._options.json_schema is None else _value(text, stopped)
+    def _answered(self, closed: Closed, decoded: Decoded) -> Answered:
+        schema = self._options.json_schema
+        intent = None if schema is None else _value(decoded.text, decoded.finish_reason)
         if intent is not None and self._on_intent is not None:
             self._on_intent(intent)
         return Answered(
             start_s=seconds(closed.start),
             end_s=seconds(closed.end),
-            text=text,
-            token_ids=tuple(ids),
-            timings=timings,
+            text=decoded.text,
+            token_ids=decoded.token_ids,
+            timings=decoded.timings,
             prompt=self._prompt,
-            stopped=stopped,
+            finish_reason=decoded.finish_reason,
             intent=intent,
             n_turns=self._conversation.n_turns,
         )
@@ -294,9 +307,9 @@ def _generation(engine: Engine, options: AssistantOptions) -> Generation:
     return Generation(n_new, stop=options.stop, max_seconds=options.max_seconds, gbnf=gbnf)
 
 
-def _value(text: str, stopped: str | None) -> Any:
+def _value(text: str, finish_reason: FinishReason) -> Any:
     """What a JSON answer says; None unless it is whole."""
-    if stopped not in (None, "length") or (stopped and text[-1:] not in '}]"'):
+    if finish_reason not in ("eos", "length") or (finish_reason == "length" and text[-1:] not in '}]"'):
         return None  # of a number that was cut nobody can tell
     try:
         return json.loads(text)

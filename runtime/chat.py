@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from ..models.errors import InputError
 from .encoders.base import EncodedSegment
@@ -12,7 +13,6 @@ from .engine import Audio, Engine
 from .events import Final, Piece
 from .llm.conversation import Conversation
 from .llm.sampling import Generation
-from .llm.stopping import Saying
 
 SHORTEST = "?"
 """Of all questions."""
@@ -42,27 +42,25 @@ class Chat:
         self._check(generation)
         prompt = engine.prompt.prompt_for(prompt_or_task)
         heard = self._hear()
-        start = time.perf_counter()
         if not self._conversation.n_turns:
-            self._conversation.hear(heard.audio_tokens, prompt, generation.max_new_tokens)
-            self._heard = replace(heard, stages={}, encoders_ms=0.0)  # what a later question costs
+            prefill = partial(self._first_turn, heard, prompt, generation.max_new_tokens)
         else:
             prompt = engine.prompt.without_audio(prompt)
-            self._conversation.say(prompt, generation.max_new_tokens)
-        prefilled = time.perf_counter()
-        saying = Saying(engine.llm, generation, started, guard=True)
-        yield from saying.take(self._conversation.answer(generation))
-        self._conversation.keep(len(saying.ids))
-        decode_ms = (time.perf_counter() - prefilled) * 1e3
-        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
-        span = self._segment.start_s, self._segment.end_s
-        yield Final(*span, saying.text, tuple(saying.ids), timings, prompt, saying.stopped)
+            prefill = partial(self._conversation.say, prompt, generation.max_new_tokens)
+        decoded = yield from engine.decode(heard, prefill, self._conversation.answer, generation, started)
+        self._conversation.keep(len(decoded.token_ids))
+        yield decoded.final(self._segment.start_s, self._segment.end_s, prompt)
 
     def require(self, generation: Generation) -> None:
         """Hears the clip. Raises InputError when no question at all can be answered so."""
         self._check(generation)
         if not self._conversation.n_turns:
             self._conversation.make_room(len(self._hear().audio_tokens), SHORTEST, generation.max_new_tokens)
+
+    def _first_turn(self, heard: EncodedSegment, prompt: str, max_new_tokens: int) -> None:
+        """The clip and the question; a later one does not pay for the encoders."""
+        self._conversation.hear(heard.audio_tokens, prompt, max_new_tokens)
+        self._heard = replace(heard, stages={}, encoders_ms=0.0)
 
     def _check(self, generation: Generation) -> None:
         if generation.beams > 1:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -22,11 +22,11 @@ from .audio.decode import as_waveform, open_audio
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
-from .events import AnswerEvent, Final, Piece, SegmentStarted
+from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
 from .families.registry import ENCODERS
 from .llm.sampling import Generation
 from .llm.session import Llm, LlmOptions
-from .llm.stopping import Saying
+from .llm.stopping import StoppingCriteria, cut_at
 from .system.ort import OrtOptions, open_session
 
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
@@ -48,6 +48,21 @@ class Answer:
     text: str
     prompt: str
     segments: tuple[Final, ...]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One decoded answer and what it took."""
+
+    text: str
+    """Without space around it."""
+    token_ids: tuple[int, ...]
+    timings: Timings
+    finish_reason: FinishReason
+
+    def final(self, start_s: float, end_s: float, prompt: str) -> Final:
+        """The answer to a prompt about these seconds of a clip."""
+        return Final(start_s, end_s, self.text, self.token_ids, self.timings, prompt, self.finish_reason)
 
 
 class Engine:
@@ -170,8 +185,9 @@ class Engine:
             generation = replace(generation, max_new_tokens=min(budget, generation.max_new_tokens))
         tokens = [each.audio_tokens for each in heard]
         span = segments[0].start_s, segments[0].start_s + seconds
-        read = partial(self.llm.prefill, tokens, prompt, generation)
-        yield from self._say(read, generation, started, _together(heard), span, prompt)
+        prefill = partial(self.llm.prefill, tokens, prompt, generation)
+        decoded = yield from self.decode(_together(heard), prefill, self.llm.generate, generation, started)
+        yield decoded.final(*span, prompt)
 
     def stream_text(self, prompt: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
         """An answer of the language model as it was before it learnt to hear: no audio, its LoRA switched off.
@@ -181,26 +197,42 @@ class Engine:
         generation = generation or self.defaults
         started = time.monotonic()
         nothing = EncodedSegment(np.zeros((0, self.spec.llm.hidden), np.float32), {}, 0.0)
-        read = partial(self.llm.prefill_text, prompt, generation)
-        yield from self._say(read, generation, started, nothing, (0.0, 0.0), prompt)
+        prefill = partial(self.llm.prefill_text, prompt, generation)
+        decoded = yield from self.decode(nothing, prefill, self.llm.generate, generation, started)
+        yield decoded.final(0.0, 0.0, prompt)
 
-    def _say(
+    def decode(
         self,
-        read: Callable[[], object],
+        heard: EncodedSegment,
+        prefill: Callable[[], object],
+        generate: Callable[[Generation], Iterator[int]],
         generation: Generation,
         started: float,
-        heard: EncodedSegment,
-        span: tuple[float, float],
-        prompt: str,
-    ) -> Iterator[Piece | Final]:
+        interrupted: Callable[[], FinishReason | None] = lambda: None,
+    ) -> Generator[Piece, None, Decoded]:
+        """One answer: prefill, then the text as it is decoded; returns it whole, with what it took.
+
+        generate: gives the ids of the question that prefill read; started: time.monotonic() when it was put;
+        interrupted: asked before every token whether the answer must end here, and why.
+        """
         start = time.perf_counter()
-        read()
+        prefill()
         prefilled = time.perf_counter()
-        saying = Saying(self.llm, generation, started)
-        yield from saying.take(self.llm.generate(generation))
+        criteria = StoppingCriteria(generation, started, self.llm.detokenizer())
+        tokens = generate(generation)
+        while (reason := interrupted()) is None and criteria.finish_reason is None:
+            if (token := next(tokens, None)) is None:
+                break
+            piece = criteria.add(token)
+            criteria.check_time()
+            if piece:
+                yield Piece(piece)
+        if rest := criteria.finish(reason or "eos"):
+            yield Piece(rest)
         decode_ms = (time.perf_counter() - prefilled) * 1e3
-        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(saying.ids))
-        yield Final(*span, saying.text, tuple(saying.ids), timings, prompt, saying.stopped)
+        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(criteria.ids))
+        text = cut_at(self.llm.text(criteria.ids), generation.stop).strip()
+        return Decoded(text, tuple(criteria.ids), timings, reason or criteria.finish_reason or "eos")
 
     def close(self) -> None:
         """Frees sessions, context and threads. Closing twice is fine."""

@@ -1,7 +1,7 @@
 """What the runtime tells while it works: facts with their times, in order. All times are seconds of audio.
 
 A clip: for each segment SegmentStarted, Pieces as they are decoded, then exactly one Final whose text is the Pieces'
-joined and stripped (or its sound beginning, where Final.stopped is "loop").
+joined and stripped (or its sound beginning, where Final.finish_reason is "loop").
 
 Live: for each segment SpeechStarted, any number of Captions, exactly one Final. Segments do not overlap and come in
 order; a Caption's stable text begins with that of the Caption before it; nothing about a segment follows its Final.
@@ -14,7 +14,12 @@ interrupts an answer has its SpeechStarted after that Answered. Between them and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+FinishReason = Literal["eos", "length", "stop", "loop", "time", "speech", "end"]
+"""Why an answer ended. "eos": the model ended it; "length": max_new_tokens did; "stop": a stop sequence would have
+followed; "loop": it repeated itself and was cut; "time": max_seconds were over. Of the assistant also "speech":
+somebody spoke again; and "end": the session was ended, or the clip not read to its end."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,8 @@ class Final:
     timings: Timings
     prompt: str = ""
     """What the model was asked."""
-    stopped: str | None = None
-    """None: the model ended the answer; "length": max_new_tokens did; "loop": it repeated itself and was cut;
-    "stop": a stop text would have followed; "time": max_seconds were over."""
+    finish_reason: FinishReason = "eos"
+    """"eos", "length", "stop", "loop" or "time"."""
     words: tuple[Word, ...] = ()
     """Live only: when each word was first heard."""
     also: tuple[tuple[str, str], ...] = ()
@@ -164,8 +168,8 @@ class Answered:
     """What the model said, without BOS and EOS; it remembers so much of it."""
     timings: Timings
     prompt: str
-    stopped: str | None
-    """As Final.stopped, or "speech": somebody spoke again, or "end": the session was ended."""
+    finish_reason: FinishReason
+    """As Final.finish_reason, or "speech": somebody spoke again, or "end": the session was ended."""
     intent: Any = None
     """With a JSON schema: the answer's value; None for an answer that is not whole."""
     n_turns: int = 1
@@ -174,7 +178,7 @@ class Answered:
     @property
     def interrupted(self) -> bool:
         """Somebody spoke before the answer was complete."""
-        return self.stopped == "speech"
+        return self.finish_reason == "speech"
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _say(engine: Engine, example: corpus.Example) -> Said:
     heard = engine.encoders.stages(example.clip.waveform)[OUTPUT]
     answer = engine.ask(example.clip.waveform, example.prompt)
     (final,) = answer.segments
-    ended = final.stopped is None
+    ended = final.finish_reason == "eos"
     return (
         heard,
         answer.prompt,

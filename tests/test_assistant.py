@@ -126,7 +126,7 @@ def test_what_comes_when(engine: Engine) -> None:
             text += event.text
         elif isinstance(event, Answered):
             assert text.strip() == event.text
-            assert event.stopped == "length" and not event.interrupted
+            assert event.finish_reason == "length" and not event.interrupted
             assert event.timings.n_new_tokens == len(event.token_ids) == 8
     first, second = answers(events)
     assert (first.n_turns, second.n_turns) == (1, 2)
@@ -219,12 +219,12 @@ class TestBargeIn:
         audio = np.concatenate([TURN, TURN])
         first, second = answers(list(Assistant(engine, SHORT).run(Burst(audio))))
         assert first.interrupted and first.token_ids == () and first.text == ""
-        assert second.stopped == "length" and second.n_turns == 2
+        assert second.finish_reason == "length" and second.n_turns == 2
 
     def test_it_can_be_switched_off(self, engine: Engine) -> None:
         audio = np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET])
         found = answers(run(engine, audio, replace(LONG, barge_in=False)))
-        assert [(len(a.token_ids), a.stopped) for a in found] == [(60, "length")] * 2
+        assert [(len(a.token_ids), a.finish_reason) for a in found] == [(60, "length")] * 2
 
     def test_a_file_at_full_speed_is_not_taken_for_somebody_who_interrupts(self, engine: Engine) -> None:
         audio = np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET])
@@ -240,7 +240,7 @@ def test_stop_ends_an_answer(engine: Engine) -> None:
             assistant.stop()
             assistant.stop()
     (answered,) = answers(events)
-    assert answered.stopped == "end" and len(answered.token_ids) < 60
+    assert answered.finish_reason == "end" and len(answered.token_ids) < 60
     assert isinstance(events[-1], SessionEnded)
     assert events[-1].captured_s == pytest.approx(events[-1].decoded_s + events[-1].skipped_s)
 
@@ -261,13 +261,13 @@ def test_stop_before_the_session_ends_it_at_once(engine: Engine) -> None:
     found.append(list(events))
     assert [kinds(events) for events in found] == [["SessionEnded"]] * 2
     late.stop()
-    assert answers(list(late.run(Script(TURN))))[0].stopped == "length"
+    assert answers(list(late.run(Script(TURN))))[0].finish_reason == "length"
 
 
 def test_a_loop_is_ended_and_forgotten(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("auricle.runtime.llm.stopping.sound_length", lambda ids: min(len(ids), 3))  # pyright: ignore
     (answered,) = answers(run(engine, TURN))
-    assert answered.stopped == "loop" and len(answered.token_ids) == 3
+    assert answered.finish_reason == "loop" and len(answered.token_ids) == 3
 
 
 def test_a_closed_session_can_be_left_in_the_middle(engine: Engine) -> None:
@@ -291,7 +291,7 @@ class TestJson:
         switched: list[Any] = []
         options = AssistantOptions(json_schema=SWITCH, max_new_tokens=n)
         (answered,) = answers(list(Assistant(engine, options, switched.append).run(Script(TURN, False))))
-        assert answered.stopped == "length" and answered.intent is None and switched == []
+        assert answered.finish_reason == "length" and answered.intent is None and switched == []
 
     def test_an_interrupted_answer_is_no_intent(self, engine: Engine) -> None:
         schema = {"type": "array", "items": {"enum": ["a long word"]}, "minItems": 30}
@@ -344,7 +344,7 @@ class TestSpoken:
             for event in Assistant(engine, replace(LONG, speak="sh -c 'exit 3'")).run(source):
                 events.append(event)
                 time.sleep(0.02 if isinstance(event, Piece) else 0)  # the command has time to fail in mid-answer
-        assert [(a.stopped, len(a.token_ids)) for a in answers(events)] == [("length", 60)] * 2
+        assert [(a.finish_reason, len(a.token_ids)) for a in answers(events)] == [("length", 60)] * 2
         assert isinstance(events[-1], SessionEnded)
 
     def test_speech_silences_the_voice_even_after_the_answer(self, engine: Engine, spoken: Path) -> None:

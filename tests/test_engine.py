@@ -351,8 +351,8 @@ def test_stopped_captions_leave_an_older_file_alone(
     assert str(tmp_path / "beep.partial.jsonl") in capsys.readouterr().err
     assert (tmp_path / "beep.jsonl").read_text() == "older"
     rows = (tmp_path / "beep.partial.jsonl").read_text(encoding="utf-8")
-    assert [(json.loads(row)["text"], json.loads(row)["stopped"]) for row in rows.splitlines()] == [
-        ("all of it", None),
+    assert [(json.loads(row)["text"], json.loads(row)["finish_reason"]) for row in rows.splitlines()] == [
+        ("all of it", "eos"),
         ("half of this", "end"),
     ]
     assert auricle(*caption) == status_of(stopped_half_way)

@@ -127,7 +127,7 @@ def _at(engine: Engine, scale: float, items: Sequence[Item], waveforms: Sequence
         errors.append(word_errors(item.reference, answer.text))
         tokens.append(float(sum(len(final.token_ids) for final in answer.segments)))
         said.append(float(len(normalized(answer.text))))
-        cut.append(float(any(final.stopped is not None for final in answer.segments)))
+        cut.append(float(any(final.finish_reason != "eos" for final in answer.segments)))
     low, high = bootstrap_interval(errors, seed)
     group = f"scale {scale:g}"
     return [

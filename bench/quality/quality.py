@@ -1,8 +1,8 @@
 """`auricle-bench quality`: how good and how heavy each bundle is, side by side, and what its quantization changed.
 
 Every bundle answers the same clips in a process of its own, one after the other. With a reference, the same model at a
-higher precision, each is also made to say the reference's own answers, token by token (bench/quality/divergence.py). So is one
-bundle with each of several types of its key-value cache, the reference being the same bundle with a cache of f32.
+higher precision, each is also made to say the reference's own answers, token by token (bench/quality/divergence.py). So
+is one bundle with each of several types of its key-value cache, the reference being the same bundle with an f32 cache.
 
 The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: encoders is
 waveform to audio tokens, TTFT waveform to first token, TPOT the decoding of an answer by its tokens.

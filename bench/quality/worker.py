@@ -171,7 +171,8 @@ def _keep_all(engine: Engine, job: Job, answers: list[Answer | AudioError], tell
         heard = (segment for segment in engine.segments(load_clip(job.items[index])) if not segment.silent)
         for segment, final in zip(heard, answer.segments, strict=True):
             path = Path(job.folder) / f"{n_kept}.npz"
-            n_bytes += keep(engine, segment.waveform, answer.prompt, final.token_ids, final.stopped is None, path)
+            ended = final.finish_reason == "eos"
+            n_bytes += keep(engine, segment.waveform, answer.prompt, final.token_ids, ended, path)
             n_kept += 1
         tell("reference", done, len(order))
         if n_bytes >= KEPT_BYTES:

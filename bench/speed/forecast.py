@@ -1,7 +1,7 @@
 """How fast a model that is not here would run on this machine: from its sizes and from what this machine reaches.
 
 Three sources, the best first:
-probe     a few layers of the model's own shapes, timed now (bench/machine/probe_encoders.py, bench/machine/probe_llm.py)
+probe     a few layers of the model's own shapes, timed now (bench/machine/probe_encoders.py and probe_llm.py)
 record    the shares of this machine's limits that `stages` found with another model
 usual     the limits measured now, and the shares found where this was written (SHARES)
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ...models.dataclass_json import encode
 from ...models.errors import AuricleError
 from ..engine import Answer
-from ..events import AnswerEvent, Final, Piece, SegmentStarted
+from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted
 from ..llm.stopping import REMEDIES
 from ..output.remarks import clock
 from ..output.terminal import waiting
@@ -29,9 +29,11 @@ class Collected:
     interruption: AuricleError | KeyboardInterrupt | None = None
     """What ended it before its end."""
 
-    def rows(self) -> list[tuple[float, float, str, str | None]]:
-        """Start, end and text of each segment, the unfinished one last, and what ended its answer."""
-        rows = [(final.start_s, final.end_s, final.text, final.stopped) for final in self.finals]
+    def rows(self) -> list[tuple[float, float, str, FinishReason]]:
+        """Start, end and text of each segment, the unfinished one last, and why its answer ended."""
+        rows: list[tuple[float, float, str, FinishReason]] = [
+            (final.start_s, final.end_s, final.text, final.finish_reason) for final in self.finals
+        ]
         unfinished = self.started
         if unfinished is None:
             return rows
@@ -97,13 +99,13 @@ def report_cut(final: Final, with_schema: bool) -> bool:
 
     The text itself looks like any other.
     """
-    half = with_schema and final.stopped in REMEDIES
-    if half or final.stopped == "time":
+    half = with_schema and final.finish_reason in REMEDIES
+    if half or final.finish_reason == "time":
         span = f"{clock(final.start_s)}-{clock(final.end_s)}"
         n = len(final.token_ids)
         tokens = "1 token" if n == 1 else f"{n} tokens"
         what = f"the JSON is not complete after {tokens}" if half else f"cut after {tokens}, when its time was over"
-        print(f"auricle: [{span}] {what}: {REMEDIES[final.stopped or 'time']}", file=sys.stderr)
+        print(f"auricle: [{span}] {what}: {REMEDIES[final.finish_reason]}", file=sys.stderr)
     return half
 
 

@@ -63,10 +63,8 @@ class AnswerLines:
 
     def show(self, event: AssistantEvent) -> None:
         """The next event."""
-        if self._with_schema and isinstance(event, Answered) and event.intent is None and event.stopped in REMEDIES:
-            self.n_cut += 1
-            cut = f"the JSON is not complete after {len(event.token_ids)} tokens: {REMEDIES[event.stopped]}"
-            _notice(f"[{clock(event.start_s)}] {cut}")
+        if self._with_schema and isinstance(event, Answered) and event.intent is None:
+            self._name_half_json(event)
         if self._every_event:
             print(event_line(event), flush=True)
         elif isinstance(event, Answered | Piece | SpeechEnded):
@@ -76,6 +74,12 @@ class AnswerLines:
                 _show_text(event)
         elif not isinstance(event, SpeechStarted | SessionEnded):
             _notice(remark(event))
+
+    def _name_half_json(self, event: Answered) -> None:
+        if event.finish_reason in REMEDIES:
+            self.n_cut += 1
+            half = f"the JSON is not complete after {len(event.token_ids)} tokens: {REMEDIES[event.finish_reason]}"
+            _notice(f"[{clock(event.start_s)}] {half}")
 
 
 def _show_json(event: Answered | Piece | SpeechEnded) -> None:
@@ -89,7 +93,7 @@ def _show_text(event: Answered | Piece | SpeechEnded) -> None:
     elif isinstance(event, SpeechEnded):
         print(f"[{clock(event.start_s)}-{clock(event.end_s)}] ", end="", flush=True)
     else:
-        print(" ..." if was_cut(event.stopped) else "", flush=True)
+        print(" ..." if was_cut(event.finish_reason) else "", flush=True)
 
 
 def _notice(text: str) -> None:

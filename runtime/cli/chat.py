@@ -90,4 +90,4 @@ def _show(event: Piece | Final, question: str, as_json: bool, keywords: Sequence
     elif isinstance(event, Piece):
         print(harmless(event.text), end="", flush=True)
     else:
-        print(" ..." if was_cut(event.stopped) else "", flush=True)
+        print(" ..." if was_cut(event.finish_reason) else "", flush=True)

@@ -188,7 +188,7 @@ class Live:
             token_ids=read.replies[0].ids,
             timings=read.timings,
             prompt=segment.reading.prompts[0],
-            stopped=read.replies[0].stopped,
+            finish_reason=read.replies[0].finish_reason,
             words=segment.agreement.words(seconds(closed.end)),
             also=_also(segment.reading, read),
             n_revised=segment.agreement.n_revised(),

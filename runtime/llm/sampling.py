@@ -33,7 +33,7 @@ class Generation:
     seed: int = 0  # the same seed draws the same answer
     repetition_penalty: float = 1.0  # > 1 discourages tokens that were generated before
     length_penalty: float = 1.0  # beams: > 0 favours long answers
-    guard: bool = False  # end an answer that repeats itself, and a transcript with more words than can be spoken
+    guard: bool = True  # end an answer that repeats itself, and a transcript with more words than can be spoken
     stop: tuple[str, ...] = ()  # an answer ends before the first of these; a conversation remembers it as said
     max_seconds: float | None = None  # of wall time for a segment, hearing included; what was said so far is the answer
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation

@@ -20,14 +20,15 @@ from ...models.bundle import Manifest
 from ...models.errors import InputError, RunError
 from ...models.llm import KV_BLOCK, KV_BYTES
 from ..system.machine import llm_threads
-from .beam import BeamRule, beam_search
 from .context_size import cells, no_room, sequences, usual_room
+from .decoding import BeamSequences, decode, search
 from .detokenizer import Detokenizer, detokenize
 from .grammar import Grammar
-from .llama import Adapter, Context, Model, worth_repacking
-from .lora import NO_BASE, lora_factor, no_adapter, open_adapter
+from .kv_prefix import KvPrefix
+from .llama import Context, Model, worth_repacking
+from .lora import NO_BASE, Lora, no_adapter
 from .prompts import Prompts
-from .sampling import Generation, forbid, log_softmax, penalize, sample
+from .sampling import Generation, forbid
 
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
@@ -62,8 +63,6 @@ class Llm:
 
     n_past: int
     """Positions in use: where the next token goes."""
-    lora_scale: float
-    """At which the LoRA works now."""
     turn: int
     """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
 
@@ -72,8 +71,7 @@ class Llm:
         self.options = options
         self.manifest = manifest
         self._context: Context | None = None
-        self._adapter: Adapter | None = None
-        self._applied = 0.0  # scale of the adapter in the context
+        self._prefix = KvPrefix()
         self._grammars: dict[tuple[str, int], Grammar] = {}
         self.turn = 0
         self._logits: Floats | None = None
@@ -88,10 +86,7 @@ class Llm:
             self.eos = self._model.eos
             self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
             self.prompts = Prompts(self._model, manifest.prompt)
-            if adapter is not None:
-                self._adapter = open_adapter(self._model, adapter, manifest)
-            lora_factor(manifest, options.lora_scale)  # or say at once that it is no scale
-            self.lora_scale = manifest.llm.lora_scale if options.lora_scale is None else options.lora_scale
+            self._lora = Lora(self._model, adapter, manifest, options.lora_scale)
             self._open_context(options.n_ctx or min(usual_room(manifest), self.spec.max_positions), 1)
         except BaseException:
             self.close()
@@ -140,7 +135,7 @@ class Llm:
 
         Raises InputError, also when the LoRA is merged and no adapter can take it out.
         """
-        if self._adapter is None:
+        if not self._lora.has_adapter:
             raise InputError(NO_BASE)
         ids = (*self.prompts.info.start_ids, *self.prompts.text_turn(prompt))
         self._make_room(len(ids), generation)
@@ -160,8 +155,7 @@ class Llm:
         self._work_at(self.lora_scale)
         self.turn += 1
         self._logits = None
-        self._kept = ()
-        self._n_heard = 0
+        self._prefix.clear()
         self.context.clear()
         self.n_past = 0
 
@@ -173,11 +167,10 @@ class Llm:
         """
         self._checked(audio_tokens)
         self._work_at(self.lora_scale)
-        n_kept = min(n_kept, self._n_heard) if self._kept and tuple(before) == self._kept else 0
+        n_kept = self._prefix.n_audio_kept(before, n_kept)
         self._keep(before, n_kept)
-        self._n_heard = n_kept
         self.feed_audio(audio_tokens[n_kept:])
-        self._n_heard = len(audio_tokens)
+        self._prefix.hold(before, len(audio_tokens))
         return n_kept
 
     def require_room(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
@@ -245,23 +238,22 @@ class Llm:
         Raises InputError when the bundle has no adapter.
         """
         self.require_adapter(scale)
-        self.lora_scale = scale
+        self._lora.scale = scale
         self.turn += 1  # what is kept was computed at the old scale
 
     def require_adapter(self, scale: float) -> None:
         """Raises InputError when the LoRA cannot be used at this scale. Any thread may ask."""
-        if self._adapter is None:
-            raise InputError(no_adapter(scale))
-        lora_factor(self.manifest, scale)
+        self._lora.require(scale)
+
+    @property
+    def lora_scale(self) -> float:
+        """At which the LoRA works now."""
+        return self._lora.scale
 
     def _work_at(self, scale: float) -> None:
         """The LoRA's scale for what is read next; at another one than before nothing that is kept is of use."""
-        if self._adapter is None or scale == self._applied:
-            return
-        self.context.set_adapter(self._adapter, lora_factor(self.manifest, scale))
-        self._applied = scale
-        self._kept = ()
-        self._n_heard = 0
+        if self._lora.apply(self.context, scale):
+            self._prefix.clear()
 
     @property
     def context(self) -> Context:
@@ -299,19 +291,17 @@ class Llm:
     def _keep(self, ids: Sequence[int], n_more: int = 0) -> None:
         """These ids stand at the beginning, and n_more positions behind them; what stood there is not read again."""
         self._logits = None
-        # until all of it was read
-        kept = self._kept
-        self._kept = ()
-        self._n_heard = 0
-        n_same = next((n for n, (a, b) in enumerate(zip(kept, ids, strict=False)) if a != b), min(len(kept), len(ids)))
-        if kept:
+        n_same = self._prefix.n_ids_kept(ids)
+        anything = bool(self._prefix)
+        self._prefix.clear()  # until all of it was read
+        if anything:
             self.rewind(n_same + n_more)
         else:
             self.turn += 1
             self.context.clear()  # whatever an interruption may have left behind
             self.n_past = 0
         self.feed(ids[n_same:])
-        self._kept = tuple(ids)
+        self._prefix.hold(ids, n_more)
 
     def _make_room(self, n_prompt: int, generation: Generation) -> None:
         """Check that a question and its answer fit, and grow the context when it may."""
@@ -346,53 +336,25 @@ class Llm:
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
         self.turn += 1
         self.n_past = 0
-        self._n_heard = 0
-        self._kept = ()
-        if self._adapter is not None:
-            self._context.set_adapter(self._adapter, lora_factor(self.manifest, self.lora_scale))
-            self._applied = self.lora_scale
+        self._prefix.clear()
+        self._lora.renew(self._context)
 
     def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None, turn: int) -> Iterator[int]:
-        rng = np.random.default_rng(generation.seed)
-        ids: list[int] = []
-        while True:
+        def step(token: int) -> Floats:
             self._check_turn(turn)
-            allowed = penalize(self.allowed(logits), ids, generation.repetition_penalty)
-            token = sample(grammar.mask(allowed) if grammar else allowed, generation, rng)
-            if token in self.eos:
-                return
-            ids.append(token)
-            if grammar:
-                grammar.accept(token)
-            yield token
-            if len(ids) == generation.max_new_tokens:
-                return
-            self._check_turn(turn)
-            logits = self.feed([token])[0]
+            return self.allowed(self.feed([token])[0])
+
+        self._check_turn(turn)
+        yield from decode(self.allowed(logits), step, generation, self.eos, grammar)
 
     def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
-        """Beams are sequences that share the prompt's KV; two sets take turns as parents and children."""
-        rule = BeamRule(generation.beams, generation.max_new_tokens, self.eos, generation.length_penalty)
-        sets = range(1, 1 + rule.beams), range(1 + rule.beams, 1 + 2 * rule.beams)
-        start, n_steps = self.n_past, 0
+        beams = BeamSequences(self.context, self.n_past, generation.beams)
 
-        def step(tokens: Sequence[int], parents: Sequence[int]) -> npt.NDArray[np.float64]:
-            nonlocal n_steps
+        def step(tokens: Sequence[int], parents: Sequence[int]) -> Floats:
             self._check_turn(turn)
-            old = sets[n_steps % 2]
-            new = sets[1 - n_steps % 2][: len(tokens)]
-            for parent, child in zip(parents, new, strict=True):
-                self.context.copy(old[parent] if n_steps else 0, child)
-            for sequence in old:
-                self.context.drop(sequence)
-            positions = [start + n_steps] * len(tokens)
-            n_steps += 1
-            return log_softmax(self.allowed(self.context.decode_ids(tokens, positions, new, range(len(tokens)))))
+            return self.allowed(beams.step(tokens, parents))
 
-        def adjust(log_probs: npt.NDArray[np.float64], ids: Sequence[int]) -> npt.NDArray[np.float64]:
-            return penalize(log_probs, ids, generation.repetition_penalty)
-
-        return beam_search(log_softmax(self.allowed(logits)), step, rule, adjust)
+        return search(self.allowed(logits), step, generation, self.eos)
 
     def allowed(self, logits: Floats) -> Floats:
         """Logits with what may not be said at -inf. Raises RunError when there are no numbers."""

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ..events import FinishReason
 from .grammar import Grammar
 from .llama import Floats
-from .repetition import sound_length
 from .sampling import Generation
 from .session import Llm
-from .stopping import cut_at
+from .stopping import StoppingCriteria
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Reply:
     n_drafted: int
     n_accepted: int
     """Leading tokens of the draft that stand in the answer."""
-    stopped: str | None
-    """None: the model ended it; else "length", "loop", "stop" or "time"."""
+    finish_reason: FinishReason
+    """As Final.finish_reason."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def reply_to_all(
     the seconds since `started` (time.monotonic()) that all answers have together; nothing else of it counts. Raises
     InputError when all that does not fit into the model, RunError.
     """
+    generation = rules or Generation()
     around = [llm.prompts.around(prompt) for prompt in prompts]
     found: dict[int, Reply] = {}
     kept = len(audio_tokens)
@@ -77,14 +78,9 @@ def reply_to_all(
         limits = [max_new_tokens[n] for n in members]
         llm.make_room(len(before) + len(audio_tokens), [len(suffix) for suffix in suffixes], limits)
         kept = min(kept, llm.hear(before, audio_tokens, n_kept))
-        answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, _Rules(llm, rules or Generation(), started))
+        answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, generation, started)
         prefilled = time.perf_counter()
-        while unfinished := [answer for answer in answers if not answer.finished]:
-            if unfinished[0].rules.over():  # what a draft has said by then costs nothing more
-                for answer in unfinished:
-                    answer.finished = True
-                    answer.stopped = "time"
-                break
+        while unfinished := _unfinished(answers):
             _step(llm, unfinished)
             n_steps += 1
         prefill_ms += (prefilled - start) * 1e3
@@ -93,78 +89,67 @@ def reply_to_all(
     return Replies(tuple(found[n] for n in range(len(prompts))), kept, n_steps, prefill_ms, decode_ms)
 
 
-class _Rules:
-    """When an answer ends before the model ends it, and which form it has."""
-
-    def __init__(self, llm: Llm, generation: Generation, started: float) -> None:
-        self._llm = llm
-        self._generation = generation
-        limit = generation.max_seconds
-        self._deadline = None if limit is None else started + limit
-
-    def grammar(self, sequence: int) -> Grammar | None:
-        gbnf = self._generation.gbnf
-        return None if gbnf is None else self._llm.grammar(gbnf, sequence)
-
-    def stopped(self, ids: list[int], limit: int) -> str | None:
-        stops = self._generation.stop
-        if stops and cut_at(text := self._llm.text(ids), stops) != text:
-            return "stop"
-        return "length" if len(ids) == limit else None
-
-    def over(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
-
-
 @dataclass
 class _Answer:
     sequence: int
     start: int
     """Position of the answer's first token."""
     draft: list[int]
-    limit: int
-    rules: _Rules
+    criteria: StoppingCriteria
     grammar: Grammar | None
-    ids: list[int] = field(default_factory=list[int])
     n_accepted: int = 0
-    finished: bool = False
-    stopped: str | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """What was decoded so far."""
+        return self.criteria.ids
+
+    @property
+    def finished(self) -> bool:
+        """Whether no token is to follow."""
+        return self.criteria.finish_reason is not None
 
     def choose(self, logits: Floats) -> int:
         """The likeliest token [vocab] of those that may come."""
         return int((logits if self.grammar is None else self.grammar.mask(logits)).argmax())
 
-    def take(self, token: int, eos: frozenset[int]) -> None:
-        """The next token, or the end."""
-        if token in eos:
-            self.finished = True
-            return
-        self.ids.append(token)
-        if self.grammar is not None:
+    def take(self, token: int) -> None:
+        """The next token, or EOS."""
+        self.criteria.add(token)
+        if self.grammar is not None and self.criteria.finish_reason != "eos":
             self.grammar.accept(token)
-        if self.grammar is None and (length := sound_length(self.ids)) < len(self.ids):
-            self.stopped = "loop"
-            del self.ids[length:]
-        else:
-            self.stopped = self.rules.stopped(self.ids, self.limit)
-        self.finished = self.stopped is not None
 
     def reply(self) -> Reply:
-        return Reply(tuple(self.ids), len(self.draft), min(self.n_accepted, len(self.ids)), self.stopped)
+        n_accepted = min(self.n_accepted, len(self.ids))
+        return Reply(tuple(self.ids), len(self.draft), n_accepted, self.criteria.finish_reason or "eos")
 
 
 def _ask(
-    llm: Llm, suffixes: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]], limits: Sequence[int], rules: _Rules
+    llm: Llm,
+    suffixes: Sequence[Sequence[int]],
+    drafts: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    generation: Generation,
+    started: float,
 ) -> list[_Answer]:
     """Every question behind what was heard, each in its own sequence, and what its draft is worth."""
-    answers = [
-        _Answer(sequence, llm.n_past + len(suffix), list(draft[: limit - 1]), limit, rules, rules.grammar(sequence))
-        for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, limits, strict=True))
-    ]
+    answers: list[_Answer] = []
+    for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, limits, strict=True)):
+        detokenizer = llm.detokenizer() if generation.stop else None
+        criteria = StoppingCriteria(generation, started, detokenizer, llm.eos, limit)
+        grammar = None if generation.gbnf is None else llm.grammar(generation.gbnf, sequence)
+        answers.append(_Answer(sequence, llm.n_past + len(suffix), list(draft[: limit - 1]), criteria, grammar))
     for answer in answers[1:]:
         llm.context.copy(0, answer.sequence)
     _prefill(llm, suffixes, answers)
     return answers
+
+
+def _unfinished(answers: Sequence[_Answer]) -> list[_Answer]:
+    """Those that go on, once their time was looked at: tokens of a draft that was kept by then cost nothing more."""
+    for answer in answers:
+        answer.criteria.check_time()
+    return [answer for answer in answers if not answer.finished]
 
 
 def _prefill(llm: Llm, suffixes: Sequence[Sequence[int]], answers: Sequence[_Answer]) -> None:
@@ -190,7 +175,7 @@ def _verify(llm: Llm, answer: _Answer, logits: Sequence[Floats]) -> None:
     """Keep the draft while it is what the model says; forget the KV of the rest."""
     for row, guess in zip(logits, [*answer.draft, None], strict=True):
         token = answer.choose(row)
-        answer.take(token, llm.eos)
+        answer.take(token)
         if answer.finished or token != guess:
             break
         answer.n_accepted += 1
@@ -204,4 +189,4 @@ def _step(llm: Llm, answers: Sequence[_Answer]) -> None:
     sequences = [answer.sequence for answer in answers]
     logits = llm.context.decode_ids(last, positions, sequences, range(len(answers)))
     for answer, row in zip(answers, llm.allowed(logits), strict=True):
-        answer.take(answer.choose(row), llm.eos)
+        answer.take(answer.choose(row))

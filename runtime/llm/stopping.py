@@ -1,102 +1,125 @@
-"""An answer while it is said: what can be shown of it already, and when it must end."""
+"""Stopping criteria: an answer's tokens in, when it ends and why (`finish_reason`) and what can be shown of it out.
+
+"eos"     the model ended it                 "stop"    a stop sequence would have followed
+"length"  max_new_tokens were decoded        "loop"    it repeats itself: cut behind the first copy
+"time"    max_seconds were over
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Sequence
 
-from ..events import Piece
+from ..events import FinishReason
+from .detokenizer import Detokenizer
 from .repetition import sound_length
 from .sampling import Generation
-from .session import Llm
 
-REMEDIES = {
+REMEDIES: dict[str, str] = {
     "length": "raise --max-new-tokens, or give the strings of the schema a maxLength",
     "time": "raise --max-seconds",
     "stop": "it held a --stop text: leave that out",
 }
-"""By what ended an answer that should have gone on."""
+"""By the finish_reason of an answer that should have gone on."""
 
 
-class Saying:
-    """Takes ids one by one. `add` until `stopped` is not None, then `finish`.
+class StoppingCriteria:
+    """Decides when one answer ends, and why, in plain and speculative decoding. `add` until there is a finish_reason.
 
-    started: time.monotonic() when the question was put; the answer's seconds count from there.
+    started: time.monotonic() when the question was put; the answer's seconds count from there. detokenizer: a fresh
+    one, to know the text by; without it `add` gives none and stop sequences are not looked for. eos: ids that end the
+    answer, where whoever decodes does not end it there already. max_new_tokens: generation's when None.
     """
 
     ids: list[int]
-    """What was said; of a loop its sound beginning."""
-    stopped: str | None
-    """None while it may go on, or when the model ended it; else "length", "loop", "stop" or "time"."""
+    """The answer without EOS; of a loop its sound beginning."""
+    finish_reason: FinishReason | None
+    """None while it may go on."""
 
-    def __init__(self, llm: Llm, generation: Generation, started: float, guard: bool = False) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        started: float,
+        detokenizer: Detokenizer | None = None,
+        eos: Collection[int] = (),
+        max_new_tokens: int | None = None,
+    ) -> None:
         self.ids = []
-        self.stopped = None
-        self._llm = llm
-        self._generation = generation
-        self._guard = (guard or generation.guard) and generation.gbnf is None  # a form may repeat itself
+        self.finish_reason = None
+        self._limit = generation.max_new_tokens if max_new_tokens is None else max_new_tokens
+        self._guard = generation.guard and generation.gbnf is None  # a form may repeat itself
         self._deadline = None if generation.max_seconds is None else started + generation.max_seconds
-        self._detokenizer = llm.detokenizer()
-        self._held = ""
+        self._eos = eos
+        self._detokenizer = detokenizer
+        self._stops = StopSequences(generation.stop)
 
     def add(self, token: int) -> str:
-        """The text that can be shown now: what may be the beginning of a stop is held back."""
-        self.ids.append(token)
-        piece = self._show(self._detokenizer.add(token))
-        if self.stopped is None:
-            if self._guard and (n_sound := sound_length(self.ids)) < len(self.ids):
-                self.stopped = "loop"
-                del self.ids[n_sound:]
-            elif len(self.ids) == self._generation.max_new_tokens:
-                self.stopped = "length"
-            elif self._deadline is not None and time.monotonic() >= self._deadline:
-                self.stopped = "time"
-        return piece
-
-    def finish(self) -> str:
-        """The text that was held back."""
-        if self.stopped == "stop":
+        """The next token; returns the text that can be shown now."""
+        if token in self._eos:
+            self.finish_reason = "eos"
             return ""
-        piece = self._show(self._detokenizer.finish())
-        if self.stopped == "stop":
-            return piece
-        rest = piece + self._held
+        self.ids.append(token)
+        shown = "" if self._detokenizer is None else self._stops.add(self._detokenizer.add(token))
+        if self._stops.found:
+            self.finish_reason = "stop"
+        elif self._guard and (n_sound := sound_length(self.ids)) < len(self.ids):
+            self.finish_reason = "loop"
+            del self.ids[n_sound:]
+        elif len(self.ids) == self._limit:
+            self.finish_reason = "length"
+        return shown
+
+    def check_time(self) -> None:
+        """Ends the answer when its time is over: to be called once a forward pass, for draft tokens cost nothing."""
+        if self.finish_reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
+            self.finish_reason = "time"
+
+    def finish(self, reason: FinishReason = "eos") -> str:
+        """No more tokens come; returns the text that was held back. reason: why, where nothing ended it here."""
+        self.finish_reason = self.finish_reason or reason
+        if self._stops.found or self._detokenizer is None:
+            return ""
+        shown = self._stops.add(self._detokenizer.finish())
+        if self._stops.found:
+            self.finish_reason = "stop"
+        return shown + self._stops.finish()
+
+
+class StopSequences:
+    """Looks for stop sequences: text in pieces in, what can be shown of it out; their beginnings are held back."""
+
+    found: bool
+    """Whether one of them came: nothing is shown from there on."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.found = False
+        self._stops = stops
         self._held = ""
-        return rest
 
-    def take(self, tokens: Iterable[int]) -> Iterator[Piece]:
-        """The whole answer, as it can be shown."""
-        for token in tokens:
-            if piece := self.add(token):
-                yield Piece(piece)
-            if self.stopped is not None:
-                break
-        if rest := self.finish():
-            yield Piece(rest)
-
-    @property
-    def text(self) -> str:
-        """The whole answer, without space around it."""
-        return cut_at(self._llm.text(self.ids), self._generation.stop).strip()
-
-    def _show(self, piece: str) -> str:
-        stops = self._generation.stop
-        if not stops:
+    def add(self, piece: str) -> str:
+        """The next piece; returns the text that can be shown now."""
+        if not self._stops:
             return piece
         self._held += piece
-        cut = cut_at(self._held, stops)
+        cut = cut_at(self._held, self._stops)
         if len(cut) < len(self._held):
-            self.stopped = "stop"
+            self.found = True
             self._held = ""
             return cut
-        n_open = max(_n_begun(self._held, stop) for stop in stops)
+        n_open = max(_n_begun(self._held, stop) for stop in self._stops)
         shown = self._held[: len(self._held) - n_open]
         self._held = self._held[len(self._held) - n_open :]
         return shown
 
+    def finish(self) -> str:
+        """The text that was held back: it began no stop sequence."""
+        rest = self._held
+        self._held = ""
+        return rest
+
 
 def cut_at(text: str, stops: Iterable[str]) -> str:
-    """What stands before the first of the stops."""
+    """What stands before the first of the stop sequences."""
     places = [at for stop in stops if (at := text.find(stop)) >= 0]
     return text[: min(places)] if places else text
 

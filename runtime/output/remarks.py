@@ -19,9 +19,9 @@ from .transcript import also_lines
 NAMED = 20  # words that are named of a long list
 
 
-def was_cut(stopped: str | None) -> bool:
+def was_cut(finish_reason: str) -> bool:
     """Whether an answer goes on behind what was said: not at its own end, nor where it was told to stop."""
-    return stopped not in (None, "stop")
+    return finish_reason not in ("eos", "stop")
 
 
 def final_lines(final: Final) -> list[str]:
@@ -30,7 +30,7 @@ def final_lines(final: Final) -> list[str]:
     also = also_lines(final.also)
     if not text and not also:
         return []
-    cut = " ..." if was_cut(final.stopped) else ""
+    cut = " ..." if was_cut(final.finish_reason) else ""
     return [f"[{clock(final.start_s)}-{clock(final.end_s)}] {text}{cut}", *also]
 
 

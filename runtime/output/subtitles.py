@@ -32,8 +32,8 @@ class TimedText:
     """What the model was asked."""
     audio: str = ""
     """The clip, as it was named."""
-    stopped: str | None = None
-    """As Final.stopped; "end": the clip was not heard to its end."""
+    finish_reason: str = "eos"
+    """As Final.finish_reason; "end": the clip was not heard to its end."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= self.end_s < math.inf:

@@ -63,9 +63,9 @@ def test_an_answer_ends_before_a_stop_text(engine: Engine, command: Path, said: 
         stop = said[at : at + 3]
         shown, final = stream(engine, command, stop=("never said", stop))
         assert shown.strip() == final.text == said[: said.index(stop)].strip()
-        assert final.stopped == "stop"
+        assert final.finish_reason == "stop"
     shown, final = stream(engine, command, stop=("never said", said + "!"))
-    assert shown.strip() == final.text == said and final.stopped is None  # what was held back comes at the end
+    assert shown.strip() == final.text == said and final.finish_reason == "eos"  # what was held back comes at the end
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_is_there_after_the_time_is_the_answer(
     now = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
     shown, final = stream(engine, command, max_seconds=3.0)
-    assert final.stopped == "time" and len(final.token_ids) == 3
+    assert final.finish_reason == "time" and len(final.token_ids) == 3
     assert shown.strip() == final.text and said.startswith(final.text) and final.text
 
 
@@ -96,7 +96,7 @@ def test_a_form_may_repeat_itself(engine: Engine, command: Path) -> None:
     """Forty equal numbers are no loop, and JSON is no transcript whose length the sound limits."""
     gbnf = 'root ::= " "? "[" item{39} "1" "]"\nitem ::= "1, "'
     final = stream(engine, command, gbnf=gbnf, guard=True)[1]
-    assert json.loads(final.text) == [1] * 40 and final.stopped is None
+    assert json.loads(final.text) == [1] * 40 and final.finish_reason == "eos"
 
 
 def test_rules_are_checked_beside_an_answer_that_follows_them(engine: Engine, command: Path) -> None:
@@ -148,14 +148,14 @@ class TestLive:
     def test_stop_texts_end_captions(self, engine: Engine, command: Path, said: str) -> None:
         word = said.split()[2]
         (final,) = (e for e in self.run(engine, command, stop=(word,)) if isinstance(e, Final))
-        assert final.stopped == "stop" and final.text == said[: said.index(word)].strip()
+        assert final.finish_reason == "stop" and final.text == said[: said.index(word)].strip()
 
     def test_an_update_ends_with_its_time(self, engine: Engine, command: Path) -> None:
         """A token each, and what the one before had said stands: in the end they have caught up."""
         events = self.run(engine, command, max_seconds=1e-6)
         shown = [event.unstable or event.stable for event in events if isinstance(event, Caption)]
         (final,) = (event for event in events if isinstance(event, Final))
-        assert final.stopped == "time" and 1 < len(final.token_ids) <= len(shown) + 1
+        assert final.finish_reason == "time" and 1 < len(final.token_ids) <= len(shown) + 1
 
 
 def test_lora_scale_changes_with_the_next_segment(salm_bundle: Path, golden: Path) -> None:
@@ -312,14 +312,14 @@ class TestCommands:
             assert not any("keywords" in json.loads(line) for line in capsys.readouterr().out.splitlines())
 
     def test_captions_say_what_stopped_them(self, command: Path, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-        for options, stopped in (
-            ([], None),
+        for options, finish_reason in (
+            ([], "eos"),
             (["--max-new-tokens", "2"], "length"),
             (["--stop", said.split()[2]], "stop"),
             (["--max-seconds", "0.000001"], "time"),
         ):
             assert main(["caption", str(command), "--format", "jsonl", "--threads", "1", *options]) == 0
-            assert json.loads(capsys.readouterr().out)["stopped"] == stopped
+            assert json.loads(capsys.readouterr().out)["finish_reason"] == finish_reason
 
     def test_a_line_that_is_no_text_is_refused_and_the_next_one_asked(
         self, command: Path, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -379,7 +379,7 @@ class TestCommands:
     def test_a_time_that_is_over_marks_the_answer(self, command: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["ask", str(command), "asr", "--max-seconds", "0.000001", "--json"]) == 0
         (segment,) = json.loads(capsys.readouterr().out)["segments"]
-        assert segment["stopped"] == "time" and len(segment["token_ids"]) == 1
+        assert segment["finish_reason"] == "time" and len(segment["token_ids"]) == 1
         for asked in (["ask", str(command), "asr"], ["caption", str(command)]):
             assert main([*asked, "--max-seconds", "0.000001"]) == 0
             assert "cut after 1 token, when its time was over" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_the_files_as_written() -> None:
         "text": "turn on the lights",
         "prompt": "asr",
         "audio": "a.wav",
-        "stopped": None,
+        "finish_reason": "eos",
     }
 
 

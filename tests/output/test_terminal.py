@@ -22,7 +22,7 @@ SESSION: list[LiveEvent] = [
     Caption(61.0, 61.5, "", "turn on", (("Room?", "kit"),), WORK),
     Caption(61.0, 62.0, "turn on", "the lie", (("Room?", "kitchen"),), WORK),
     Lagging(62.0, 1.25),
-    Final(61.0, 62.5, "turn on the light", (1,), TIMINGS, "p", None, (Word("turn", 61.5),), (("Room?", "kitchen"),)),
+    Final(61.0, 62.5, "turn on the light", (1,), TIMINGS, "p", "eos", (Word("turn", 61.5),), (("Room?", "kitchen"),)),
     events.AudioDropped(63.0, 0.25),
     events.DeviceLost(64.0, "a microphone"),
     events.DeviceFound(67.0, "a microphone", 3.0),

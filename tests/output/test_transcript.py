@@ -38,7 +38,7 @@ LONG = "put the milk and the bread and the apples and then also the cheese and t
 def final(start_s: float, end_s: float, text: str, also: tuple[tuple[str, str], ...] = ()) -> Final:
     each = text.split()
     words = tuple(Word(word, start_s + (end_s - start_s) * (i + 1) / len(each)) for i, word in enumerate(each))
-    return Final(start_s, end_s, text, (1, 2), TIMINGS, "What?", None, words, also)
+    return Final(start_s, end_s, text, (1, 2), TIMINGS, "What?", "eos", words, also)
 
 
 SESSION: list[LiveEvent] = [

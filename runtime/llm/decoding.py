@@ -1,0 +1,80 @@
+"""Decoding: the first token's logits and a step function in, token ids out, one by one: greedy, sampled or by beams.
+
+Source: docs/reference.md §4.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import numpy as np
+
+from .beam import BeamRule, LogProbs, beam_search
+from .grammar import Grammar
+from .llama import Context, Floats
+from .sampling import Generation, log_softmax, penalize, sample
+
+Step = Callable[[int], Floats]
+"""step(token) -> logits [vocab] of the token after it; -inf marks what cannot be chosen."""
+BeamStep = Callable[[Sequence[int], Sequence[int]], Floats]
+"""step(tokens, parents) -> logits [len(tokens), vocab], see beam.Step."""
+
+
+def decode(
+    first: Floats, step: Step, generation: Generation, eos: Collection[int], grammar: Grammar | None = None
+) -> Iterator[int]:
+    """Yield the answer's ids, without EOS, at most max_new_tokens; a step is taken only when one more is asked for.
+
+    first: logits [vocab] after the prompt; -inf marks what cannot be chosen.
+    """
+    rng = np.random.default_rng(generation.seed)
+    ids: list[int] = []
+    logits = first
+    while True:
+        scores = penalize(logits, ids, generation.repetition_penalty)
+        token = sample(grammar.mask(scores) if grammar else scores, generation, rng)
+        if token in eos:
+            return
+        ids.append(token)
+        if grammar:
+            grammar.accept(token)
+        yield token
+        if len(ids) == generation.max_new_tokens:
+            return
+        logits = step(token)
+
+
+def search(first: Floats, step: BeamStep, generation: Generation, eos: Collection[int]) -> Iterator[int]:
+    """Yield the ids of the best of `beams` hypotheses, without EOS, each as soon as no other can win without it."""
+    rule = BeamRule(generation.beams, generation.max_new_tokens, eos, generation.length_penalty)
+
+    def log_probs(tokens: Sequence[int], parents: Sequence[int]) -> LogProbs:
+        return log_softmax(step(tokens, parents))
+
+    def adjust(scores: LogProbs, ids: Sequence[int]) -> LogProbs:
+        return penalize(scores, ids, generation.repetition_penalty)
+
+    return beam_search(log_softmax(first), log_probs, rule, adjust)
+
+
+class BeamSequences:
+    """Beams as sequences of a context that share the prompt's KV; two sets take turns as parents and children."""
+
+    def __init__(self, context: Context, start: int, beams: int) -> None:
+        """start: position of the answer's first token."""
+        self._context = context
+        self._start = start
+        self._sets = range(1, 1 + beams), range(1 + beams, 1 + 2 * beams)
+        self._n_steps = 0
+
+    def step(self, tokens: Sequence[int], parents: Sequence[int]) -> Floats:
+        """Continue beam parents[i], in the first step the prompt, with tokens[i]: logits [len(tokens), vocab]."""
+        old = self._sets[self._n_steps % 2]
+        new = self._sets[1 - self._n_steps % 2][: len(tokens)]
+        for parent, child in zip(parents, new, strict=True):
+            self._context.copy(old[parent] if self._n_steps else 0, child)
+        for sequence in old:
+            self._context.drop(sequence)
+        positions = [self._start + self._n_steps] * len(tokens)
+        self._n_steps += 1
+        return self._context.decode_ids(tokens, positions, new, range(len(tokens)))
