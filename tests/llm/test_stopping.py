@@ -23,6 +23,7 @@ from auricle.runtime.live.captions import Live, LiveOptions, captions
 from auricle.runtime.llm.grammar import read_grammar, schema_grammar
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.llm.speculative import reply_to_all
 from auricle.runtime.llm.stopping import cut_at
 from auricle.runtime.sources.playback import FilePlayback
 
@@ -86,7 +87,41 @@ def test_what_is_there_after_the_time_is_the_answer(
     assert shown.strip() == final.text and said.startswith(final.text) and final.text
 
 
-@pytest.mark.parametrize("wrong", [{"max_seconds": 0.0}, {"max_seconds": 1.0, "beams": 2}, {"stop": ("",)}])
+def test_an_answer_goes_on_behind_eos_where_it_is_ignored(engine: Engine, command: Path) -> None:
+    """For a measurement: the same tokens, then as many as were asked for; one after the other and with a draft."""
+    usual = stream(engine, command)[1]
+    n = len(usual.token_ids) + 5
+    endless = Generation(n, guard=False, ignore_eos=True)
+    final = stream(engine, command, max_new_tokens=n, guard=False, ignore_eos=True)[1]
+    assert usual.finish_reason == "eos" and final.finish_reason == "length" and len(final.token_ids) == n
+    assert final.token_ids[: len(usual.token_ids)] == usual.token_ids
+    tokens = engine.hear(read_audio(command)).audio_tokens
+    for draft in ((), usual.token_ids):
+        (reply,) = reply_to_all(engine.llm, tokens, [usual.prompt], [draft], [n], rules=endless).replies
+        assert (reply.ids, reply.finish_reason) == (final.token_ids, "length")
+
+
+def test_an_answer_can_be_forced(engine: Engine, command: Path, said: str) -> None:
+    """Its first tokens are given; what follows them is the model's own choice; a draft of them is accepted."""
+    ids = tuple(engine.llm.prompts.tokenize("the lamp in the kitchen"))
+    final = stream(engine, command, max_new_tokens=len(ids) + 3, forced_ids=ids)[1]
+    assert final.token_ids[: len(ids)] == ids and final.text.startswith("the lamp in the kitchen")
+    tokens = engine.hear(read_audio(command)).audio_tokens
+    forced = Generation(len(ids), forced_ids=ids)
+    found = reply_to_all(engine.llm, tokens, [final.prompt], [ids], [len(ids)], rules=forced)
+    assert found.replies[0].ids == ids and found.replies[0].n_accepted == len(ids) - 1 and found.n_steps == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_seconds": 0.0},
+        {"max_seconds": 1.0, "beams": 2},
+        {"stop": ("",)},
+        {"forced_ids": (5,), "beams": 2},
+        {"ignore_eos": True, "gbnf": YES_OR_NO},
+    ],
+)
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Generation(**wrong)
