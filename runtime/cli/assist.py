@@ -19,7 +19,16 @@ from ..output.cues import harmless
 from ..output.remarks import clock, remark, was_cut
 from ..output.transcript import event_line
 from .options import check_prompts, form_of, keywords_of, open_engine
-from .session import GATE, UntilError, given_options, open_source, output_error, print_devices, stopped_by_signals
+from .session import (
+    GATE,
+    UntilError,
+    given_options,
+    live_generation,
+    open_source,
+    output_error,
+    print_devices,
+    stopped_by_signals,
+)
 
 
 def assist(arguments: Namespace) -> int:
@@ -102,11 +111,8 @@ def _options(arguments: Namespace) -> AssistantOptions:
         system=arguments.system,
         remember=not arguments.no_memory,
         json_schema=None if arguments.json_schema is None else read_schema(arguments.json_schema),
-        gbnf=None if arguments.grammar is None else form_of(arguments),
-        stop=tuple(arguments.stop),
-        max_seconds=arguments.max_seconds,
+        generation=live_generation(arguments, None if arguments.grammar is None else form_of(arguments)),
         keywords=keywords_of(arguments),
-        max_new_tokens=arguments.max_new_tokens,
         speak=arguments.speak,
         barge_in=not arguments.no_barge_in,
         gate=GateOptions(**given_options(arguments, GATE)),

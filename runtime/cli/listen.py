@@ -23,13 +23,14 @@ from .session import (
     UntilError,
     flag,
     given_options,
+    live_generation,
     open_source,
     output_error,
     print_devices,
     stopped_by_signals,
 )
 
-LIVE = ("hop_ms", "agreement", "context", "settle_s", "max_new_tokens", "max_seconds")
+LIVE = ("hop_ms", "agreement", "context", "settle_s")
 HINT = "? tasks, q quits"
 
 
@@ -91,8 +92,7 @@ def _options(arguments: Namespace) -> LiveOptions:
         also=tuple(arguments.also),
         vad=not arguments.no_vad,
         gate=GateOptions(**gate),
-        stop=tuple(arguments.stop),
-        gbnf=form_of(arguments),
+        generation=live_generation(arguments, form_of(arguments)),
         keywords=keywords_of(arguments),
         **given_options(arguments, LIVE),
     )

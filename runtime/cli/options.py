@@ -56,7 +56,6 @@ def generation_of(arguments: Namespace, engine: Engine) -> Generation:
         top_p=arguments.top_p,
         seed=arguments.seed,
         repetition_penalty=arguments.repetition_penalty,
-        guard=True,
         stop=tuple(arguments.stop),
         max_seconds=arguments.max_seconds,
         gbnf=form_of(arguments),

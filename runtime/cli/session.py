@@ -11,17 +11,21 @@ import threading
 from argparse import Namespace
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ...models.dataclass_json import encode
 from ...models.errors import AuricleError, InputError, RunError
+from ..bundle import open_bundle
+from ..llm.sampling import Generation
 from ..sources.microphone import Microphone
 from ..sources.playback import FilePlayback, RawInput, Source
 from ..sources.portaudio import choose_device, list_devices
 from ..sources.source import Heard
 
+LIMITS = ("max_new_tokens", "max_seconds")
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 
 
@@ -117,6 +121,14 @@ def given_options(arguments: Namespace, names: tuple[str, ...]) -> dict[str, Any
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{flag(name)} {value} is no number to work with: give a finite one")
     return values
+
+
+def live_generation(arguments: Namespace, gbnf: str | None) -> Generation:
+    """The decoding options of `listen` and `assist`, the rest as the bundle says. Raises InputError, BundleError."""
+    given = Generation(stop=tuple(arguments.stop), gbnf=gbnf, **given_options(arguments, LIMITS))
+    if arguments.max_new_tokens is not None:
+        return given
+    return replace(given, max_new_tokens=open_bundle(arguments.bundle).manifest.generation.max_new_tokens)
 
 
 def flag(name: str) -> str:

@@ -167,13 +167,14 @@ def test_an_answer_has_the_form_it_was_given(engine: Engine, command: Path) -> N
 
 
 class TestLive:
-    def run(self, engine: Engine, clip: Path, **options: Any) -> list[object]:
-        return list(captions(FilePlayback(clip, pace="fast"), engine, LiveOptions(**options)))
+    def run(self, engine: Engine, clip: Path, generation: Generation, **options: Any) -> list[object]:
+        live = LiveOptions(generation=generation, **options)
+        return list(captions(FilePlayback(clip, pace="fast"), engine, live))
 
     @pytest.mark.parametrize("draft", [True, False])
     def test_forms_hold_for_every_prompt_of_every_update(self, engine: Engine, command: Path, draft: bool) -> None:
         """Drafts are checked against the form too: the answers are those of decoding each from the start."""
-        events = self.run(engine, command, gbnf=YES_OR_NO, also=("What is it?",), draft=draft, hop_ms=300.0)
+        events = self.run(engine, command, Generation(gbnf=YES_OR_NO), also=("What is it?",), draft=draft, hop_ms=300.0)
         texts = [
             e.text if isinstance(e, Final) else e.unstable or e.stable for e in events if isinstance(e, Caption | Final)
         ]
@@ -182,12 +183,12 @@ class TestLive:
 
     def test_stop_texts_end_captions(self, engine: Engine, command: Path, said: str) -> None:
         word = said.split()[2]
-        (final,) = (e for e in self.run(engine, command, stop=(word,)) if isinstance(e, Final))
+        (final,) = (e for e in self.run(engine, command, Generation(stop=(word,))) if isinstance(e, Final))
         assert final.finish_reason == "stop" and final.text == said[: said.index(word)].strip()
 
     def test_an_update_ends_with_its_time(self, engine: Engine, command: Path) -> None:
         """A token each, and what the one before had said stands: in the end they have caught up."""
-        events = self.run(engine, command, max_seconds=1e-6)
+        events = self.run(engine, command, Generation(max_seconds=1e-6))
         shown = [event.unstable or event.stable for event in events if isinstance(event, Caption)]
         (final,) = (event for event in events if isinstance(event, Final))
         assert final.finish_reason == "time" and 1 < len(final.token_ids) <= len(shown) + 1
@@ -196,7 +197,7 @@ class TestLive:
 def test_lora_scale_changes_with_the_next_segment(salm_bundle: Path, golden: Path) -> None:
     """While captions run, from another thread's call; the base alone says something else."""
     with load(salm_bundle, EngineOptions(llm=LlmOptions(n_threads=1))) as engine:
-        live = Live(engine, FilePlayback(golden / "jfk.wav", pace="fast"), LiveOptions(max_new_tokens=4))
+        live = Live(engine, FilePlayback(golden / "jfk.wav", pace="fast"), LiveOptions(generation=Generation(4)))
         assert live.lora_scale == live.trained_scale == 2.0
         scales: list[float] = []
         for event in live:
