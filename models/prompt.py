@@ -21,6 +21,12 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 _LIST_MARKS = '"[]{}<>|'
 
 
+class ResolvedPrompt(str):
+    """A prompt as the model is asked. It is never taken for a task's name, whatever it says: `QA:asr` asks "asr"."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class PromptInfo:
     """The templates of one bundle.
@@ -54,8 +60,8 @@ class PromptInfo:
     prefix_ids: tuple[int, ...]
     """start_ids and the text before the audio of the first task: a tokenizer that gives others is the wrong one."""
 
-    def prompt_for(self, task_or_prompt: str) -> str:
-        """The prompt that a task's name stands for, or the prompt itself. Raises InputError."""
+    def prompt_for(self, task_or_prompt: str) -> ResolvedPrompt:
+        """The prompt that a task's name stands for, or the prompt itself; twice is fine. Raises InputError."""
         return prompt_for(task_or_prompt, self.tasks)
 
     def token_budget(self, prompt: str, seconds: float) -> int | None:
@@ -121,22 +127,25 @@ def require_keywords(words: Sequence[str]) -> tuple[str, ...]:
 _LEAST_TOKENS, _TOKENS_PER_SECOND = 16, 12.0  # fast speech has 4 words a second, and a word up to 3 tokens
 
 
-def prompt_for(task_or_prompt: str, tasks: Mapping[str, str]) -> str:
+def prompt_for(task_or_prompt: str, tasks: Mapping[str, str]) -> ResolvedPrompt:
     """A task name, or `task:value` for a task with a blank, becomes its prompt; anything else is a prompt already.
 
-    Raises InputError for a task whose blank is not filled, or filled where there is none, and for an empty prompt.
+    What comes from here comes back unchanged. Raises InputError for a task whose blank is not filled, or filled where
+    there is none, and for an empty prompt.
     """
+    if isinstance(task_or_prompt, ResolvedPrompt):
+        return task_or_prompt
     name, colon, value = task_or_prompt.partition(":")
     template = tasks.get(name)
     if template is None:
-        return nonempty(task_or_prompt)
+        return ResolvedPrompt(nonempty(task_or_prompt))
     if "{}" in template:
         if not value.strip():
             raise InputError(f"task {name!r} has a blank to fill: write {name}:WORDS, for example slot_filling:room")
-        return template.replace("{}", value.strip())
+        return ResolvedPrompt(template.replace("{}", value.strip()))
     if colon:
         raise InputError(f"task {name!r} takes nothing after a colon, but {value!r} was given: write {name} alone")
-    return template
+    return ResolvedPrompt(template)
 
 
 def nonempty(prompt: str) -> str:

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -56,11 +56,8 @@ class AssistantOptions:
     system: str | None = None  # stands before the whole conversation
     remember: bool = True  # False: every turn stands alone
     json_schema: Mapping[str, Any] | None = None  # what every answer must look like
-    gbnf: str | None = None  # or what it must look like in llama.cpp's notation
-    stop: tuple[str, ...] = ()  # an answer ends before the first of these
-    max_seconds: float | None = None  # of wall time for an answer, from the end of the question
+    generation: Generation | None = None  # max_seconds count from the end of the question; None: as the bundle says
     keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every answer
-    max_new_tokens: int | None = None  # None: as the bundle says
     speak: str | None = None  # a text-to-speech command that gets every sentence on its standard input
     barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
     gate: GateOptions = field(default_factory=GateOptions)
@@ -68,11 +65,12 @@ class AssistantOptions:
     def __post_init__(self) -> None:
         if self.prompt is not None:
             nonempty(self.prompt)
-        n_new = 1 if self.max_new_tokens is None else self.max_new_tokens
-        Generation(n_new, stop=self.stop, max_seconds=self.max_seconds)
+        generation = self.generation or Generation()
+        if generation.beams > 1:
+            raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
         if self.json_schema is not None:
             schema_grammar(self.json_schema)
-            if self.gbnf is not None:
+            if generation.gbnf is not None:
                 raise InputError("a JSON schema is made into a grammar: give one of the two")
         if self.speak is not None:
             speech_command(self.speak)
@@ -128,7 +126,8 @@ class _Session:
         self._engine = engine
         self._options = options
         self._on_intent = on_intent
-        self._prompt, self._generation = _prompt(engine, options.prompt), _generation(engine, options)
+        self._prompt = _prompt(engine, options.prompt)
+        self._generation = _generation(engine, options)
         self._conversation = Conversation(engine.llm, options.system)
         self._ear = Segmenter(source, open_gate(engine, options.gate, vad=True))
         self._speaker: Speaker | None = None
@@ -302,9 +301,8 @@ def _prompt(engine: Engine, asked: str | None) -> str:
 
 
 def _generation(engine: Engine, options: AssistantOptions) -> Generation:
-    n_new = engine.defaults.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
-    gbnf = options.gbnf if options.json_schema is None else schema_grammar(options.json_schema)
-    return Generation(n_new, stop=options.stop, max_seconds=options.max_seconds, gbnf=gbnf)
+    generation = options.generation or replace(engine.defaults, beams=1)
+    return generation if options.json_schema is None else replace(generation, gbnf=schema_grammar(options.json_schema))
 
 
 def _value(text: str, finish_reason: FinishReason) -> Any:

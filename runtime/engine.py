@@ -125,6 +125,7 @@ class Engine:
     ) -> Iterator[AnswerEvent]:
         """Each segment's start, its text as it is decoded, a Final at its end. Raises InputError, RunError.
 
+        prompt_or_task: what `prompt.prompt_for` gives is taken as it is, so that a prompt is resolved once.
         A list of clips is heard in one question, at the places that the prompt names them.
         """
         prompt = self.prompt.prompt_for(prompt_or_task)
@@ -156,9 +157,10 @@ class Engine:
         mix: bool = False,
     ) -> Answer:
         """The whole answer. Raises InputError, RunError."""
-        events = self.stream(audio, prompt_or_task, generation, mix)
+        prompt = self.prompt.prompt_for(prompt_or_task)
+        events = self.stream(audio, prompt, generation, mix)
         finals = tuple(event for event in events if isinstance(event, Final))
-        return Answer("\n".join(f.text for f in finals if f.text), self.prompt.prompt_for(prompt_or_task), finals)
+        return Answer("\n".join(f.text for f in finals if f.text), prompt, finals)
 
     def whole(self, audio: Audio, mix: bool = False) -> Segment:
         """A clip that cannot be cut. Raises InputError when it is too long, AudioError when it is silent."""

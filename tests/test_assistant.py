@@ -51,8 +51,8 @@ INTENT: dict[str, Any] = {
     "required": ["action", "device", "room"],
     "additionalProperties": False,
 }
-SHORT = AssistantOptions(max_new_tokens=8)
-LONG = AssistantOptions(max_new_tokens=60)
+SHORT = AssistantOptions(generation=Generation(8))
+LONG = AssistantOptions(generation=Generation(60))
 
 
 class Loudness:
@@ -281,7 +281,7 @@ def test_a_closed_session_can_be_left_in_the_middle(engine: Engine) -> None:
 class TestJson:
     def test_every_answer_is_an_intent(self, engine: Engine) -> None:
         switched: list[Any] = []
-        options = AssistantOptions(json_schema=SWITCH, max_new_tokens=40)
+        options = AssistantOptions(json_schema=SWITCH, generation=Generation(40))
         events = list(Assistant(engine, options, switched.append).run(Script(np.concatenate([TURN] * 3), False)))
         assert [a.intent for a in answers(events)] == [json.loads(a.text) for a in answers(events)] == switched
         assert all(set(intent) == {"action", "level"} for intent in switched) and len(switched) == 3
@@ -289,14 +289,14 @@ class TestJson:
     @pytest.mark.parametrize("n", [1, 4, 9])
     def test_half_an_answer_is_no_intent(self, engine: Engine, n: int) -> None:
         switched: list[Any] = []
-        options = AssistantOptions(json_schema=SWITCH, max_new_tokens=n)
+        options = AssistantOptions(json_schema=SWITCH, generation=Generation(n))
         (answered,) = answers(list(Assistant(engine, options, switched.append).run(Script(TURN, False))))
         assert answered.finish_reason == "length" and answered.intent is None and switched == []
 
     def test_an_interrupted_answer_is_no_intent(self, engine: Engine) -> None:
         schema = {"type": "array", "items": {"enum": ["a long word"]}, "minItems": 30}
         audio = np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET])
-        options = AssistantOptions(json_schema=schema, max_new_tokens=300)
+        options = AssistantOptions(json_schema=schema, generation=Generation(300))
         first = answers(run(engine, audio, options))[0]
         assert first.interrupted and first.intent is None
 
@@ -306,7 +306,7 @@ class TestJson:
         with pytest.raises(InputError, match="not both"):
             AssistantOptions(json_schema=SWITCH, speak=sys.executable)
         with pytest.raises(InputError, match="max_new_tokens=0"):
-            AssistantOptions(max_new_tokens=0)
+            AssistantOptions(generation=Generation(0))
 
 
 class TestDemo:
@@ -453,7 +453,7 @@ def test_a_missing_voice_is_a_sentence(golden_bundle: Path, capsys: pytest.Captu
 
 def test_sessions_leave_nothing_behind(engine: Engine) -> None:
     psutil = pytest.importorskip("psutil")
-    options = AssistantOptions(json_schema=SWITCH, max_new_tokens=30)
+    options = AssistantOptions(json_schema=SWITCH, generation=Generation(30))
     resident: list[int] = []
     for _ in range(20):
         list(Assistant(engine, options).run(FilePlayback(TURN, "fast")))

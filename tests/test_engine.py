@@ -21,6 +21,7 @@ from auricle.models.families.salmonn import TASKS
 from auricle.models.prompt import prompt_for
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import open_audio, read_audio
+from auricle.runtime.chat import Chat
 from auricle.runtime.engine import Engine, EngineOptions, load
 from auricle.runtime.events import Final, Piece, SegmentStarted, Timings
 from auricle.runtime.families.salmonn import SalmonnEncoders
@@ -207,6 +208,26 @@ def test_every_task_has_a_prompt() -> None:
     for wrong in ("slot_filling", "slot_filling: ", "asr:en", "", "  "):
         with pytest.raises(InputError):
             prompt_for(wrong, TASKS)
+
+
+def test_a_prompt_is_resolved_once() -> None:
+    """`QA:asr` asks "asr", though that is a task's name too, however often it is resolved."""
+    asked = prompt_for("QA:asr", TASKS)
+    assert asked == "asr" and prompt_for(asked, TASKS) is asked
+    assert prompt_for(str(asked), TASKS) == TASKS["asr"]
+
+
+def test_a_prompt_that_says_a_tasks_name_is_asked_as_it_is(
+    golden_bundle: Path, engine: Engine, beep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = engine.ask(beep, "QA:asr", Generation(max_new_tokens=1))
+    assert answer.prompt == answer.segments[0].prompt == "asr"
+    *_, final = Chat(engine, beep).ask("QA:asr", Generation(max_new_tokens=1))
+    assert isinstance(final, Final) and final.prompt == "asr"
+    asked = ("ask", beep, "QA:asr", "--bundle", golden_bundle, "--max-new-tokens", 1, "--json")
+    assert auricle(*asked) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["prompt"] == said["segments"][0]["prompt"] == "asr"
 
 
 def write_clip(path: Path, samples: np.ndarray, sample_rate: int = 16_000) -> Path:

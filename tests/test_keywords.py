@@ -191,7 +191,7 @@ def rewrite(file: Path, text: str) -> None:
 def test_live_captions_take_a_changed_file_with_the_next_segment(engine: Engine, golden: Path, tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("Anna")
-    options = LiveOptions(keywords=Keywords((), file), max_new_tokens=4)
+    options = LiveOptions(keywords=Keywords((), file), generation=Generation(4))
     seen: list[object] = []
     for event in captions(FilePlayback(golden / "jfk.wav", pace="fast"), engine, options):
         seen.append(event)

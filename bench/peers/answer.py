@@ -49,10 +49,9 @@ def open_ours(task: Task) -> Work:
     threads = None if task.own_threads else task.threads
     options = EngineOptions(OrtOptions("cpu", threads), LlmOptions(n_threads=threads, n_gpu_layers=0))
     engine = load(_bundle(task), options)
-    if task.checkpoint is None:
-        engine.llm.eos = frozenset()  # random weights may stop anywhere: torch goes on too
+    endless = task.checkpoint is None  # random weights may stop anywhere: torch goes on too
     waveform = clip(task, engine.bundle.manifest)
-    generation = Generation(max_new_tokens=task.tokens)
+    generation = Generation(max_new_tokens=task.tokens, guard=False, ignore_eos=endless)
 
     def run() -> Outcome:
         answer = engine.ask(waveform, _PROMPT, generation)

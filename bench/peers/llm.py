@@ -39,9 +39,9 @@ def open_our_decode(task: Task) -> Work:
     from ...runtime.llm.sampling import Generation
 
     llm, manifest = _our_llm(task)
-    llm.eos = frozenset()  # an answer to random ids may end at once: let it go on, as the peer does
     ids = prompt_ids(manifest, task.positions)
-    generation = Generation(max_new_tokens=task.tokens)
+    # an answer to random ids may end at once: let it go on, as the peer does
+    generation = Generation(max_new_tokens=task.tokens, ignore_eos=True)
 
     def read() -> None:
         llm.restart()

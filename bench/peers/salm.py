@@ -150,8 +150,8 @@ def open_whole(task: Task) -> Work:
     engine = load(bundle, options)
     waveform = clip(task)
     prompt = first_task(engine.prompt)
-    engine.llm.eos = frozenset()  # random weights may stop anywhere
-    generation = Generation(max_new_tokens=_n_said(task) + 1)  # the last pass says that nothing follows
+    # random weights may stop anywhere; the last pass says that nothing follows
+    generation = Generation(max_new_tokens=_n_said(task) + 1, ignore_eos=True)
 
     def run() -> Outcome:
         engine.llm.prefill(engine.encode(waveform).audio_tokens, prompt, generation)

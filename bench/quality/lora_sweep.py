@@ -15,6 +15,7 @@ from statistics import fmean
 
 from ...models.audio import Waveform
 from ...models.errors import InputError
+from ...models.prompt import ResolvedPrompt
 from ...runtime.cli.commands import engine_options
 from ...runtime.engine import Engine, load
 from ..datasets import Item, Progress, demo_items, load_clip, quiet, table_items
@@ -123,7 +124,7 @@ def _at(engine: Engine, scale: float, items: Sequence[Item], waveforms: Sequence
     said = list[float]()
     cut = list[float]()
     for item, waveform in zip(items, waveforms, strict=True):
-        answer = engine.ask(waveform, item.prompt)
+        answer = engine.ask(waveform, ResolvedPrompt(item.prompt))
         errors.append(word_errors(item.reference, answer.text))
         tokens.append(float(sum(len(final.token_ids) for final in answer.segments)))
         said.append(float(len(normalized(answer.text))))

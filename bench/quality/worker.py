@@ -17,6 +17,7 @@ from pathlib import Path
 from ...models.audio import SAMPLE_RATE
 from ...models.dataclass_json import decode, encode
 from ...models.errors import AudioError, AuricleError, InputError, RunError
+from ...models.prompt import ResolvedPrompt
 from ...runtime.engine import Answer, Engine, EngineOptions, load
 from ...runtime.llm.session import LlmOptions
 from ..datasets import Item, Progress, load_clip
@@ -135,7 +136,7 @@ def _tell(stage: str, done: int, total: int) -> None:
 def _ask(engine: Engine, item: Item) -> tuple[Answer | AudioError, Reply]:
     try:
         waveform = load_clip(item)
-        answer = engine.ask(waveform, item.prompt)
+        answer = engine.ask(waveform, ResolvedPrompt(item.prompt))
     except AudioError as error:
         return error, Reply("", 0.0, 0.0, 0.0, 0.0, 0.0, 0, f"{item.origin}: {error}")
     timings = [segment.timings for segment in answer.segments]

@@ -8,10 +8,8 @@ live update is the model's own answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +17,8 @@ from numpy.typing import NDArray
 from ...models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, synthetic_clip
 from ...models.errors import InputError, RunError
 from ...runtime.engine import Engine, EngineOptions
-from ...runtime.llm import speculative as parallel
 from ...runtime.llm.sampling import Generation
-from ...runtime.llm.session import Llm
+from ...runtime.llm.speculative import Replies, reply_to_all
 from .. import flops as physics
 from ..families.base import Floats, hearing, is_front_end
 from ..families.registry import family_of
@@ -127,25 +124,26 @@ class StageRuns:
         took = {"draft": list[float](), "no draft": list[float](), "settled": list[float]()}
         n_kept = self.spec.n_settled(len(self.waveform) - round(SETTLE_S * SAMPLE_RATE))
 
-        def ask(draft: Sequence[int], kept: int = 0) -> parallel.Replies:
-            with patch.object(llm, "allowed", _Script(hypothesis)):
-                found = parallel.reply_to_all(llm, self.audio_tokens, [self.prompt], [draft], [HYPOTHESIS], kept)
+        hypothesis = tuple(n % self.spec.llm.vocab for n in range(100, 100 + HYPOTHESIS))
+        # Left alone, a model of random weights would drop its draft at the first near tie.
+        forced = Generation(HYPOTHESIS, guard=False, ignore_eos=True, forced_ids=hypothesis)
+
+        def ask(draft: Sequence[int], kept: int = 0) -> Replies:
+            found = reply_to_all(llm, self.audio_tokens, [self.prompt], [draft], [HYPOTHESIS], kept, forced)
             require_count("tokens of an answer", len(found.replies[0].ids), HYPOTHESIS)
             require_count("audio tokens kept", found.n_kept, kept)
             return found
 
-        hypothesis = tuple(range(100, 100 + HYPOTHESIS))
         ways = {
             "no draft": lambda: ask(()),
             "draft": lambda: ask(hypothesis),
             "settled": lambda: ask(hypothesis, n_kept),
         }
-        with _endless(llm):
-            reply = [way() for way in ways.values()][1].replies[0]
-            for _ in range(self.options.runs):
-                for name, way in ways.items():
-                    took[name] += repeat(way, 1, 0).wall_s
-                self.tell(LIVE)
+        reply = [way() for way in ways.values()][1].replies[0]
+        for _ in range(self.options.runs):
+            for name, way in ways.items():
+                took[name] += repeat(way, 1, 0).wall_s
+            self.tell(LIVE)
         ratio = tuple(a / b for a, b in zip(took["draft"], took["no draft"], strict=True))
         return [
             *(Measure(LIVE, name, "s", tuple(samples), "lower") for name, samples in took.items()),
@@ -196,8 +194,7 @@ class StageRuns:
         for repetition in range(-self.options.warmup, self.options.runs):
             llm.prefill(self.audio_tokens, self.prompt, self._generation)
             start = llm.n_past
-            with _endless(llm):
-                times = _each(llm.generate(self._generation))
+            times = _each(llm.generate(self._generation))
             require_count("new tokens", len(times.wall_s), self.options.n_new_tokens)
             require_count("positions behind the question", llm.n_past - start, self.options.n_new_tokens)
             if repetition >= 0:
@@ -210,8 +207,8 @@ class StageRuns:
 
     @property
     def _generation(self) -> Generation:
-        """Its first token comes from the prefill, the others from a pass each."""
-        return Generation(max_new_tokens=self.options.n_new_tokens + 1)
+        """Its first token comes from the prefill, the others from a pass each; no token ends it."""
+        return Generation(max_new_tokens=self.options.n_new_tokens + 1, ignore_eos=True)
 
 
 def require(what: str, found: NDArray[np.generic], shape: tuple[int, ...]) -> None:
@@ -229,37 +226,6 @@ def require_count(what: str, found: int, expected: int) -> None:
 
 
 _REFUSED = "what was timed is not the work it should be; look at the bundle with auricle verify --run"
-
-
-@contextmanager
-def _endless(llm: Llm) -> Generator[None]:
-    """No token ends an answer, and no repetition."""
-    eos = llm.eos
-    llm.eos = frozenset[int]()
-    try:
-        with patch.object(parallel, "sound_length", len):
-            yield
-    finally:
-        llm.eos = eos
-
-
-class _Script:
-    """Stands where the model's choice is made, and makes it say `ids`.
-
-    The work is that of an update whose hypothesis stands. Left alone, a model of random weights would drop its draft at
-    the first near tie.
-    """
-
-    def __init__(self, ids: Sequence[int]) -> None:
-        self._ids = ids
-        self._said = 0
-
-    def __call__(self, logits: Floats) -> Floats:
-        choice = np.zeros_like(logits)
-        for row in choice:
-            row[self._ids[self._said] % len(row)] = 1.0
-            self._said += 1
-        return choice
 
 
 def _each(tokens: Iterator[int]) -> Times:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...models.errors import InputError
 from ..assistant import AssistantOptions
+from ..bundle import open_bundle
 from ..engine import EngineOptions
 from ..keywords import Keywords
 from ..live.captions import LiveOptions
 from ..live.gate import GateOptions
 from ..llm.grammar import read_grammar, read_schema, schema_grammar
+from ..llm.sampling import Generation
 from ..llm.session import LlmOptions
 from ..system.ort import OrtOptions
 from .ask import AskCommand, ask
@@ -28,7 +31,8 @@ from .session import SourceOptions, flag, given_options, print_devices
 from .verify import VerifyCommand, tasks, verify
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
-LIVE = ("hop_ms", "agreement", "context", "settle_s", "max_new_tokens", "max_seconds")
+LIVE = ("hop_ms", "agreement", "context", "settle_s")
+LIMITS = ("max_new_tokens", "max_seconds")
 
 
 def engine_options(arguments: Namespace) -> EngineOptions:
@@ -89,8 +93,7 @@ def _listen(arguments: Namespace) -> int:
         also=tuple(arguments.also),
         vad=not arguments.no_vad,
         gate=GateOptions(**gate),
-        stop=tuple(arguments.stop),
-        gbnf=_gbnf(arguments),
+        generation=_live_generation(arguments, _gbnf(arguments)),
         keywords=_keywords(arguments),
         **given_options(arguments, LIVE),
     )
@@ -106,11 +109,8 @@ def _assist(arguments: Namespace) -> int:
         system=arguments.system,
         remember=not arguments.no_memory,
         json_schema=None if arguments.json_schema is None else read_schema(arguments.json_schema),
-        gbnf=None if arguments.grammar is None else _gbnf(arguments),
-        stop=tuple(arguments.stop),
-        max_seconds=arguments.max_seconds,
+        generation=_live_generation(arguments, None if arguments.grammar is None else _gbnf(arguments)),
         keywords=_keywords(arguments),
-        max_new_tokens=arguments.max_new_tokens,
         speak=arguments.speak,
         barge_in=not arguments.no_barge_in,
         gate=GateOptions(**given_options(arguments, GATE)),
@@ -157,6 +157,14 @@ def _clip_options(arguments: Namespace) -> ClipOptions:
         with_schema=arguments.json_schema is not None,
     )
     return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), arguments.mix)
+
+
+def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation:
+    """The decoding options of `listen` and `assist`, the rest as the bundle says. Raises InputError, BundleError."""
+    given = Generation(stop=tuple(arguments.stop), gbnf=gbnf, **given_options(arguments, LIMITS))
+    if arguments.max_new_tokens is not None:
+        return given
+    return replace(given, max_new_tokens=open_bundle(arguments.bundle).manifest.generation.max_new_tokens)
 
 
 def _source_options(arguments: Namespace) -> SourceOptions:

@@ -14,7 +14,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
@@ -45,10 +45,7 @@ class LiveOptions:
     settle_s: float | None = None  # audio tokens older than this are not computed again; None: all are
     vad: bool = True  # False: segments of gate.max_segment_s, for sounds and music
     gate: GateOptions = field(default_factory=GateOptions)
-    max_new_tokens: int | None = None  # None: as the bundle says
-    stop: tuple[str, ...] = ()  # an answer ends before the first of these
-    max_seconds: float | None = None  # of wall time for an update
-    gbnf: str | None = None  # what answers must look like, in llama.cpp's notation
+    generation: Generation | None = None  # greedy; max_seconds are for an update; None: as the bundle says
     keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every segment
     draft: bool = True  # False: every hypothesis is decoded token by token, for comparison
 
@@ -61,29 +58,27 @@ class LiveOptions:
             raise InputError(f"context {self.context!r} must be full or short")
         if self.settle_s is not None and not 0 <= self.settle_s < math.inf:
             raise InputError(f"settle_s {self.settle_s:g} must be 0 s or more")
-        self.rules(1)
+        if self.generation is not None:
+            _require_greedy(self.generation)
         for prompt in (self.prompt, *self.also):
             nonempty(prompt)
-
-    def rules(self, max_new_tokens: int) -> Generation:
-        """How answers end, with a limit where none was given. Raises InputError."""
-        limit = max_new_tokens if self.max_new_tokens is None else self.max_new_tokens
-        return Generation(limit, stop=self.stop, max_seconds=self.max_seconds, gbnf=self.gbnf)
 
 
 class Live:
     """One session of live captions: iterate over it once. `stop` and `ask` may be called from any thread."""
 
     def __init__(self, engine: Engine, source: Source, options: LiveOptions | None = None) -> None:
-        self._engine, self._options = engine, options or LiveOptions()
+        self._engine = engine
+        self._options = options or LiveOptions()
+        self._generation = self._options.generation or replace(engine.defaults, beams=1)
         self.ask(self._options.prompt, self._options.also)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: _Segment | None = None
         self._lag_s = 0.0  # what Lagging said last
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
-        if self._options.gbnf is not None:
-            engine.llm.check_grammar(self._options.gbnf)  # or say at once that it cannot be followed
+        if self._generation.gbnf is not None:
+            engine.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
 
     def ask(self, prompt: str, also: Sequence[str] = ()) -> None:
         """Other questions, from the next segment on. Raises InputError for what is no prompt, or one without room."""
@@ -92,9 +87,8 @@ class Live:
         self._prompts = prompts
 
     def _require_room(self, prompts: Sequence[str]) -> None:
-        limit = self._options.rules(self._engine.defaults.max_new_tokens).max_new_tokens
         for each in prompts:
-            self._engine.llm.require_room(each, self._engine.spec.n_audio_tokens, limit)
+            self._engine.llm.require_room(each, self._engine.spec.n_audio_tokens, self._generation.max_new_tokens)
 
     def set_lora_scale(self, scale: float) -> None:
         """The LoRA's scale from the next segment on. Raises InputError when the bundle has no adapter."""
@@ -143,7 +137,7 @@ class Live:
     def _take(self, event: SegmenterEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
             yield from self._prepare(seconds(event.start))
-            reading = Reading(self._engine, self._prompts, _reading_options(self._options, self._engine))
+            reading = Reading(self._engine, self._prompts, _reading_options(self._options, self._generation))
             self._segment = _Segment(event.start, reading, Agreement(self._options.agreement), heard=event.start)
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
@@ -251,9 +245,13 @@ async def captions_async(
         events.close()
 
 
-def _reading_options(options: LiveOptions, engine: Engine) -> ReadingOptions:
-    rules = options.rules(engine.defaults.max_new_tokens)
-    return ReadingOptions(options.context == "short", options.settle_s, rules, options.draft)
+def _require_greedy(generation: Generation) -> None:
+    if generation.beams > 1 or generation.temperature > 0 or generation.repetition_penalty != 1:
+        raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
+
+
+def _reading_options(options: LiveOptions, generation: Generation) -> ReadingOptions:
+    return ReadingOptions(options.context == "short", options.settle_s, generation, options.draft)
 
 
 def _also(reading: Reading, read: Read) -> tuple[tuple[str, str], ...]:

@@ -28,7 +28,7 @@ class ReadingOptions:
     """The segment alone is encoded, not its whole padded window, where the family pads it."""
     settle_s: float | None = None
     """Audio tokens of what ended longer ago stay as they are; None: all are computed again."""
-    rules: Generation = field(default_factory=Generation)
+    generation: Generation = field(default_factory=Generation)
     """How long an answer may be, what it stops at, which form it has. Greedy in any case."""
     draft: bool = True
     """Check the last answers as drafts; False decodes every token again, for comparison."""
@@ -67,19 +67,21 @@ class Reading:
         tokens = np.concatenate([self._settled, heard.audio_tokens[len(self._settled) :]])
         n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
         limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]
-        found = reply_to_all(engine.llm, tokens, self.prompts, self._drafts, limits, n_kept, options.rules, started)
+        found = reply_to_all(
+            engine.llm, tokens, self.prompts, self._drafts, limits, n_kept, options.generation, started
+        )
         self._turn = engine.llm.turn
         self._settle(tokens, len(waveform) / SAMPLE_RATE)
         if options.draft:
             self._drafts = tuple(reply.ids for reply in found.replies)
         timings = heard.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
-        stops = options.rules.stop
+        stops = options.generation.stop
         texts = tuple(cut_at(engine.llm.text(reply.ids), stops).strip() for reply in found.replies)
         return Read(texts, found.replies, timings, found.n_kept, found.n_steps)
 
     def _limit(self, prompt: str, seconds: float) -> int:
-        most = self._options.rules.max_new_tokens
-        if self._options.rules.gbnf is not None:
+        most = self._options.generation.max_new_tokens
+        if self._options.generation.gbnf is not None:
             return most
         return min(most, self._engine.prompt.token_budget(prompt, seconds) or most)
 

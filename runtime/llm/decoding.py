@@ -28,11 +28,15 @@ def decode(
     first: logits [vocab] after the prompt; -inf marks what cannot be chosen.
     """
     rng = np.random.default_rng(generation.seed)
+    forced = generation.forced_ids
     ids: list[int] = []
     logits = first
     while True:
-        scores = penalize(logits, ids, generation.repetition_penalty)
-        token = sample(grammar.mask(scores) if grammar else scores, generation, rng)
+        if len(ids) < len(forced):
+            token = forced[len(ids)]
+        else:
+            scores = penalize(logits, ids, generation.repetition_penalty)
+            token = sample(grammar.mask(scores) if grammar else scores, generation, rng)
         if token in eos:
             return
         ids.append(token)

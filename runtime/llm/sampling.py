@@ -37,6 +37,8 @@ class Generation:
     stop: tuple[str, ...] = ()  # an answer ends before the first of these; a conversation remembers it as said
     max_seconds: float | None = None  # of wall time for a segment, hearing included; what was said so far is the answer
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
+    ignore_eos: bool = False  # True: EOS ends no answer, max_new_tokens ids come; to measure a fixed number of passes
+    forced_ids: tuple[int, ...] = ()  # what an answer begins with, whatever the model would choose; each costs its pass
 
     def __post_init__(self) -> None:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
@@ -51,6 +53,12 @@ class Generation:
             _require(0 < self.max_seconds < math.inf, "max_seconds", self.max_seconds, "more than 0")
         _require(not isinstance(self.stop, str), "stop", repr(self.stop), "a tuple of texts")
         _require("" not in self.stop, "stop", '""', "a text")
+        if self.ignore_eos and self.gbnf is not None:
+            raise InputError(
+                "ignore_eos=True cannot follow a grammar, at whose end only EOS may come: give one of them"
+            )
+        if self.beams > 1 and self.forced_ids:
+            raise InputError(f"beams={self.beams} cannot be forced to say given tokens: give beams=1")
         if self.beams > 1 and (self.gbnf is not None or self.max_seconds is not None):
             what = "follow a grammar" if self.gbnf is not None else "end at a moment"
             raise InputError(f"beams={self.beams} cannot {what}: give beams=1")

@@ -206,6 +206,10 @@ class Llm:
             return self._decode(logits, generation, grammar, self.turn)
         return self._search(logits, generation, self.turn)
 
+    def end_ids(self, generation: Generation) -> frozenset[int]:
+        """The ids that end an answer: EOS, unless it is to be ignored."""
+        return frozenset() if generation.ignore_eos else self.eos
+
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
         rows: list[Floats] = [np.zeros((0, self.spec.vocab), np.float32)]
@@ -345,7 +349,7 @@ class Llm:
             return self.allowed(self.feed([token])[0])
 
         self._check_turn(turn)
-        yield from decode(self.allowed(logits), step, generation, self.eos, grammar)
+        yield from decode(self.allowed(logits), step, generation, self.end_ids(generation), grammar)
 
     def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
         beams = BeamSequences(self.context, self.n_past, generation.beams)
@@ -354,7 +358,7 @@ class Llm:
             self._check_turn(turn)
             return self.allowed(beams.step(tokens, parents))
 
-        return search(self.allowed(logits), step, generation, self.eos)
+        return search(self.allowed(logits), step, generation, self.end_ids(generation))
 
     def allowed(self, logits: Floats) -> Floats:
         """Logits with what may not be said at -inf. Raises RunError when there are no numbers."""

@@ -97,6 +97,7 @@ class _Answer:
     draft: list[int]
     criteria: StoppingCriteria
     grammar: Grammar | None
+    forced_ids: tuple[int, ...]
     n_accepted: int = 0
 
     @property
@@ -110,7 +111,9 @@ class _Answer:
         return self.criteria.finish_reason is not None
 
     def choose(self, logits: Floats) -> int:
-        """The likeliest token [vocab] of those that may come."""
+        """The likeliest token [vocab] of those that may come, or the one that is forced here."""
+        if len(self.ids) < len(self.forced_ids):
+            return self.forced_ids[len(self.ids)]
         return int((logits if self.grammar is None else self.grammar.mask(logits)).argmax())
 
     def take(self, token: int) -> None:
@@ -136,9 +139,11 @@ def _ask(
     answers: list[_Answer] = []
     for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, limits, strict=True)):
         detokenizer = llm.detokenizer() if generation.stop else None
-        criteria = StoppingCriteria(generation, started, detokenizer, llm.eos, limit)
+        criteria = StoppingCriteria(generation, started, detokenizer, llm.end_ids(generation), limit)
         grammar = None if generation.gbnf is None else llm.grammar(generation.gbnf, sequence)
-        answers.append(_Answer(sequence, llm.n_past + len(suffix), list(draft[: limit - 1]), criteria, grammar))
+        start = llm.n_past + len(suffix)
+        drafted = list(draft[: limit - 1])
+        answers.append(_Answer(sequence, start, drafted, criteria, grammar, generation.forced_ids))
     for answer in answers[1:]:
         llm.context.copy(0, answer.sequence)
     _prefill(llm, suffixes, answers)

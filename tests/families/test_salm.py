@@ -124,7 +124,7 @@ def test_40_seconds_are_one_segment_and_more_are_cut(engine: Engine, golden: Pat
 
 def test_live_captions_keep_what_has_settled(engine: Engine, golden: Path) -> None:
     """12.5 audio tokens a second: with `settle_s` only the newest second of them is read in an update."""
-    options = LiveOptions(settle_s=1.0, vad=False, max_new_tokens=4)
+    options = LiveOptions(settle_s=1.0, vad=False, generation=Generation(4))
     works = [
         event.work
         for event in captions(FilePlayback(golden / "jfk.wav", pace="fast"), engine, options)

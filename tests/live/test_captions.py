@@ -258,7 +258,7 @@ def test_a_prompt_without_room_is_refused_at_once(engine: Engine, clips: list[Wa
     with pytest.raises(InputError, match="fit"):
         live.ask("word " * 3000)
     with pytest.raises(InputError, match="fit"):
-        Live(engine, FilePlayback(clips[0], "fast"), LiveOptions(max_new_tokens=5000, prompt="audiocaption"))
+        Live(engine, FilePlayback(clips[0], "fast"), LiveOptions(generation=Generation(5000), prompt="audiocaption"))
     assert [event.text for event in live if isinstance(event, Final)]
 
 
@@ -409,10 +409,10 @@ def test_a_microphone_that_comes_back_goes_on(engine: Engine, clips: list[Wavefo
         {"context": "long"},
         {"settle_s": -1.0},
         {"prompt": " "},
-        {"max_seconds": 0.0},
-        {"stop": ("",)},
+        {"generation": Generation(beams=2)},
+        {"generation": Generation(temperature=0.5)},
         {"also": ("",)},
-        {"max_new_tokens": 0},
+        {"generation": Generation(repetition_penalty=1.5)},
     ],
 )
 def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:

@@ -23,6 +23,7 @@ from auricle.runtime.live.captions import Live, LiveOptions, captions
 from auricle.runtime.llm.grammar import read_grammar, schema_grammar
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.llm.speculative import reply_to_all
 from auricle.runtime.llm.stopping import cut_at
 from auricle.runtime.sources.playback import FilePlayback
 
@@ -86,7 +87,41 @@ def test_what_is_there_after_the_time_is_the_answer(
     assert shown.strip() == final.text and said.startswith(final.text) and final.text
 
 
-@pytest.mark.parametrize("wrong", [{"max_seconds": 0.0}, {"max_seconds": 1.0, "beams": 2}, {"stop": ("",)}])
+def test_an_answer_goes_on_behind_eos_where_it_is_ignored(engine: Engine, command: Path) -> None:
+    """For a measurement: the same tokens, then as many as were asked for; one after the other and with a draft."""
+    usual = stream(engine, command)[1]
+    n = len(usual.token_ids) + 5
+    endless = Generation(n, guard=False, ignore_eos=True)
+    final = stream(engine, command, max_new_tokens=n, guard=False, ignore_eos=True)[1]
+    assert usual.finish_reason == "eos" and final.finish_reason == "length" and len(final.token_ids) == n
+    assert final.token_ids[: len(usual.token_ids)] == usual.token_ids
+    tokens = engine.hear(read_audio(command)).audio_tokens
+    for draft in ((), usual.token_ids):
+        (reply,) = reply_to_all(engine.llm, tokens, [usual.prompt], [draft], [n], rules=endless).replies
+        assert (reply.ids, reply.finish_reason) == (final.token_ids, "length")
+
+
+def test_an_answer_can_be_forced(engine: Engine, command: Path, said: str) -> None:
+    """Its first tokens are given; what follows them is the model's own choice; a draft of them is accepted."""
+    ids = tuple(engine.llm.prompts.tokenize("the lamp in the kitchen"))
+    final = stream(engine, command, max_new_tokens=len(ids) + 3, forced_ids=ids)[1]
+    assert final.token_ids[: len(ids)] == ids and final.text.startswith("the lamp in the kitchen")
+    tokens = engine.hear(read_audio(command)).audio_tokens
+    forced = Generation(len(ids), forced_ids=ids)
+    found = reply_to_all(engine.llm, tokens, [final.prompt], [ids], [len(ids)], rules=forced)
+    assert found.replies[0].ids == ids and found.replies[0].n_accepted == len(ids) - 1 and found.n_steps == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_seconds": 0.0},
+        {"max_seconds": 1.0, "beams": 2},
+        {"stop": ("",)},
+        {"forced_ids": (5,), "beams": 2},
+        {"ignore_eos": True, "gbnf": YES_OR_NO},
+    ],
+)
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Generation(**wrong)
@@ -132,13 +167,14 @@ def test_an_answer_has_the_form_it_was_given(engine: Engine, command: Path) -> N
 
 
 class TestLive:
-    def run(self, engine: Engine, clip: Path, **options: Any) -> list[object]:
-        return list(captions(FilePlayback(clip, pace="fast"), engine, LiveOptions(**options)))
+    def run(self, engine: Engine, clip: Path, generation: Generation, **options: Any) -> list[object]:
+        live = LiveOptions(generation=generation, **options)
+        return list(captions(FilePlayback(clip, pace="fast"), engine, live))
 
     @pytest.mark.parametrize("draft", [True, False])
     def test_forms_hold_for_every_prompt_of_every_update(self, engine: Engine, command: Path, draft: bool) -> None:
         """Drafts are checked against the form too: the answers are those of decoding each from the start."""
-        events = self.run(engine, command, gbnf=YES_OR_NO, also=("What is it?",), draft=draft, hop_ms=300.0)
+        events = self.run(engine, command, Generation(gbnf=YES_OR_NO), also=("What is it?",), draft=draft, hop_ms=300.0)
         texts = [
             e.text if isinstance(e, Final) else e.unstable or e.stable for e in events if isinstance(e, Caption | Final)
         ]
@@ -147,12 +183,12 @@ class TestLive:
 
     def test_stop_texts_end_captions(self, engine: Engine, command: Path, said: str) -> None:
         word = said.split()[2]
-        (final,) = (e for e in self.run(engine, command, stop=(word,)) if isinstance(e, Final))
+        (final,) = (e for e in self.run(engine, command, Generation(stop=(word,))) if isinstance(e, Final))
         assert final.finish_reason == "stop" and final.text == said[: said.index(word)].strip()
 
     def test_an_update_ends_with_its_time(self, engine: Engine, command: Path) -> None:
         """A token each, and what the one before had said stands: in the end they have caught up."""
-        events = self.run(engine, command, max_seconds=1e-6)
+        events = self.run(engine, command, Generation(max_seconds=1e-6))
         shown = [event.unstable or event.stable for event in events if isinstance(event, Caption)]
         (final,) = (event for event in events if isinstance(event, Final))
         assert final.finish_reason == "time" and 1 < len(final.token_ids) <= len(shown) + 1
@@ -161,7 +197,7 @@ class TestLive:
 def test_lora_scale_changes_with_the_next_segment(salm_bundle: Path, golden: Path) -> None:
     """While captions run, from another thread's call; the base alone says something else."""
     with load(salm_bundle, EngineOptions(llm=LlmOptions(n_threads=1))) as engine:
-        live = Live(engine, FilePlayback(golden / "jfk.wav", pace="fast"), LiveOptions(max_new_tokens=4))
+        live = Live(engine, FilePlayback(golden / "jfk.wav", pace="fast"), LiveOptions(generation=Generation(4)))
         assert live.lora_scale == live.trained_scale == 2.0
         scales: list[float] = []
         for event in live:
