@@ -224,7 +224,8 @@ def test_tools_of_tests_stay_in_tests(folder: str, path: str) -> None:
 def test_pyproject_lists_the_whole_tree() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     packages = {".".join(("auricle", *module_of(*item))) for item in sources() if item[1].endswith("__init__.py")}
-    assert set(setup["packages"]) == packages
+    assert set(setup["packages"]) == packages | {"auricle"}  # which holds `python -m auricle` alone
+    assert [path.name for path in (ROOT / "auricle").glob("*.py")] == ["__main__.py"]
     data = {path for top in FOLDERS for path in (ROOT / top).rglob("*") if path.is_file() and not _made(path)}
     listed = {
         path

@@ -53,25 +53,27 @@ _STRICT_FORMATS = {"flac", "ogg"}  # here a jump means that a damaged page or fr
 _RESYNCING_FORMATS = {"mp3", "aac"}  # here undecodable bytes behind the last frame are a tag, not damage
 
 
-def open_audio(path: str | os.PathLike[str], mix: bool = False) -> Iterator[Waveform]:
+def open_audio(path: str | os.PathLike[str], mix: bool = False, name: str | None = None) -> Iterator[Waveform]:
     """Read a file of any length in bounded memory: chunks of about 1 s, float32 mono 16 kHz.
 
-    mix: the mean of all channels instead of channel 0 (as SALMONN, which hears channel 0).
+    mix: the mean of all channels instead of channel 0, which is what SALMONN takes. name: what errors call the file.
     Raises AudioError at once for a file that is missing, empty, cut short or not audio; while iterating, for
     damage in the middle, samples that are not numbers, and a clip under 0.1 s (before any of it was given).
     """
-    source = _Source(Path(path).absolute(), _shown(path))
+    source = _Source(Path(path).absolute(), name or _shown(path))
     _check_file(source)
     container, stream = _open(source)
     return _chunks(_blocks(source, container, stream, mix), source.name)
 
 
-def read_audio(path: str | os.PathLike[str], mix: bool = False, max_seconds: float | None = None) -> Waveform:
+def read_audio(
+    path: str | os.PathLike[str], mix: bool = False, max_seconds: float | None = None, name: str | None = None
+) -> Waveform:
     """A file, or its first max_seconds, as float32 [n_samples] mono 16 kHz; AudioError as open_audio."""
     limit = None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
     chunks: list[Waveform] = []
     n = 0
-    for chunk in open_audio(path, mix):
+    for chunk in open_audio(path, mix, name):
         chunks.append(chunk)
         n += len(chunk)
         if limit is not None and n >= limit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,16 +11,21 @@ from pathlib import Path
 
 from ...models.errors import InputError
 from ...models.prompt import nonempty
+from ..bundle import open_bundle
 from ..events import AnswerEvent
 from .answers import print_json, print_text, report_cut, timing_line
 from .options import ClipOptions, check_prompts, is_task, open_engine, use_keywords
+from .standard_input import read_standard_input
+
+DEMOS = ("auricle-demo", "auricle-demo-salm")
+"""Bundles whose language model was trained on answers about sound alone."""
 
 
 @dataclass(frozen=True)
 class AskCommand:
     """What `auricle ask` is told."""
 
-    clips: tuple[str, ...]
+    clips: tuple[str, ...]  # files; "-": one from standard input
     question: str  # a task or a prompt
     options: ClipOptions = field(default_factory=ClipOptions)
     text_only: bool = False  # no clip: the language model without its LoRA
@@ -31,6 +37,7 @@ def ask(command: AskCommand) -> int:
     """One question about one clip or those that it names; status 1 when a JSON answer was cut."""
     _check(command)
     options = command.options
+    clips = [read_standard_input(options.mix) if clip == "-" else Path(clip) for clip in command.clips]
     with open_engine(options.model) as engine:
         use_keywords(options.keywords, engine)
         generation = options.decoding.generation(engine.defaults)
@@ -39,7 +46,7 @@ def ask(command: AskCommand) -> int:
             events: Iterable[AnswerEvent] = engine.stream_text(prompt, generation)
         else:
             prompt = engine.prompt.prompt_for(command.question)
-            events = engine.stream([Path(clip) for clip in command.clips], prompt, generation, options.mix)
+            events = engine.stream([*clips], prompt, generation, options.mix)
         collected = print_json(events, prompt, engine.keywords) if command.as_json else print_text(events)
     if command.timings:
         for final in collected.finals:
@@ -60,9 +67,17 @@ def _check(command: AskCommand) -> None:
             raise InputError(f"--text-only asks without a clip: leave {clips[0]} out")
         if is_task(bundle, question):
             raise InputError(f"--text-only hears nothing, and {question} is a task about sound: ask in words")
+        if (name := open_bundle(bundle).manifest.name) in DEMOS:
+            raise InputError(f"{name} cannot chat, it only knows about sound: give --bundle with a model that can")
         return
+    is_file = os.path.isfile(question) and not is_task(bundle, question)
+    if not clips and (is_file or question == "-"):
+        example = f"auricle ask {shlex.quote(question)}"
+        raise InputError(f'a prompt is missing: write {example} asr, or {example} "Please describe the audio."')
     if not clips:
         raise InputError(f"there is no clip to ask {question!r} about: write auricle ask AUDIO PROMPT_OR_TASK")
-    if os.path.isfile(question):
+    if is_file:
         raise InputError(f"the last word, {question}, is a file: write the prompt or the task behind the clips")
+    if clips.count("-") > 1:
+        raise InputError("standard input is one clip: write - once")
     check_prompts(bundle, question)

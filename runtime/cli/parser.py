@@ -1,24 +1,41 @@
-"""The command line: words -> parsed arguments. Imports nothing heavy, so that --help is immediate."""
+"""The command line: words -> argparse's result. Imports nothing heavy, so that --help is immediate."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ...models.llm import KV_BYTES
+
+
+class _Version(argparse.Action):
+    """Prints the installed version, which takes a moment to look up, and ends the program."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"auricle {version('auricle')}")
+        except PackageNotFoundError:
+            print("auricle, of unknown version: it is not installed, only on the path")
+        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
     """Every command and option."""
     main = argparse.ArgumentParser(prog="auricle", description="Speech and sound in, words out, offline.")
+    main.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ask = commands.add_parser("ask", help="answer one prompt about a clip", allow_abbrev=False)
     ask.add_argument(
         "words",
         nargs="*",
         metavar="AUDIO ... PROMPT_OR_TASK",
-        help="any audio or video file (several, if the prompt names several), then a question, or a task: asr, "
+        help="any audio or video file, or - for one from standard input (several, if the prompt names several), "
+        "then a question, or a task: asr, "
         "slot_filling:room, ... (`auricle tasks` lists them)",
     )
     ask.add_argument(
@@ -48,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     _add_bundle_options(demo)
     doctor = commands.add_parser("doctor", help="what this machine has, and what to do about what it lacks")
     doctor.add_argument("--json", action="store_true", help="a JSON list instead of text")
+    helped = commands.add_parser("help", help="what a command does and its options")
+    helped.add_argument("command", nargs="?", metavar="COMMAND")  # parse_arguments makes it COMMAND --help
     _add_listen(
         commands.add_parser("listen", help="live captions of a microphone, a file or a pipe", allow_abbrev=False)
     )
@@ -177,10 +196,13 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Words that stand behind an option, which argparse leaves over, join those before it."""
+    """Words that stand behind an option, which argparse leaves over, join those before it; `help X` is `X --help`."""
     commands = parser()
-    arguments, rest = commands.parse_known_args(argv)
-    if rest and (not hasattr(arguments, "words") or any(word.startswith("-") for word in rest)):
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    arguments, rest = commands.parse_known_args(words)
+    if rest and (not hasattr(arguments, "words") or any(len(word) > 1 and word.startswith("-") for word in rest)):
         commands.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.words += rest

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
+import subprocess
+import sys
+import tomllib
 from dataclasses import FrozenInstanceError
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from auricle.models.bundle import shipped_bundle
 from auricle.runtime.__main__ import main
 from auricle.runtime.cli import commands
 from auricle.runtime.cli.ask import AskCommand
@@ -90,3 +96,94 @@ def test_every_option_of_a_session_arrives(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (assistant.prompt, assistant.system) == ("x", "be-brief")
     assert not assistant.barge_in and not assistant.remember
     assert (assistant.gate.min_silence_ms, command.model.engine.llm.n_ctx) == (300.0, 600)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one sentence on standard error of a command whose input is wrong."""
+    assert main([str(word) for word in words]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    return printed.err
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command prints that ends the program at once."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    setup = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert shown(capsys, "--version") == f"auricle {setup['project']['version']}\n"
+
+
+def test_help_of_everything_and_of_one_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "help") == shown(capsys, "--help")
+    assert shown(capsys, "help", "ask") == shown(capsys, "ask", "--help")
+    assert "COMMAND" in shown(capsys, "help", "help")
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "sing"])
+    assert ended.value.code == 2 and "invalid choice: 'sing'" in capsys.readouterr().err
+
+
+def test_python_m_auricle() -> None:
+    run = subprocess.run([sys.executable, "-m", "auricle", "tasks"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("asr ")
+
+
+CLIP = shipped_bundle() / "clips" / "shopping.wav"
+SPOKEN = "add ten potatoes to my shopping list"
+
+
+def test_a_clip_alone_lacks_a_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(capsys, "ask", CLIP)
+    assert f"a prompt is missing: write auricle ask {CLIP} asr, or auricle ask" in error
+    assert "a prompt is missing" in refusal(capsys, "ask", "-")
+    assert "there is no clip to ask 'missing.wav' about" in refusal(capsys, "ask", "missing.wav")
+
+
+def test_a_file_does_not_take_a_tasks_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("asr", "slot_filling:room", "notes"):
+        (tmp_path / name).write_text("not a clip")
+    monkeypatch.chdir(tmp_path)
+    assert main(["ask", str(CLIP), "asr"]) == 0
+    assert capsys.readouterr().out == f"{SPOKEN}\n"
+    assert main(["chat", str(CLIP), "asr"]) == 0
+    assert capsys.readouterr().out == f"{SPOKEN}\n"
+    assert "the last word, notes, is a file" in refusal(capsys, "ask", CLIP, "notes")
+    assert "there is no clip to ask 'asr' about" in refusal(capsys, "ask", "asr")
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, data: bytes, terminal: bool = False) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data), isatty=lambda: terminal))
+
+
+@pytest.mark.parametrize("words", [("-", "asr"), ("--timings", "-", "asr"), ("-", "--timings", "asr")])
+def test_standard_input(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(monkeypatch, CLIP.read_bytes())
+    assert main(["ask", *words]) == 0
+    assert capsys.readouterr().out == f"{SPOKEN}\n"
+
+
+def test_standard_input_that_is_no_clip(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe(monkeypatch, CLIP.read_bytes()[:9000])
+    assert "standard input is cut short" in refusal(capsys, "ask", "-", "asr")
+    pipe(monkeypatch, b"")
+    assert "standard input is empty" in refusal(capsys, "ask", "-", "asr")
+    pipe(monkeypatch, b"", terminal=True)
+    assert "which is a terminal: pipe one into it" in refusal(capsys, "ask", "-", "asr")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "which is closed" in refusal(capsys, "ask", "-", "asr")
+    assert "write - once" in refusal(capsys, "ask", "-", "-", "asr")
+
+
+@pytest.mark.parametrize("bundle", ["demo", "demo-salm"])
+def test_the_demos_cannot_chat(bundle: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(capsys, "ask", "--text-only", "What is a Q-Former?", "--bundle", bundle)
+    assert "cannot chat, it only knows about sound: give --bundle with a model that can" in error
