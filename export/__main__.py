@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..models.errors import AuricleError, missing_package
 from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
 from ..models.precision import DEFAULT_PRECISION, PRECISIONS
+
+if TYPE_CHECKING:
+    from ..models.bundle import Manifest
+    from .families.registry import Exporter
 
 
 def parser() -> argparse.ArgumentParser:
@@ -122,27 +127,35 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Exports what the arguments ask for. Raises AuricleError."""
     try:
-        from .bundle import refuse_existing
+        from .bundle import Staging
         from .hub import WANTED, local_path, require_given
-
-        refuse_existing(arguments.out)
-        for role in filter(vars(arguments).__contains__, WANTED):
-            require_given(role, getattr(arguments, role), arguments.download)
-        from .families.registry import FAMILIES  # torch, seconds of it
         from .progress import Progress
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
-    family = FAMILIES[arguments.family]
+    for role in filter(vars(arguments).__contains__, WANTED):
+        require_given(role, getattr(arguments, role), arguments.download)
     options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
-    for role in family.files:
-        options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
-    options["licence"] = tuple(arguments.licence or family.licences)
-    with Progress(enabled=not arguments.quiet) as progress:
-        manifest = family.export(family.options(**options), progress.report)
+    with Progress(enabled=not arguments.quiet) as progress, Staging(arguments.out, progress.report) as staging:
+        exporter, assemble = _exporter(arguments.family)
+        for role in exporter.files:
+            options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
+        options["licence"] = tuple(arguments.licence or exporter.licences)
+        asked = exporter.options(**options)
+        manifest = assemble(staging, exporter.open(asked), asked, progress.report)
     megabytes = sum(entry.size for entry in manifest.files) / 1e6
     print(f"{arguments.out}: {megabytes:,.1f} MB, encoders {arguments.encoders}, llm {arguments.llm}")
     for note in manifest.provenance.notes:
         print(f"note: {note}")
+
+
+def _exporter(family: str) -> tuple[Exporter, Callable[..., Manifest]]:
+    """What opens a family, and what makes its bundle: torch and all, seconds of it."""
+    try:
+        from .families.registry import FAMILIES
+        from .pipeline import assemble
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu,export") from None
+    return FAMILIES[family], assemble
 
 
 def main(argv: Sequence[str] | None = None) -> int:
