@@ -1,4 +1,4 @@
-"""`auricle-export`: research checkpoints in, a bundle out."""
+"""`auricle-export`: research checkpoints in, a bundle out; or a bundle in, TensorRT engines out."""
 
 from __future__ import annotations
 
@@ -17,16 +17,34 @@ if TYPE_CHECKING:
     from .families.registry import Exporter
 
 
+TENSORRT = "tensorrt"
+
+
 def parser() -> argparse.ArgumentParser:
     """Every option of every family."""
     main = argparse.ArgumentParser(
         prog="auricle-export",
         description="Turn research checkpoints into a bundle that Auricle runs.",
     )
-    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY")
+    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY|tensorrt")
     _add_salmonn(families.add_parser("salmonn", help="Whisper + BEATs + Vicuna + SALMONN", allow_abbrev=False))
     _add_salm(families.add_parser("salm", help="FastConformer + Qwen3: canary-qwen-2.5b", allow_abbrev=False))
+    _add_tensorrt(families.add_parser(TENSORRT, help="TensorRT engines of a bundle's graphs", allow_abbrev=False))
     return main
+
+
+def _add_tensorrt(tensorrt: argparse.ArgumentParser) -> None:
+    tensorrt.add_argument("bundle", type=Path, metavar="BUNDLE", help="exported with --encoders fp16 or fp32")
+    tensorrt.add_argument("--out", type=Path, metavar="DIR", help="for NAME.engine; default: BUNDLE.engines")
+    tensorrt.add_argument("--fp32", action="store_true", help="keep to float32 where TensorRT may choose float16")
+    tensorrt.add_argument(
+        "--workspace",
+        type=_positive,
+        default=4.0,
+        metavar="GIB",
+        help="scratch memory of the builder (%(default)g)",
+    )
+    tensorrt.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
@@ -148,6 +166,23 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"note: {note}")
 
 
+def run_tensorrt(arguments: argparse.Namespace) -> None:
+    """Builds a bundle's engines. Raises AuricleError."""
+    try:
+        from .graphs.tensorrt import TensorRtOptions, build_engines
+        from .progress import Progress
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu,export") from None
+    bundle = arguments.bundle
+    out = arguments.out or bundle.with_name(f"{bundle.resolve().name}.engines")
+    options = TensorRtOptions(
+        fp16=not arguments.fp32, workspace_bytes=int(arguments.workspace * 2**30), timing_cache=out / "timing.cache"
+    )
+    with Progress(enabled=not arguments.quiet) as progress:
+        for path in build_engines(bundle, out, options, progress.report):
+            print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
+
+
 def _exporter(family: str) -> tuple[Exporter, Callable[..., Manifest]]:
     """What opens a family, and what makes its bundle: torch and all, seconds of it."""
     try:
@@ -162,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser().parse_args(argv)
     try:
-        run(arguments)
+        (run_tensorrt if arguments.family == TENSORRT else run)(arguments)
     except AuricleError as error:
         print(f"auricle-export: {error}", file=sys.stderr)
         return error.exit_status
