@@ -1,15 +1,23 @@
-"""`auricle-export`: research checkpoints in, a bundle out."""
+"""`auricle-export`: research checkpoints in, a bundle out; or a bundle in, TensorRT engines out."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..models.errors import AuricleError, missing_package
 from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
 from ..models.precision import DEFAULT_PRECISION, PRECISIONS
+
+if TYPE_CHECKING:
+    from ..models.bundle import Manifest
+    from .families.registry import Exporter
+
+
+TENSORRT = "tensorrt"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,10 +26,25 @@ def parser() -> argparse.ArgumentParser:
         prog="auricle-export",
         description="Turn research checkpoints into a bundle that Auricle runs.",
     )
-    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY")
+    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY|tensorrt")
     _add_salmonn(families.add_parser("salmonn", help="Whisper + BEATs + Vicuna + SALMONN", allow_abbrev=False))
     _add_salm(families.add_parser("salm", help="FastConformer + Qwen3: canary-qwen-2.5b", allow_abbrev=False))
+    _add_tensorrt(families.add_parser(TENSORRT, help="TensorRT engines of a bundle's graphs", allow_abbrev=False))
     return main
+
+
+def _add_tensorrt(tensorrt: argparse.ArgumentParser) -> None:
+    tensorrt.add_argument("bundle", type=Path, metavar="BUNDLE", help="exported with --encoders fp16 or fp32")
+    tensorrt.add_argument("--out", type=Path, metavar="DIR", help="for NAME.engine; default: BUNDLE.engines")
+    tensorrt.add_argument("--fp32", action="store_true", help="keep to float32 where TensorRT may choose float16")
+    tensorrt.add_argument(
+        "--workspace",
+        type=_positive,
+        default=4.0,
+        metavar="GIB",
+        help="scratch memory of the builder (%(default)g)",
+    )
+    tensorrt.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
@@ -122,34 +145,59 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> None:
     """Exports what the arguments ask for. Raises AuricleError."""
     try:
-        from .bundle import refuse_existing
+        from .bundle import Staging
         from .hub import WANTED, local_path, require_given
-
-        refuse_existing(arguments.out)
-        for role in filter(vars(arguments).__contains__, WANTED):
-            require_given(role, getattr(arguments, role), arguments.download)
-        from .families.registry import FAMILIES  # torch, seconds of it
         from .progress import Progress
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
-    family = FAMILIES[arguments.family]
+    for role in filter(vars(arguments).__contains__, WANTED):
+        require_given(role, getattr(arguments, role), arguments.download)
     options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
-    for role in family.files:
-        options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
-    options["licence"] = tuple(arguments.licence or family.licences)
-    with Progress(enabled=not arguments.quiet) as progress:
-        manifest = family.export(family.options(**options), progress.report)
+    with Progress(enabled=not arguments.quiet) as progress, Staging(arguments.out, progress.report) as staging:
+        exporter, assemble = _exporter(arguments.family)
+        for role in exporter.files:
+            options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
+        options["licence"] = tuple(arguments.licence or exporter.licences)
+        asked = exporter.options(**options)
+        manifest = assemble(staging, exporter.open(asked), asked, progress.report)
     megabytes = sum(entry.size for entry in manifest.files) / 1e6
     print(f"{arguments.out}: {megabytes:,.1f} MB, encoders {arguments.encoders}, llm {arguments.llm}")
     for note in manifest.provenance.notes:
         print(f"note: {note}")
 
 
+def run_tensorrt(arguments: argparse.Namespace) -> None:
+    """Builds a bundle's engines. Raises AuricleError."""
+    try:
+        from .graphs.tensorrt import TensorRtOptions, build_engines
+        from .progress import Progress
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu,export") from None
+    bundle = arguments.bundle
+    out = arguments.out or bundle.with_name(f"{bundle.resolve().name}.engines")
+    options = TensorRtOptions(
+        fp16=not arguments.fp32, workspace_bytes=int(arguments.workspace * 2**30), timing_cache=out / "timing.cache"
+    )
+    with Progress(enabled=not arguments.quiet) as progress:
+        for path in build_engines(bundle, out, options, progress.report):
+            print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB")
+
+
+def _exporter(family: str) -> tuple[Exporter, Callable[..., Manifest]]:
+    """What opens a family, and what makes its bundle: torch and all, seconds of it."""
+    try:
+        from .families.registry import FAMILIES
+        from .pipeline import assemble
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu,export") from None
+    return FAMILIES[family], assemble
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
     arguments = parser().parse_args(argv)
     try:
-        run(arguments)
+        (run_tensorrt if arguments.family == TENSORRT else run)(arguments)
     except AuricleError as error:
         print(f"auricle-export: {error}", file=sys.stderr)
         return error.exit_status

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,11 @@ LOCK = ".lock"
 
 
 class Staging:
-    """The directory in which a bundle grows. Use as a context manager: it holds the lock."""
+    """The directory in which a bundle grows. Use as a context manager: it holds the lock.
+
+    Entered before anything is read or fetched: it refuses an OUT that exists (InputError), and what it made goes again
+    when no part was finished.
+    """
 
     def __init__(self, out: Path, report: Report = no_report) -> None:
         self.out = out
@@ -37,10 +41,13 @@ class Staging:
         self._parts: dict[str, dict[str, Any]] = {}
         self._asked: set[str] = set()
         self._lock: int | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> Staging:
-        refuse_existing(self.out)
+        if self.out.exists():
+            raise InputError(f"{self.out} exists already: choose another --out, or remove it first")
         with disk_errors(self.directory):
+            self._made = [parent for parent in self.directory.parents if not parent.exists()]
             self.directory.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR)
         try:
@@ -64,6 +71,9 @@ class Staging:
             os.close(self._lock)
         if self.directory.is_dir() and not self._parts:
             shutil.rmtree(self.directory)
+            with suppress(OSError):  # somebody else's file lies there by now
+                for parent in self._made:
+                    parent.rmdir()
 
     def part(self, name: str, key: str, build: Callable[[Path], tuple[tuple[str, ...], Any]]) -> Any:
         """Builds one part, or reuses it: returns the JSON-able note that `build` returned.
@@ -124,12 +134,6 @@ class Staging:
         temporary = self.directory / (RECORD + ".new")
         temporary.write_text(json.dumps(self._parts, indent=1), encoding="utf-8")
         temporary.replace(self.directory / RECORD)
-
-
-def refuse_existing(out: Path) -> None:
-    """An export never touches what is already there. Raises InputError."""
-    if out.exists():
-        raise InputError(f"{out} exists already: choose another --out, or remove it first")
 
 
 def _remove(path: Path) -> None:

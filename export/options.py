@@ -11,7 +11,7 @@ from ..models.llm import GPTQ_TYPES
 from ..models.precision import DEFAULT_PRECISION, PrecisionName
 from .llm.export import LoraMode
 from .llm.gptq_linear import require_gptq
-from .llm.quantize import TableTypes, require_weighted
+from .llm.quantize import TableTypes, require_type, require_weighted
 
 EMBEDDING_BESIDE_GPTQ = "q8_0"
 
@@ -37,6 +37,7 @@ class ExportOptions:
     output_tensor_type: str | None = None
 
     def __post_init__(self) -> None:
+        require_type(self.llm_type)
         if self.imatrix is not None:
             require_weighted(self.llm)
         if self.calibrate is not None and self.imatrix != "auto" and not self.gptq:

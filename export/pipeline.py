@@ -44,7 +44,7 @@ from .graphs.int8 import to_int8
 from .graphs.onnx_graph import Arrays
 from .hub import model_name
 from .llm.calibration import Calibration, calibration
-from .llm.export import export_llm, require_tables
+from .llm.export import LlmExport
 from .llm.gptq import Rounding, require_groups
 from .llm.imatrix import Passage, gather, passages_of
 from .llm.torch_reference import ReferenceLlm
@@ -57,28 +57,38 @@ _QUANTIZERS = {"int8": to_int8, "int4": to_int4}
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
 
 
-def assemble(family: Family, options: ExportOptions, report: Report) -> Manifest:
-    """Makes the bundle, going on with the parts an earlier run finished. Raises AuricleError."""
-    require_tables(family.llm.spec, options.llm_type, options.tables(family.llm.spec.tied))
+def assemble(staging: Staging, family: Family, options: ExportOptions, report: Report) -> Manifest:
+    """Makes the bundle of an opened family, going on with the parts an earlier run finished. Raises AuricleError.
+
+    What cannot be is refused before anything is written.
+    """
+    llm = LlmExport(
+        llm=family.llm,
+        lora=family.lora,
+        quantization=options.llm_type,
+        mode=options.lora,
+        lora_scale=options.lora_scale,
+        tables=options.tables(family.llm.spec.tied),
+        force=options.force,
+    )
     if options.gptq:
         require_groups(family.llm.spec)
     weighing = _weighing(family, options)
     heard = calibration(options.calibrate, family.prompt) if options.gptq else None
-    with Staging(options.out, report) as staging:
-        key = stat_key(family.sources)
-        sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
-        versions = [metadata.version(name) for name in ("auricle", "torch", "onnx", "onnxruntime")]
-        digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
-        weighed = _export_imatrix(staging, weighing, digest, report)
-        float_layers = _export_graphs(staging, family, options, digest, report)
-        for name, write in family.data_files.items():
-            staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
-        said = _export_llm(staging, family, options, heard, f"{digest} {weighed}", report)
-        manifest = _manifest(options, family, sources, float_layers, said)
-        found, check = _parity(staging, manifest, family, digest, report)
-        if not options.force:
-            parity.refuse_beyond_tolerance(found, manifest)
-        return staging.finish(replace(manifest, parity=found, self_check=check))
+    key = stat_key(family.sources)
+    sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
+    versions = [metadata.version(name) for name in ("auricle", "torch", "onnx", "onnxruntime")]
+    digest = repr([versions, *((s["role"], s["sha256"]) for s in sources)])
+    weighed = _export_imatrix(staging, weighing, digest, report)
+    float_layers = _export_graphs(staging, family, options, digest, report)
+    for name, write in family.data_files.items():
+        staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
+    said = _export_llm(staging, llm, family, options, heard, f"{digest} {weighed}", report)
+    manifest = _manifest(options, family, sources, float_layers, said)
+    found, check = _parity(staging, manifest, family, digest, report)
+    if not options.force:
+        parity.refuse_beyond_tolerance(found, manifest)
+    return staging.finish(replace(manifest, parity=found, self_check=check))
 
 
 @dataclass(frozen=True)
@@ -188,6 +198,7 @@ def _write_data(directory: Path, name: str, write: Callable[[Path], object]) -> 
 
 def _export_llm(
     staging: Staging,
+    llm: LlmExport,
     family: Family,
     options: ExportOptions,
     heard: Calibration | None,
@@ -196,28 +207,20 @@ def _export_llm(
 ) -> tuple[str, ...]:
     """llm.gguf and the adapter; returns what is to be said of its rounding."""
     threads = options.threads or max(1, (os.cpu_count() or 2) - 1)
-    tables = options.tables(family.llm.spec.tied)
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         rounding = _rounding(family, options, heard, report) if heard else None
-        written = export_llm(
-            family.llm,
-            family.lora,
+        written = llm.write(
             directory,
-            quantization=options.llm_type,
-            mode=options.lora,
-            lora_scale=options.lora_scale,
             n_threads=threads,
-            force=options.force,
             progress=report,
             imatrix=directory / IMATRIX_FILE if options.imatrix else None,
-            tables=tables,
             rounding=rounding,
         )
         said = [f"GPTQ on {heard.name}: {rounding.summary()}"] if heard and rounding else []
         return tuple(path.name for path in written), said
 
-    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec} {tables}"
+    key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec} {llm.tables}"
     return tuple(staging.part("llm", f"{key} {_heard_key(family, options, heard)}" if heard else key, build))
 
 

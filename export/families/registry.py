@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...models.bundle import Manifest
 from ...models.families.salm import FAMILY as SALM
 from ...models.families.salmonn import FAMILY as SALMONN
+from ..family import Family
 from ..options import ExportOptions
-from ..progress import Report
 from . import salm, salmonn
 
 
@@ -19,8 +18,8 @@ class Exporter:
     """How one family is exported."""
 
     options: type[ExportOptions]
-    export: Callable[[Any, Report], Manifest]
-    """With those options."""
+    open: Callable[[Any], Family]
+    """Reads the checkpoints with those options. Raises CheckpointError."""
     files: tuple[str, ...]
     """The options that are files, or ids of models."""
     licences: tuple[str, ...]
@@ -29,7 +28,7 @@ class Exporter:
 
 FAMILIES = {
     SALMONN: Exporter(
-        salmonn.SalmonnExport, salmonn.export_salmonn, ("whisper", "beats", "vicuna", "salmonn"), salmonn.LICENCES
+        salmonn.SalmonnExport, salmonn.open_family, ("whisper", "beats", "vicuna", "salmonn"), salmonn.LICENCES
     ),
-    SALM: Exporter(salm.SalmExport, salm.export_salm, ("checkpoint", "qwen"), salm.LICENCES),
+    SALM: Exporter(salm.SalmExport, salm.open_family, ("checkpoint", "qwen"), salm.LICENCES),
 }

@@ -10,22 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from ...models.audio import Waveform
-from ...models.bundle import Manifest
 from ...models.encoders.fastconformer import FEATURIZER, INPUT, OUTPUT, Featurizer, features
 from ...models.errors import CheckpointError, InputError
 from ...models.families.salm import AUDIO_TAG, FAMILY, MAX_NEW_TOKENS, SalmSpec, prompt_info
 from .. import parity
-from ..bundle import refuse_existing
 from ..encoders.fastconformer import Loaded, export_fastconformer, load_fastconformer, write_featurizer
 from ..family import Family
-from ..formats.byte_bpe import encode_text
+from ..formats.byte_bpe import text_encoder
 from ..formats.checkpoint import open_weights, read_json
 from ..graphs.onnx_graph import Arrays
 from ..llm.export import read_salm_llm
-from ..llm.lora import read_salm_lora, require_fit, salm_lora_spec
+from ..llm.lora import read_salm_lora, salm_lora_spec
 from ..options import ExportOptions
-from ..pipeline import assemble
-from ..progress import Report
 from ..provenance import salm_sources
 
 LICENCES = ("canary-qwen-2.5b: CC-BY-4.0 (NVIDIA)", "Qwen3: Apache-2.0")
@@ -42,12 +38,6 @@ class SalmExport(ExportOptions):
     longest_seconds: float = 40.0
 
 
-def export_salm(options: SalmExport, report: Report) -> Manifest:
-    """Makes the bundle, going on with the parts an earlier run finished. Raises AuricleError."""
-    refuse_existing(options.out)
-    return assemble(open_family(options), options, report)
-
-
 def open_family(options: SalmExport) -> Family:
     """Reads the checkpoint and checks its parts against each other. Raises CheckpointError."""
     if not 1 <= options.longest_seconds <= MOST_SECONDS:
@@ -59,18 +49,18 @@ def open_family(options: SalmExport) -> Family:
     loaded = load_fastconformer(config, weights, where)
     llm = read_salm_llm(weights, options.qwen)
     lora = read_salm_lora(weights, salm_lora_spec(config, str(where)))
-    require_fit(lora, llm.spec, options.checkpoint.name)
     spec = SalmSpec(replace(loaded.spec, seconds=options.longest_seconds), llm.spec, lora.spec)
     if spec.fastconformer.d_llm != llm.spec.hidden:
         raise CheckpointError(
             f"{options.checkpoint} projects to {spec.fastconformer.d_llm} values, but {options.qwen} reads"
             f" {llm.spec.hidden}: give the Qwen3 that its config.json names ({config.get('pretrained_llm')})"
         )
+    encode_text = text_encoder(options.qwen)
     return Family(
         family=FAMILY,
         spec=spec,
-        prompt=prompt_info(lambda text: encode_text(options.qwen, text), llm.vocabulary.eos),
-        tokenize=lambda text: encode_text(options.qwen, text),
+        prompt=prompt_info(encode_text, llm.vocabulary.eos),
+        tokenize=encode_text,
         max_new_tokens=MAX_NEW_TOKENS,
         llm=llm,
         lora=lora,

@@ -11,27 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 from ...models.audio import Waveform
-from ...models.bundle import Manifest
 from ...models.encoders import beats, qformer, whisper
 from ...models.encoders.beats import fbank
 from ...models.encoders.whisper import log_mel
 from ...models.errors import CheckpointError
 from ...models.families.salmonn import FAMILY, MAX_NEW_TOKENS, SalmonnSpec, prompt_info
 from .. import parity
-from ..bundle import refuse_existing
 from ..encoders.beats import AudioEncoder, export_beats, load_beats
 from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper, quantization_note
 from ..family import Family
 from ..formats.checkpoint import load_section
-from ..formats.sentencepiece import encode_text
+from ..formats.sentencepiece import text_encoder
 from ..graphs.onnx_graph import Arrays
-from ..llm.base_model import check_base
 from ..llm.export import Llm, read_llm
-from ..llm.lora import Lora, read_lora, require_fit
+from ..llm.lora import Lora, read_lora
 from ..options import ExportOptions
-from ..pipeline import assemble
-from ..progress import Report
 from ..provenance import salmonn_sources
 
 LICENCES = (
@@ -89,9 +84,6 @@ def open_parts(options: SalmonnExport) -> Parts:
             f"{options.salmonn} speaks to a language model {qformer.spec.d_llm} wide, {options.vicuna} is "
             f"{llm.spec.hidden} wide: SALMONN-13B goes with vicuna-13b-v1.1, SALMONN-7B with vicuna-7b-v1.5"
         )
-    require_fit(lora, llm.spec, llm.directory.name)
-    if not options.force:
-        check_base(llm.spec, llm.fingerprint)
     quantized = quantization_note(options.whisper)
     unknown = (f"unknown key in {options.salmonn.name}: {key}" for key in qformer.unknown_keys)
     return Parts(
@@ -110,12 +102,6 @@ def _refuse_foreign(state: Mapping[str, torch.Tensor], path: Path) -> None:
         raise CheckpointError(f"{path} is a BEATs checkpoint: give it as --beats, and salmonn_v1.pth as --salmonn")
 
 
-def export_salmonn(options: SalmonnExport, report: Report) -> Manifest:
-    """Makes the bundle, going on with the parts an earlier run finished. Raises AuricleError."""
-    refuse_existing(options.out)
-    return assemble(open_family(options), options, report)
-
-
 def open_family(options: SalmonnExport) -> Family:
     """Reads every checkpoint and checks each against the others. Raises CheckpointError."""
     return _family(open_parts(options), options)
@@ -124,12 +110,12 @@ def open_family(options: SalmonnExport) -> Family:
 def _family(parts: Parts, options: SalmonnExport) -> Family:
     spec = parts.spec
     vocabulary = parts.llm.vocabulary
-    tokenizer = options.vicuna
+    encode_text = text_encoder(options.vicuna)
     return Family(
         family=FAMILY,
         spec=spec,
-        prompt=prompt_info(lambda text: encode_text(tokenizer, text), vocabulary.bos, vocabulary.eos),
-        tokenize=lambda text: encode_text(tokenizer, text),
+        prompt=prompt_info(encode_text, vocabulary.bos, vocabulary.eos),
+        tokenize=encode_text,
         max_new_tokens=MAX_NEW_TOKENS,
         llm=parts.llm,
         lora=parts.lora,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -86,13 +87,15 @@ def read_byte_vocabulary(directory: Path, n_rows: int) -> ByteVocabulary:
     )
 
 
-def encode_text(directory: Path, text: str) -> list[int]:
-    """Qwen's own ids of a text, special tokens recognised, which the GGUF vocabulary must give too."""
+def text_encoder(directory: Path) -> Callable[[str], list[int]]:
+    """A text to Qwen's own ids, special tokens recognised, which the GGUF vocabulary must give too.
+
+    The directory's tokenizer is one that `read_byte_vocabulary` has read.
+    """
     import tokenizers
 
-    path = directory / "tokenizer.json"
-    read_json(path)
-    return list(tokenizers.Tokenizer.from_file(str(path)).encode(text, add_special_tokens=False).ids)
+    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def byte_ids(vocabulary: ByteVocabulary, text: str) -> tuple[int, ...]:

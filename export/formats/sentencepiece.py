@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,13 +47,15 @@ class Vocabulary:
         writer.add_add_space_prefix(True)
 
 
-def encode_text(directory: Path, text: str) -> list[int]:
-    """SentencePiece's own ids of a text, dummy prefix included, which the GGUF vocabulary must give too."""
+def text_encoder(directory: Path) -> Callable[[str], list[int]]:
+    """A text to SentencePiece's own ids, dummy prefix included, which the GGUF vocabulary must give too.
+
+    The directory's tokenizer is one that `read_vocabulary` has read.
+    """
     import sentencepiece
 
-    path = directory / "tokenizer.model"
-    _parse(path)
-    return list(cast(Any, sentencepiece).SentencePieceProcessor(model_file=str(path)).encode(text))
+    processor = cast(Any, sentencepiece).SentencePieceProcessor(model_file=str(directory / "tokenizer.model"))
+    return lambda text: list(processor.encode(text))
 
 
 def read_vocabulary(path: Path) -> Vocabulary:

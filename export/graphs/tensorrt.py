@@ -1,5 +1,6 @@
-"""TensorRT engines from the ONNX graphs, and what its parser can read. Not run on hardware with TensorRT yet.
+"""TensorRT: a bundle's ONNX graphs in, engines for this machine's GPU out; and which graphs its parser can read.
 
+Not run on hardware with TensorRT yet: tests know the parser's list of operators and a stand-in for the package.
 The engines are for TensorRT users outside Auricle; the runtime lets ONNX Runtime's TensorRT provider build
 and cache them.
 """
@@ -8,16 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
 import onnx
 
-from ...models.bundle import axis_profiles
+from ...models.bundle import axis_profiles, check_files, read_manifest
 from ...models.errors import InputError, RunError
 from ...models.graph_io import GraphInfo, TensorInfo
+from ..bundle import disk_errors
+from ..progress import Report
 from .onnx_graph import graph_info, read_model
 
 _CONTROL_FLOW = ("If", "Loop", "Scan", "Sequence", "Optional")
@@ -40,6 +43,32 @@ class TensorRtOptions:
     workspace_bytes: int = 4 << 30  # scratch memory the builder may try kernels with
     longest_s: float = 30.0  # the model's window: the engine takes clips up to it
     timing_cache: Path | None = None  # measured kernel times, reused by the next build on the same GPU
+
+
+def build_engines(bundle: Path, out: Path, options: TensorRtOptions, report: Report) -> list[Path]:
+    """Build one engine for each graph of a bundle, as NAME.engine in `out`; returns their paths.
+
+    The engines take clips up to the model's window. Raises InputError when the tensorrt package is missing or a graph
+    is not one that its parser reads (int8, int4), BundleError for what is no bundle, RunError when a build fails.
+    """
+    _tensorrt()
+    manifest = read_manifest(bundle)
+    check_files(bundle, manifest)
+    for info in manifest.graphs.values():
+        if reasons := unsupported(bundle / info.file):
+            raise InputError(
+                f"TensorRT cannot read {bundle / info.file}, whose precision is {manifest.quantization.encoders} "
+                f"({reasons[0]}): export the bundle with --encoders fp16"
+            )
+    options = replace(options, longest_s=manifest.spec.seconds)
+    written: list[Path] = []
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for done, (name, info) in enumerate(manifest.graphs.items()):
+            report(f"build {name}", done, len(manifest.graphs))
+            written.append(out / f"{name}.engine")
+            build_engine(bundle / info.file, written[-1], options)
+    return written
 
 
 def build_engine(graph: Path, engine: Path, options: TensorRtOptions) -> None:

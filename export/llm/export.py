@@ -25,7 +25,6 @@ from ..formats.byte_bpe import ByteVocabulary, read_byte_vocabulary
 from ..formats.checkpoint import Weights, read_json
 from ..formats.gguf_writer import LORA_SCALE, RawTensor, Tensor, require_room, rotary_rows, write_tensors
 from ..formats.gptq_checkpoint import open_base
-from ..formats.imatrix_file import read_imatrix, require_match
 from ..formats.sentencepiece import Vocabulary, read_vocabulary
 from ..formats.tensor_names import (
     HEAD,
@@ -43,7 +42,7 @@ from .base_model import Fingerprint, check_base, fingerprint
 from .config import llama_spec, qwen3_spec
 from .gptq import Rounding
 from .lora import Lora, require_fit, write_adapter
-from .quantize import BY_MIXTURE, DIRECT, TableTypes, quantize, require_type, require_weighted
+from .quantize import BY_MIXTURE, DIRECT, TableTypes, quantize, require_type
 
 LoraMode = Literal["merged", "adapter", "both"]
 
@@ -112,58 +111,72 @@ def read_salm_llm(checkpoint: Weights, qwen: Path) -> Llm:
     )
 
 
-def export_llm(
-    llm: Llm,
-    lora: Lora,
-    out: Path,
-    *,
-    quantization: str,
-    mode: LoraMode = "merged",
-    lora_scale: float | None = None,
-    n_threads: int = 1,
-    force: bool = False,
-    progress: Report = no_report,
-    verbose: bool = False,
-    imatrix: Path | None = None,
-    tables: TableTypes = BY_MIXTURE,
-    rounding: Rounding | None = None,
-) -> list[Path]:
-    """Write llm.gguf and, for mode adapter or both, lora.gguf into the directory `out`; returns their paths.
+@dataclass(frozen=True, kw_only=True)
+class LlmExport:
+    """What is written of a language model: llm.gguf and, for mode adapter or both, lora.gguf.
 
-    merged: the LoRA is in the weights at lora_scale (alpha / rank when None). adapter: llm.gguf is the base
-    alone. both: merged weights, and an adapter that a runtime adds at (wanted scale - lora_scale). A
-    quantized type needs the f16 file beside it on disk until it is done, and is rounded by an imatrix file when
-    given one; its linears are those of `rounding` when given that. Raises CheckpointError for the wrong base unless
-    `force`, InputError for an unknown type, another model's imatrix or too little disk.
+    merged: the LoRA is in the weights at lora_scale (alpha / rank when None). adapter: llm.gguf is the base alone.
+    both: merged weights, and an adapter that a runtime adds at (wanted scale - lora_scale). Raises, before anything is
+    written, CheckpointError for a LoRA of another size and for the wrong base unless `force`, InputError for an unknown
+    type, types of tables that this model or file does not have, or a scale that is no number.
     """
-    require_type(quantization)
-    require_tables(llm.spec, quantization, tables)
-    if imatrix:
-        require_weighted(quantization)
-        require_match(read_imatrix(imatrix), llm.spec, imatrix)
-    require_fit(lora, llm.spec, llm.directory.name)
-    if not force:
-        check_base(llm.spec, llm.fingerprint)
-    scale = lora.spec.scale if lora_scale is None else lora_scale
-    if not math.isfinite(scale):
-        raise InputError(f"LoRA scale {scale} is not possible: this model was trained with {lora.spec.scale:g}")
-    needed = disk_bytes(llm.spec, quantization) + (4 * llm.spec.vocab * llm.spec.hidden if tables else 0)
-    require_room(out, needed, f"writing the language model as {quantization}")
-    written = [out / LLM_FILE]
-    merge = None if mode == "adapter" else (lora, scale)
-    if quantization in DIRECT:
-        write_gguf(llm, written[0], quantization, merge, progress)
-    else:
-        passing = written[0].with_name(written[0].stem + ".f16.gguf.part")
-        try:
-            write_gguf(llm, passing, "f16", merge, progress, rounding)
-            quantize(passing, written[0], quantization, n_threads, progress, verbose, imatrix, tables)
-        finally:
-            passing.unlink(missing_ok=True)
-    if mode != "merged":
-        written.append(out / ADAPTER_FILE)
-        write_adapter(written[-1], lora, llm.spec, progress)
-    return written
+
+    llm: Llm
+    lora: Lora
+    quantization: str
+    mode: LoraMode = "merged"
+    lora_scale: float | None = None
+    tables: TableTypes = BY_MIXTURE
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        require_type(self.quantization)
+        require_tables(self.llm.spec, self.quantization, self.tables)
+        require_fit(self.lora, self.llm.spec, self.llm.directory.name)
+        if not self.force:
+            check_base(self.llm.spec, self.llm.fingerprint)
+        if not math.isfinite(self.scale):
+            trained = self.lora.spec.scale
+            raise InputError(f"LoRA scale {self.scale} is not possible: this model was trained with {trained:g}")
+
+    @property
+    def scale(self) -> float:
+        """Of the LoRA in the weights."""
+        return self.lora.spec.scale if self.lora_scale is None else self.lora_scale
+
+    def write(
+        self,
+        out: Path,
+        *,
+        n_threads: int = 1,
+        progress: Report = no_report,
+        verbose: bool = False,
+        imatrix: Path | None = None,
+        rounding: Rounding | None = None,
+    ) -> list[Path]:
+        """Write into the directory `out`; returns the paths. Raises InputError for too little disk.
+
+        A quantized type needs the f16 file beside it on disk until it is done, and is rounded by an imatrix file of
+        this model when given one; its linears are those of `rounding` when given that.
+        """
+        spec = self.llm.spec
+        needed = disk_bytes(spec, self.quantization) + (4 * spec.vocab * spec.hidden if self.tables else 0)
+        require_room(out, needed, f"writing the language model as {self.quantization}")
+        written = [out / LLM_FILE]
+        merge = None if self.mode == "adapter" else (self.lora, self.scale)
+        if self.quantization in DIRECT:
+            write_gguf(self.llm, written[0], self.quantization, merge, progress)
+        else:
+            passing = written[0].with_name(written[0].stem + ".f16.gguf.part")
+            try:
+                write_gguf(self.llm, passing, "f16", merge, progress, rounding)
+                quantize(passing, written[0], self.quantization, n_threads, progress, verbose, imatrix, self.tables)
+            finally:
+                passing.unlink(missing_ok=True)
+        if self.mode != "merged":
+            written.append(out / ADAPTER_FILE)
+            write_adapter(written[-1], self.lora, spec, progress)
+        return written
 
 
 def require_tables(spec: LlmSpec, quantization: str, tables: TableTypes) -> None:

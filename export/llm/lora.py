@@ -187,13 +187,12 @@ def require_fit(lora: Lora, spec: LlmSpec, where: str) -> None:
 
 
 def write_adapter(path: Path, lora: Lora, spec: LlmSpec, progress: Report = no_report) -> None:
-    """Write the LoRA as a GGUF adapter in float32.
+    """Write the LoRA, which fits the model (`require_fit`), as a GGUF adapter in float32.
 
     llama.cpp adds `factor * alpha / rank * b @ a`, where factor is what llama_set_adapters_lora is given. For
     a LoRA scale s on the base alone the factor is s * rank / alpha (1.0 at SALMONN's 4.0, at canary-qwen's 2.0);
     on weights with the LoRA merged at m (`auricle.lora_scale` in their file) it is (s - m) * rank / alpha.
     """
-    require_fit(lora, spec, path.name)
     writer = gguf.GGUFWriter(None, spec.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_name("SALMONN LoRA" if spec.architecture == "llama" else "SALM LoRA")

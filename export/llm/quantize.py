@@ -69,10 +69,9 @@ def quantize(
     What is in `source` of the wanted type already is copied as it is.
 
     Tensors whose rows are not whole blocks (256 values in the k types, 32 in the others) get the nearest type
-    that fits: llama.cpp's rule. Raises InputError for an unknown type or a full disk, RunError when llama.cpp
+    that fits: llama.cpp's rule. Raises InputError for a full disk, RunError when llama.cpp
     fails.
     """
-    require_type(quantization)
     if not source.is_file():
         raise InputError(f"{source} is not a file: there is nothing to quantize")
     script = f"from {__name__} import main; raise SystemExit(main())"
@@ -99,8 +98,6 @@ def require_type(quantization: str) -> None:
 
 def require_weighted(quantization: str) -> None:
     """Raises InputError for a type that an importance matrix does not change."""
-    if quantization not in GPTQ_TYPES:
-        require_type(quantization)
     if quantization in UNWEIGHTED:
         raise InputError(f"--imatrix changes nothing at --llm {quantization}: leave it out, or choose fewer bits")
 

@@ -33,7 +33,7 @@ from ...models.families.registry import FAMILIES, RELEASED, FamilySpec
 from ...models.precision import PRECISIONS, Precision
 from ...models.prompt import PromptInfo
 from ...runtime.system.machine import memory_bytes
-from ..bundle import Staging, refuse_existing
+from ..bundle import Staging
 from ..formats.gguf_writer import require_room
 from ..graphs.int4 import write_int4
 from ..graphs.int8 import write_int8
@@ -106,7 +106,6 @@ def synthesize(model: str, llm: str, encoders: str, out: Path, seed: int = 0, re
 
 
 def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
-    refuse_existing(out)
     require_type(llm)
     if encoders not in PRECISIONS:
         raise InputError(f"{encoders!r} is no precision of the encoders: choose {', '.join(PRECISIONS)}")

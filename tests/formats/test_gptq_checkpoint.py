@@ -20,11 +20,12 @@ import numpy as np
 from auricle.export.__main__ import main
 from auricle.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, weight_files
 from auricle.export.formats.gptq_checkpoint import open_base, read_gptq_config
-from auricle.export.llm.export import export_llm, read_llm
+from auricle.export.llm.export import read_llm
 from auricle.export.llm.lora import read_lora
 from auricle.models.bundle import LLM_FILE, read_manifest
 from auricle.models.errors import CheckpointError
 from conftest import export_arguments
+from llm_export import export_llm
 from safetensors.torch import load_file, save_file
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint"

@@ -5,19 +5,22 @@ Nothing here runs TensorRT.
 
 from __future__ import annotations
 
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from auricle.models.bundle import axis_profiles
+from auricle.models.bundle import axis_profiles, file_entry, named_files, read_manifest, shipped_bundle, write_manifest
 from auricle.models.errors import InputError, RunError
 from auricle.models.graph_io import TensorInfo
 
 pytest.importorskip("torch")
 import onnx
+from auricle.export.__main__ import main
 from auricle.export.graphs.float16 import to_fp16
 from auricle.export.graphs.int8 import to_int8
 from auricle.export.graphs.tensorrt import (
@@ -142,3 +145,65 @@ def test_a_failed_build_leaves_no_engine(
     with pytest.raises(RunError, match=words):
         build_engine(graphs["beats"], tmp_path / "beats.engine", TensorRtOptions())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def bundle(graphs: dict[str, Path], tmp_path: Path) -> Path:
+    """The demo's manifest around fp32 graphs."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    manifest = read_manifest(shipped_bundle())
+    manifest = replace(manifest, quantization=replace(manifest.quantization, encoders="fp32"))
+    for name in set(named_files(manifest)) - {manifest.graphs[name].file for name in NAMES}:
+        (folder / name).write_bytes(b"not read")
+    for name in NAMES:
+        shutil.copyfile(graphs[name], folder / manifest.graphs[name].file)
+    entries = tuple(file_entry(folder, path.name) for path in sorted(folder.iterdir()))
+    write_manifest(folder, replace(manifest, files=entries))
+    return folder
+
+
+def test_the_command_says_what_to_install(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert main(["tensorrt", str(bundle)]) == 2
+    err = capsys.readouterr().err
+    assert (
+        err.startswith("auricle-export: the package tensorrt is missing: install tensorrt>=10") and err.count("\n") == 1
+    )
+    assert [path.name for path in bundle.parent.iterdir()] == ["bundle"]
+
+
+def test_the_command_builds_an_engine_for_every_graph(
+    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = stand_in()
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    assert main(["tensorrt", str(bundle), "--workspace", "2"]) == 0
+    engines = bundle.with_name("bundle.engines")
+    assert {path.name for path in engines.iterdir()} == {*(f"{name}.engine" for name in NAMES), "timing.cache"}
+    assert capsys.readouterr().out.count(".engine: 0.0 MB") == len(NAMES)
+    builder = trt.Builder.return_value
+    limit = builder.create_builder_config.return_value.set_memory_pool_limit
+    assert limit.call_args.args == (trt.MemoryPoolType.WORKSPACE, 2 << 30)
+    shapes = [call.args for call in builder.create_optimization_profile.return_value.set_shape.call_args_list]
+    assert ("fbank", (1, 98, 128), (1, 998, 128), (1, 998, 128)) in shapes, "the demo's window is 10 s"
+
+
+def test_integer_graphs_are_refused_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
+    assert main(["tensorrt", str(shipped_bundle())]) == 2
+    err = capsys.readouterr().err
+    assert "whose precision is int8" in err and "export the bundle with --encoders fp16" in err
+    assert not shipped_bundle().with_name("demo.engines").exists()
+
+
+def test_what_is_no_bundle_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
+    assert main(["tensorrt", str(tmp_path / "gone")]) == 2
+    assert "gone" in capsys.readouterr().err

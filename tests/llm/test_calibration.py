@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from auricle.export import pipeline as assemble
-from auricle.export.formats.sentencepiece import encode_text
+from auricle.export.formats.sentencepiece import text_encoder
 from auricle.export.llm.calibration import calibration
 from auricle.models.audio import SAMPLE_RATE
 from auricle.models.errors import AudioError, InputError
@@ -24,7 +24,7 @@ JFK = Path(assemble.__file__).parent / "jfk.wav"
 
 @pytest.fixture(scope="module")
 def info() -> PromptInfo:
-    return salmonn.prompt_info(lambda text: encode_text(VICUNA, text), 1, 2)
+    return salmonn.prompt_info(text_encoder(VICUNA), 1, 2)
 
 
 def test_the_demos_clips_with_their_own_prompts(info: PromptInfo) -> None:

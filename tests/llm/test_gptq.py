@@ -25,7 +25,7 @@ from auricle.export.formats.q4_blocks import GROUP, FourBit
 from auricle.export.formats.tensor_names import gguf_name, rotary_heads
 from auricle.export.llm import gptq as rounding
 from auricle.export.llm import gptq_linear as gptq
-from auricle.export.llm.export import Llm, export_llm
+from auricle.export.llm.export import Llm
 from auricle.export.llm.gptq import Rounding, linears, require_groups
 from auricle.export.llm.imatrix import Passage
 from auricle.export.llm.lora import Lora
@@ -38,6 +38,7 @@ from conftest import export_arguments, salm_arguments
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import given
 from hypothesis import strategies as st
+from llm_export import export_llm
 from torch import Tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -19,10 +19,10 @@ import torch
 from auricle.export import pipeline as assemble
 from auricle.export.__main__ import main
 from auricle.export.formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
-from auricle.export.formats.sentencepiece import encode_text
+from auricle.export.formats.sentencepiece import text_encoder
 from auricle.export.formats.tensor_names import gguf_name, shapes
 from auricle.export.llm.calibration import Example
-from auricle.export.llm.export import Llm, export_llm, write_gguf
+from auricle.export.llm.export import Llm, write_gguf
 from auricle.export.llm.imatrix import Passage, gather, passages_of
 from auricle.export.llm.lora import Lora
 from auricle.export.llm.quantize import quantize
@@ -37,6 +37,7 @@ from auricle.models.families import salmonn
 from auricle.models.llm import LlmSpec
 from auricle.models.prompt import PromptInfo
 from conftest import export_arguments, salm_arguments
+from llm_export import export_llm
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -52,7 +53,7 @@ def info() -> PromptInfo:
 
 
 def tokenize(text: str) -> list[int]:
-    return encode_text(SALMONN / "vicuna", text)
+    return text_encoder(SALMONN / "vicuna")(text)
 
 
 def reference(opened: tuple[Llm, Lora]) -> ReferenceLlm:

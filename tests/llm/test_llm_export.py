@@ -24,13 +24,14 @@ from auricle.export.formats.checkpoint import load_section
 from auricle.export.llm import export as llm_module
 from auricle.export.llm import quantize as quantize_module
 from auricle.export.llm.base_model import check_base
-from auricle.export.llm.export import Llm, export_llm, read_llm, write_gguf
-from auricle.export.llm.lora import PREFIX, Lora, read_lora, write_adapter
+from auricle.export.llm.export import Llm, read_llm, write_gguf
+from auricle.export.llm.lora import PREFIX, Lora, read_lora
 from auricle.export.llm.quantize import quantize
 from auricle.models.errors import CheckpointError, InputError, RunError
 from auricle.models.families.salmonn import prompt_halves
 from auricle.models.llm import LLM_TYPES, VICUNA_7B_V15, VICUNA_13B_V11
 from llama_judge import Judge
+from llm_export import export_llm
 from safetensors import torch as safetensors_torch
 
 CHECKPOINT = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint"
@@ -445,7 +446,8 @@ def test_sizes_that_do_not_fit_are_both_named(vicuna: Llm, lora: Lora, tmp_path:
     with pytest.raises(CheckpointError, match=r"5120 wide with 40 layers.*128 wide with 2 layers"):
         export_llm(vicuna, wide, tmp_path, quantization="f16")
     with pytest.raises(CheckpointError, match="5120 wide"):
-        write_adapter(tmp_path / "lora.gguf", wide, vicuna.spec)
+        export_llm(vicuna, wide, tmp_path, quantization="f16", mode="adapter")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

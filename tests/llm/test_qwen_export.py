@@ -16,10 +16,10 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from auricle.export.formats.byte_bpe import ByteVocabulary, byte_ids, encode_text, read_byte_vocabulary
+from auricle.export.formats.byte_bpe import ByteVocabulary, byte_ids, read_byte_vocabulary, text_encoder
 from auricle.export.formats.checkpoint import Weights, open_weights, read_json
 from auricle.export.llm.base_model import check_base
-from auricle.export.llm.export import Llm, disk_bytes, export_llm, read_salm_llm, write_gguf
+from auricle.export.llm.export import Llm, disk_bytes, read_salm_llm, write_gguf
 from auricle.export.llm.lora import Lora, read_salm_lora, require_fit, salm_lora_spec
 from auricle.export.llm.quantize import quantize
 from auricle.export.llm.tensor_types import tensor_type
@@ -29,6 +29,7 @@ from auricle.export.synthetic.random_llm import random_tensors, write_random_llm
 from auricle.models.errors import CheckpointError
 from auricle.models.llm import CANARY_QWEN_LORA, LLM_TYPES, QWEN3_1_7B, LlmSpec, LoraSpec
 from llama_judge import Judge
+from llm_export import export_llm
 from safetensors import torch as safetensors_torch
 
 SALM = Path(__file__).parents[1] / "golden" / "salm-tiny"
@@ -111,7 +112,7 @@ def clip(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
 
 
 def text_logits(judge: Judge) -> np.ndarray:
-    judge.prefill(encode_text(QWEN, BEFORE + AFTER))
+    judge.prefill(text_encoder(QWEN)(BEFORE + AFTER))
     return judge.logits()
 
 
@@ -146,7 +147,7 @@ def test_logits_and_greedy_ids_are_those_of_the_reference(
 ) -> None:
     model = judge(exported["merged"], n_ctx=640)
     before, after = model.tokens(BEFORE, specials=True), model.tokens(AFTER, specials=True)
-    tag = encode_text(QWEN, "<|audioplaceholder|>")
+    tag = text_encoder(QWEN)("<|audioplaceholder|>")
     assert [*before, *tag, *after] == clip["prompt_ids"].tolist()
     n_audio, wanted = len(clip["audio_tokens"]), clip["ids_greedy"].tolist()
     model.prefill(before)
@@ -162,7 +163,7 @@ def test_logits_and_greedy_ids_are_those_of_the_reference(
 
 def test_the_reference_is_the_reference(llm: Llm, lora: Lora, clip: dict[str, np.ndarray]) -> None:
     reference = ReferenceLlm(llm.weights, llm.spec, lora, lora.spec.scale)
-    before, after = encode_text(QWEN, BEFORE), encode_text(QWEN, AFTER)
+    before, after = text_encoder(QWEN)(BEFORE), text_encoder(QWEN)(AFTER)
     ids = clip["ids_greedy"].tolist()
     logits = reference.logits(before, torch.from_numpy(clip["audio_tokens"]), [*after, *ids[:-1]], lambda *_: None)
     np.testing.assert_allclose(logits[len(after) - 1].numpy(), clip["next_logits"], rtol=0, atol=GOLDEN_ATOL)
@@ -174,7 +175,7 @@ def test_llama_cpp_cuts_text_as_qwens_tokenizer_does(
     text: str, exported: dict[str, Path], llm: Llm, judge: Callable[..., Judge]
 ) -> None:
     found = judge(exported["base"], vocab_only=True).tokens(text, specials=True)
-    assert found == encode_text(QWEN, text)
+    assert found == text_encoder(QWEN)(text)
     assert isinstance(llm.vocabulary, ByteVocabulary)
     assert found == list(byte_ids(llm.vocabulary, text))
 
@@ -183,7 +184,7 @@ def test_llama_cpp_and_transformers_agree_on_text(
     exported: dict[str, Path], llm: Llm, lora: Lora, judge: Callable[..., Judge]
 ) -> None:
     reference, nothing = ReferenceLlm(llm.weights, llm.spec, lora, 2.0), torch.zeros(0, llm.spec.hidden)
-    wanted = reference.logits([], nothing, encode_text(QWEN, BEFORE + AFTER), lambda *_: None)[-1]
+    wanted = reference.logits([], nothing, text_encoder(QWEN)(BEFORE + AFTER), lambda *_: None)[-1]
     np.testing.assert_allclose(text_logits(judge(exported["merged"])), wanted.numpy(), rtol=0, atol=1e-5)
 
 
@@ -237,7 +238,7 @@ def test_without_its_adapter_it_is_the_base_model(
     model.load_state_dict({n: llm.weights.get(n).float() for n in llm.weights.names()}, strict=False)
     model.tie_weights()
     with torch.no_grad():
-        wanted = model.eval()(torch.tensor([encode_text(QWEN, BEFORE + AFTER)])).logits[0, -1].numpy()
+        wanted = model.eval()(torch.tensor([text_encoder(QWEN)(BEFORE + AFTER)])).logits[0, -1].numpy()
     np.testing.assert_allclose(text_logits(judge(exported["base"])), wanted, rtol=0, atol=1e-4)
 
 
@@ -272,7 +273,7 @@ def test_a_lora_on_every_projection(state: State, llm: Llm, tmp_path: Path, judg
     write_gguf(other, tmp_path / "base.gguf", "f32")
     found = text_logits(judge(merged))
     np.testing.assert_allclose(text_logits(judge(tmp_path / "base.gguf", adapter)), found, rtol=0, atol=1e-4)
-    ids = encode_text(QWEN, BEFORE + AFTER)
+    ids = text_encoder(QWEN)(BEFORE + AFTER)
     nothing = torch.zeros(0, 64)
     logits = ReferenceLlm(other.weights, other.spec, lora, 2.0).logits([], nothing, ids, lambda *_: None)
     np.testing.assert_allclose(logits[-1].numpy(), found, rtol=0, atol=1e-4)
@@ -366,7 +367,7 @@ def test_an_untied_head_is_exported(state: State, tmp_path: Path, judge: Callabl
     (path,) = export_llm(llm, lora, tmp_path, quantization="f32")
     turned = text_logits(judge(path))
     reference = ReferenceLlm(llm.weights, llm.spec, lora, 2.0)
-    ids = encode_text(QWEN, BEFORE + AFTER)
+    ids = text_encoder(QWEN)(BEFORE + AFTER)
     wanted = reference.logits([], torch.zeros(0, 64), ids, lambda *_: None)[-1].numpy()
     np.testing.assert_allclose(turned, wanted, rtol=0, atol=1e-4)
 
