@@ -29,7 +29,7 @@ from ...models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, Waveform
 from ...models.errors import AudioError
 from .level import is_silent
 from .resample import Resampler
-from .truncation import flac_samples, missing_bytes
+from .truncation import flac_samples, matroska_seconds, missing_bytes
 
 __all__ = ["as_waveform", "is_silent", "open_audio", "read_audio"]
 
@@ -49,6 +49,9 @@ _OFFSET_AND_SCALE = {
 _DTYPE_FORMATS = {"u1": "u8", "i2": "s16", "i4": "s32", "f2": "flt", "f4": "flt", "f8": "dbl"}
 _GAP_SECONDS = 0.1  # a jump in the timestamps below this is rounding
 _GAP_MAX_SECONDS = 3600.0  # beyond this the timestamps were reset
+# Tags that are not UTF-8 break opening a file up to PyAV 18 unless it is told otherwise; 19 takes them as they are.
+_TAG_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+_HEADER_SECONDS = 0.25  # a Matroska header counts a codec's delay and padding too
 _STRICT_FORMATS = {"flac", "ogg"}  # here a jump means that a damaged page or frame was dropped
 _RESYNCING_FORMATS = {"mp3", "aac"}  # here undecodable bytes behind the last frame are a tag, not damage
 
@@ -196,7 +199,7 @@ def _open(source: _Source) -> tuple[InputContainer, AudioStream]:
     name = source.name
     local = {"protocol_whitelist": "file,pipe"}
     try:
-        container = av.open(str(source.file), metadata_errors="replace", options=local)
+        container = av.open(str(source.file), "r", options=local, **_TAG_ERRORS)
     except (FFmpegError, OSError, ValueError) as error:
         raise AudioError(f"{name} is not audio that can be read ({_reason(error)}): {_REMEDY}") from None
     stream = container.streams.best("audio")
@@ -212,6 +215,7 @@ def _blocks(source: _Source, container: InputContainer, stream: AudioStream, mix
     """Decode to mono blocks; silence stands in where a live recording's timestamps jump."""
     strict = container.format.name in _STRICT_FORMATS
     promised_s = (stream.duration or 0) * float(stream.time_base or 0)
+    header_s = _header_seconds(source.file, container)
     origin = _picture_start(container)
     end_s = 0.0
     n = 0
@@ -228,7 +232,8 @@ def _blocks(source: _Source, container: InputContainer, stream: AudioStream, mix
             end_s += frame.samples / frame.sample_rate
             n += frame.samples
             yield _Block(_frame_mono(frame, mix), frame.sample_rate)
-    if n < _promised_samples(source.file) or (strict and end_s < promised_s - _GAP_SECONDS):
+    short = strict and end_s < promised_s - _GAP_SECONDS
+    if short or n < _promised_samples(source.file) or end_s < header_s - _HEADER_SECONDS:
         raise _damaged(source.name, end_s)
 
 
@@ -244,6 +249,16 @@ def _promised_samples(file: Path) -> int:
         return 0
     with file.open("rb") as opened:
         return flac_samples(opened)
+
+
+def _header_seconds(file: Path, container: InputContainer) -> float:
+    """Seconds of sound that a Matroska header promises, where it has no other stream to promise them for."""
+    if not file.is_file() or any(stream.type == "subtitle" for stream in container.streams):
+        return 0.0
+    if len(container.streams.audio) > 1 or _has_pictures(container):
+        return 0.0
+    with file.open("rb") as opened:
+        return matroska_seconds(opened)
 
 
 def _frames(name: str, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
@@ -278,9 +293,13 @@ def _frame_mono(frame: AudioFrame, mix: bool) -> Waveform:
 
 def _picture_start(container: InputContainer) -> float | None:
     """Seconds at which a video begins: captions of a soundtrack that starts later must fit its pictures."""
-    covers = [stream.disposition & stream.disposition.attached_pic for stream in container.streams.video]
     start: Any = container.start_time  # None when the container does not say, whatever PyAV's stub says
-    return None if all(covers) or start is None else start / av.time_base
+    return start / av.time_base if _has_pictures(container) and start is not None else None
+
+
+def _has_pictures(container: InputContainer) -> bool:
+    """Whether there is a video; a cover is none."""
+    return not all(stream.disposition & stream.disposition.attached_pic for stream in container.streams.video)
 
 
 def _damaged(name: str, seconds: float) -> AudioError:

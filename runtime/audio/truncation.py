@@ -7,10 +7,15 @@ live recorder left open (0 or all ones) promises nothing. Knows nothing about co
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+_MATROSKA = b"\x1a\x45\xdf\xa3"
+_MATROSKA_INFO = b"\x15\x49\xa9\x66"  # the element that holds TimestampScale and Duration; near the front
+_MATROSKA_HEAD = 8192
 _OPEN_SIZE = 0x7FFF_0000  # RIFF sizes from here up are what a recorder writes before it knows the length
 _OGG_PAGE_MAX = 65_307
 _SLACK = 192  # bytes: some writers count a header or a 128-byte tag that is not there
@@ -38,6 +43,22 @@ def flac_samples(file: BinaryIO) -> int:
     if len(head) < 42 or head[:4] != b"fLaC":
         return 0
     return int.from_bytes(head[18:26], "big") & 0xF_FFFF_FFFF
+
+
+def matroska_seconds(file: BinaryIO) -> float:
+    """Seconds that the header of a Matroska or WebM file promises; 0 when left open or this is none."""
+    head = file.read(_MATROSKA_HEAD)
+    info = head.find(_MATROSKA_INFO)
+    if not head.startswith(_MATROSKA) or info < 0:
+        return 0.0
+    found = re.search(rb"\x44\x89(?:\x84(.{4})|\x88(.{8}))", head[info:], re.DOTALL)
+    if found is None:
+        return 0.0
+    ticks: float = struct.unpack(">f" if found[1] else ">d", found[1] or found[2])[0]
+    scale = re.search(rb"\x2a\xd7\xb1([\x81-\x84])(.{4})", head[info:], re.DOTALL)
+    tick_ns = int.from_bytes(scale[2][: scale[1][0] & 7], "big") if scale else 1_000_000
+    seconds = ticks * tick_ns / 1e9
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 def _chunks(file: BinaryIO, n_bytes: int, byte_order: str, data_id: bytes) -> int:
@@ -129,7 +150,7 @@ _CONTAINERS: tuple[tuple[bytes, int, Callable[[BinaryIO, int], int]], ...] = (
     (b"RIFF", 0, _riff_end),
     (b"FORM", 0, _aiff_end),
     (b"ftyp", 4, _mp4_end),
-    (b"\x1a\x45\xdf\xa3", 0, _matroska_end),
+    (_MATROSKA, 0, _matroska_end),
     (b"OggS", 0, _ogg_end),
     (b"ID3", 0, _mp3_end),
     (b"\xff\xfb", 0, _mp3_end),
