@@ -1,4 +1,4 @@
-"""The voice assistant: it answers when you stop, and stops when you speak.
+"""The voice assistant: a source of sound in, events with its answers out; it stops when somebody speaks (barge-in).
 
     ear ─► SpeechStarted ... SpeechEnded ─► encoders ─► conversation ─► Piece, Piece, ... Answered
      ▲                                                     │ a token
@@ -90,7 +90,9 @@ class Assistant:
         options: AssistantOptions | None = None,
         on_intent: Callable[[Any], object] | None = None,
     ) -> None:
-        self._engine, self._options, self._on_intent = engine, options or AssistantOptions(), on_intent
+        self._engine = engine
+        self._options = options or AssistantOptions()
+        self._on_intent = on_intent
         self._session: _Session | None = None
         self._stopped = threading.Event()
 
@@ -164,11 +166,11 @@ class _Session:
             self._engine.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
         if options.speak is not None:
             self._speaker = stack.enter_context(closing(Speaker(options.speak)))
-        self._make_room()  # or say at once that there is none
+        self._reserve()  # or say at once that there is none
 
     def _read_keywords(self, at_s: float) -> Iterator[KeywordsRead]:
         keywords = self._options.keywords
-        if keywords and (read := keywords.use(self._engine, at_s, self._make_room)):
+        if keywords and (read := keywords.use(self._engine, at_s, self._reserve)):
             yield read
 
     def _next(self) -> SegmenterEvent | None:
@@ -216,19 +218,19 @@ class _Session:
         if not self._options.remember:
             self._conversation.forget()
         n_new = self._generation.max_new_tokens
-        prefill = partial(self._conversation.hear, heard.audio_tokens, self._prompt, n_new)
+        prefill = partial(self._conversation.prefill_audio, heard.audio_tokens, self._prompt, n_new)
         generate = self._conversation.answer
         decoding = self._engine.decode(heard, prefill, generate, self._generation, started, self._interrupted)
         decoded = yield from self._spoken(decoding)
         if decoded.finish_reason == "loop":
             self._conversation.keep(len(decoded.token_ids))
         yield self._answered(closed, decoded)
-        self._make_room()
+        self._reserve()
 
-    def _make_room(self) -> None:
+    def _reserve(self) -> None:
         """For the next turn, while nobody waits for it."""
         n_new = self._generation.max_new_tokens
-        self._conversation.make_room(self._engine.spec.n_audio_tokens, self._prompt, n_new)
+        self._conversation.reserve(self._engine.spec.n_audio_tokens, self._prompt, n_new)
 
     def _spoken(self, decoding: Generator[Piece, None, Decoded]) -> Generator[Piece, None, Decoded]:
         """The answer's pieces as they come; its sentences go to the speaker, unless something interrupts it."""

@@ -1,4 +1,4 @@
-"""Several questions about one clip: it is heard once, and its KV and that of all that was said are kept."""
+"""Chat about one clip: questions in, answers out; it is encoded once, and the KV of all turns is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Chat:
             prefill = partial(self._first_turn, heard, prompt, generation.max_new_tokens)
         else:
             prompt = engine.prompt.without_audio(prompt)
-            prefill = partial(self._conversation.say, prompt, generation.max_new_tokens)
+            prefill = partial(self._conversation.prefill_text, prompt, generation.max_new_tokens)
         decoded = yield from engine.decode(heard, prefill, self._conversation.answer, generation, started)
         self._conversation.keep(len(decoded.token_ids))
         yield decoded.final(self._segment.start_s, self._segment.end_s, prompt)
@@ -55,11 +55,11 @@ class Chat:
         """Hears the clip. Raises InputError when no question at all can be answered so."""
         self._check(generation)
         if not self._conversation.n_turns:
-            self._conversation.make_room(len(self._hear().audio_tokens), SHORTEST, generation.max_new_tokens)
+            self._conversation.reserve(len(self._hear().audio_tokens), SHORTEST, generation.max_new_tokens)
 
     def _first_turn(self, heard: EncodedSegment, prompt: str, max_new_tokens: int) -> None:
         """The clip and the question; a later one does not pay for the encoders."""
-        self._conversation.hear(heard.audio_tokens, prompt, max_new_tokens)
+        self._conversation.prefill_audio(heard.audio_tokens, prompt, max_new_tokens)
         self._heard = replace(heard, stages={}, encoders_ms=0.0)
 
     def _check(self, generation: Generation) -> None:

@@ -1,4 +1,4 @@
-"""One model, opened: waveform -> encoders -> audio tokens -> language model -> words.
+"""The engine, one opened bundle: a waveform and a prompt in, an answer's text as it is decoded and a Final out.
 
 segment (no longer than the model's window) -> the family's encoders -> llm -> Piece, Piece, ... Final
 """

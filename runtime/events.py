@@ -1,4 +1,4 @@
-"""What the runtime tells while it works: facts with their times, in order. All times are seconds of audio.
+"""Events: what the runtime tells while it works, facts with their times, in order. All times are seconds of audio.
 
 A clip: for each segment SegmentStarted, Pieces as they are decoded, then exactly one Final whose text is the Pieces'
 joined and stripped (or its sound beginning, where Final.finish_reason is "loop").

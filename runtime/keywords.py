@@ -1,4 +1,4 @@
-"""Words to listen for: given ones, and those of a file that is read again when it changes."""
+"""Keywords: words and a file of them in, an engine's list out; the file is read again when it changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Keywords:
     def _require_room(self, engine: Engine, fits: Callable[[], object]) -> None:
         """For the shortest answer to the longest clip, whatever the command asks further."""
         try:
-            engine.llm.require_room(first_task(engine.prompt), engine.spec.n_audio_tokens, 1)
+            engine.llm.require_positions(first_task(engine.prompt), engine.spec.n_audio_tokens, 1)
             fits()
         except InputError as error:
             raise InputError(f"{len(engine.keywords)} keywords leave no room ({error}): shorten the list") from None

@@ -140,7 +140,7 @@ def test_turns_share_one_conversation(engine: Engine) -> None:
     found = answers(run(engine, np.concatenate([TURN, TURN, TURN])))
     conversation, heard = Conversation(engine.llm), engine.encode(TALK)
     for answered in found:
-        conversation.hear(heard.audio_tokens, answered.prompt, 8)
+        conversation.prefill_audio(heard.audio_tokens, answered.prompt, 8)
         assert tuple(conversation.answer(Generation(8))) == answered.token_ids
     assert found[0].token_ids != found[1].token_ids
 
@@ -169,7 +169,7 @@ class TestBargeIn:
         self, engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         log: list[str] = []
-        poll, feed, hear = Segmenter.poll, Llm.feed, Conversation.hear
+        poll, feed, hear = Segmenter.poll, Llm.feed, Conversation.prefill_audio
 
         def poll_and_tell(ear: Segmenter, timeout_s: float) -> Any:
             events = poll(ear, timeout_s)
@@ -186,7 +186,7 @@ class TestBargeIn:
 
         monkeypatch.setattr(Segmenter, "poll", poll_and_tell)
         monkeypatch.setattr(Llm, "feed", feed_and_tell)
-        monkeypatch.setattr(Conversation, "hear", hear_and_tell)
+        monkeypatch.setattr(Conversation, "prefill_audio", hear_and_tell)
         events = run(engine, np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET]), LONG)
         first, second = answers(events)
         assert first.interrupted and second.n_turns == 2
@@ -201,9 +201,9 @@ class TestBargeIn:
         first, second = answers(run(engine, np.concatenate([TALK, QUIET[:SAMPLE_RATE], TALK, QUIET]), LONG))
         assert 0 < len(first.token_ids) < 60
         conversation, heard = Conversation(engine.llm), engine.encode(TALK)
-        conversation.hear(heard.audio_tokens, first.prompt, 60)
+        conversation.prefill_audio(heard.audio_tokens, first.prompt, 60)
         assert tuple(islice(conversation.answer(Generation(60)), len(first.token_ids))) == first.token_ids
-        conversation.hear(heard.audio_tokens, first.prompt, 60)
+        conversation.prefill_audio(heard.audio_tokens, first.prompt, 60)
         assert list(conversation.answer(Generation(60)))[: len(second.token_ids)] == list(second.token_ids)
 
     def test_speech_while_the_model_still_reads_comes_before_the_first_token(self, engine: Engine) -> None:

@@ -24,7 +24,7 @@ from ...models.errors import InputError
 from ...models.llm import GPTQ_TYPES
 from ...models.prompt import PromptInfo, nonempty
 from ...runtime.bundle import Bundle, open_bundle
-from ...runtime.llm.context_size import usual_room
+from ...runtime.llm.context_size import usual_context_size
 from ...runtime.llm.session import LlmOptions
 from ..datasets import Item, Progress, demo_items, quiet, table_items
 from ..machine.gpu import gpu_name
@@ -185,7 +185,7 @@ def _measures(
         return Measure(name, measure, unit, samples, better)
 
     if cache:
-        n_cells = min(usual_room(manifest), manifest.spec.llm.max_positions)
+        n_cells = min(usual_context_size(manifest), manifest.spec.llm.max_positions)
         measures = [one("cache", "MB", "lower", manifest.spec.llm.kv_bytes(n_cells, cache) / 1e6)]
     else:
         measures = [one("size", "GB", "lower", subject(manifest).size_gb)]

@@ -30,7 +30,7 @@ from ..families.registry import family_of
 from ..machine import limits
 from ..machine.limits import Limits
 from ..result import Measure, Record, make_record, read_record
-from .forecast import SHARES, Outlook, Times, by_probe, by_shares, forecast, measured, same_shape, shares_of
+from .forecast import SHARES, Forecast, Times, by_probe, by_shares, forecast, measured, same_shape, shares_of
 from .forecast import times as expected_times
 from .stages import Place
 
@@ -74,7 +74,7 @@ class Options:
                 raise InputError(f"{name}={value} is not possible: it must be at least {least}")
 
     @property
-    def cells(self) -> int:
+    def n_positions(self) -> int:
         """Of the key-value cache."""
         family = family_of(self.spec)
         needed = family.question[0] + self.spec.n_audio_tokens + SUFFIX + family.max_new_tokens
@@ -157,14 +157,14 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
     engine = EngineOptions(OrtOptions(threads=options.threads), LlmOptions(n_threads=options.threads))
     place = Place.of(engine, spec.llm.weight_bytes("q8_0"))
     machine = place.limits(tick)
-    outlook = look_ahead(options, spec, machine, place, stored, tick)
+    ahead = look_ahead(options, spec, machine, place, stored, tick)
     if progress:
         progress(f"fit {options.model}", n_steps, n_steps)
-    rows = make_rows(options, spec, outlook)
+    rows = make_rows(options, spec, ahead)
     measures = [m for row in rows for m in _row_measures(row)]
-    notes = _notes(options, rows, outlook)
+    notes = _notes(options, rows, ahead)
     if stored and known:
-        compared, off = compare(outlook, spec, stored)
+        compared, off = compare(ahead, spec, stored)
         measures += compared
         notes.append(off)
     settings = {
@@ -173,9 +173,9 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
         "gpu": f"{options.gpu_bytes / 1e9:g} GB",
         "seconds": f"{options.seconds:g}",
         "new tokens": str(options.n_new_tokens),
-        "n_ctx": str(options.cells),
+        "n_ctx": str(options.n_positions),
         "kv type": options.kv_type,
-        "source": outlook.source,
+        "source": ahead.source,
         "threads": str(place.threads),
         "llm threads": str(place.llm_threads),
     }
@@ -184,7 +184,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
 
 def look_ahead(
     options: Options, spec: FamilySpec, machine: Limits, place: Place, stored: Record | None, tick: Callable[[], None]
-) -> Outlook:
+) -> Forecast:
     """From a probe; from another model's record where one is given; from the usual shares without a probe."""
     seconds = min(options.seconds, spec.seconds)
     if stored and not same_shape(stored, spec):
@@ -201,14 +201,14 @@ def look_ahead(
     return by_probe(spec, seconds, precisions, types, place, tick)
 
 
-def make_rows(options: Options, spec: FamilySpec, outlook: Outlook) -> list[Row]:
+def make_rows(options: Options, spec: FamilySpec, ahead: Forecast) -> list[Row]:
     """Every quantization with every precision of the encoders, most precise first."""
     rows: list[Row] = []
     for llm in LLM_TYPES:
         for encoders in PRECISIONS:
             needed, gpu_layers, fits = _memory(options, spec, llm, encoders)
             share = gpu_layers / spec.llm.n_layers
-            times = expected_times(outlook, spec, encoders, llm, options.n_new_tokens, share)
+            times = expected_times(ahead, spec, encoders, llm, options.n_new_tokens, share)
             answer = times.first_token + options.n_new_tokens * times.decode if times else 0.0
             rows.append(Row(llm, encoders, needed, gpu_layers, fits, times, answer))
     return rows
@@ -235,15 +235,15 @@ def best(rows: Sequence[Row], seconds: float) -> Row | None:
     return live or next((row for row in rows if row.in_time(seconds)), None)
 
 
-def compare(outlook: Outlook, spec: FamilySpec, stored: Record) -> tuple[list[Measure], str]:
+def compare(ahead: Forecast, spec: FamilySpec, stored: Record) -> tuple[list[Measure], str]:
     """Expected and measured seconds of every stage, and how far off they are, as measures and in a sentence."""
     subject = stored.subjects[0]
     asked = stored.find("prefill", "tokens")
     prefix, suffix = family_of(spec).question
-    question = prefix, int(asked.value) - outlook.n_audio if asked else suffix
+    question = prefix, int(asked.value) - ahead.n_audio if asked else suffix
     drafted = stored.find("live update", "drafted")
     n_new = int(drafted.value) + 1 if drafted else 1
-    expected = expected_times(outlook, spec, subject.encoders, subject.llm, n_new, question=question)
+    expected = expected_times(ahead, spec, subject.encoders, subject.llm, n_new, question=question)
     if expected is None:
         raise InputError(f"{subject.name} (encoders {subject.encoders}, llm {subject.llm}) was not looked at: probe it")
     found = forecast(expected)
@@ -266,7 +266,7 @@ def compare(outlook: Outlook, spec: FamilySpec, stored: Record) -> tuple[list[Me
 
 def _memory(options: Options, spec: FamilySpec, llm: str, encoders: str) -> tuple[float, int, bool]:
     """Bytes of the machine's own memory, layers on the GPU, and whether it fits; the encoders are not moved."""
-    parts = memory(spec, llm, encoders, options.cells, options.seconds, options.kv_type)
+    parts = memory(spec, llm, encoders, options.n_positions, options.seconds, options.kv_type)
     layer = (parts["weights"] + parts["kv"]) / (spec.llm.n_layers + 1)  # the head counts as one
     free = max(0.0, options.gpu_bytes - GPU_WORK_BYTES)
     n_layers = min(spec.llm.n_layers, int(free / layer)) if free else 0
@@ -293,8 +293,8 @@ def _row_measures(row: Row) -> list[Measure]:
     return found
 
 
-def _notes(options: Options, rows: Sequence[Row], outlook: Outlook) -> list[str]:
-    notes = [f"expected times come from: {outlook.source}"]
+def _notes(options: Options, rows: Sequence[Row], ahead: Forecast) -> list[str]:
+    notes = [f"expected times come from: {ahead.source}"]
     chosen = best(rows, min(options.seconds, options.spec.seconds))
     if chosen is None:
         reason = "answers in time" if any(row.fits for row in rows) else "fits"
@@ -302,7 +302,7 @@ def _notes(options: Options, rows: Sequence[Row], outlook: Outlook) -> list[str]
     else:
         how = "keeps up live" if chosen.live() else "answers in time, but is too slow for live captions"
         notes.append(f"best: --llm {chosen.llm} --encoders {chosen.encoders}, which {how}")
-    if any(row.gpu_layers for row in rows) and not outlook.offloaded:
+    if any(row.gpu_layers for row in rows) and not ahead.offloaded:
         notes.append("no GPU was found here: the time of layers on one is left out, so these are at best")
     if options.kv_type != "f16":
         notes.append("expected times are those of a key-value cache of f16")
@@ -331,8 +331,8 @@ def lines(record: Record) -> list[str]:
     """The table of a record that `fit` made."""
     s = record.settings
     head = f"{'llm':<8}{'encoders':<10}{'memory GB':>10}{'fits':>6}{'GPU layers':>12}{'first token s':>15}"
-    said = next((note for note in record.notes if note.startswith("best:")), "")
-    chosen: list[str] = re.findall(r"--(?:llm|encoders) (\w+)", said)
+    best = next((note for note in record.notes if note.startswith("best:")), "")
+    chosen: list[str] = re.findall(r"--(?:llm|encoders) (\w+)", best)
     found = [
         f"{s['model']}: {s['memory']} of memory, {s['gpu']} on a GPU, {s['seconds']} s of audio, "
         f"{s['new tokens']} new tokens, {s['n_ctx']} positions of {s.get('kv type', 'f16')}",

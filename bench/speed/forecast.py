@@ -39,7 +39,7 @@ Hearing = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """What this machine reaches with one model's shapes; a precision or type that was not looked at is missing."""
 
     source: str
@@ -82,7 +82,7 @@ class Times:
 
 
 def times(
-    outlook: Outlook,
+    ahead: Forecast,
     spec: FamilySpec,
     encoders: str,
     llm: str,
@@ -95,16 +95,16 @@ def times(
     gpu_share: of the language model's layers; without a GPU here their time is left out. question: positions before and
     after the audio; those of a transcription when None.
     """
-    heard = outlook.encoders.get(encoders)
-    rates = outlook.llm.get(llm)
+    heard = ahead.encoders.get(encoders)
+    rates = ahead.llm.get(llm)
     if heard is None or (rates is None and gpu_share < 1):
         return None
     prefix, suffix = question or family_of(spec).question
-    n_audio = outlook.n_audio
+    n_audio = ahead.n_audio
     asked = physics.prefill(spec.llm, llm, prefix, n_audio, suffix)
     drafted = physics.prefill(spec.llm, llm, prefix, n_audio, suffix, n_new - 1)
     token = physics.decode(spec.llm, llm, prefix + n_audio + suffix + n_new // 2)
-    parts = ((rates, 1 - gpu_share), (outlook.offloaded.get(llm), gpu_share))
+    parts = ((rates, 1 - gpu_share), (ahead.offloaded.get(llm), gpu_share))
     prefill = sum(share * asked.flop / r.prefill_gflops / 1e9 for r, share in parts if r)
     draft = sum(share * drafted.flop / r.draft_gflops / 1e9 for r, share in parts if r)
     decode = sum(share * token.bytes / r.decode_gb_s / 1e9 for r, share in parts if r)
@@ -113,7 +113,7 @@ def times(
 
 def by_shares(
     spec: FamilySpec, seconds: float, machine: Limits, shares: Mapping[str, float], place: Place, source: str
-) -> Outlook:
+) -> Forecast:
     """Work over a share of the limits. shares: stage, or "stage precision", -> share; see SHARES."""
     family = family_of(spec)
 
@@ -132,7 +132,7 @@ def by_shares(
         rates = shares["decode"] * machine.read, shares["prefill"] * product, shares["draft"] * product
         llm[quantization] = LlmRates(*rates)
     n_audio = family.n_audio_tokens(spec, seconds)
-    return Outlook(source, n_audio, encoders, llm, dict(llm) if place.offloaded else {})
+    return Forecast(source, n_audio, encoders, llm, dict(llm) if place.offloaded else {})
 
 
 def shares_of(record: Record) -> dict[str, float]:
@@ -156,7 +156,7 @@ def by_probe(
     quantizations: Sequence[str],
     place: Place,
     tick: Tick,
-) -> Outlook:
+) -> Forecast:
     """Time a few layers of each; a minute at most on a machine that could run such a model. Raises RunError."""
     deadline = time.perf_counter() + PROBE_SECONDS
     encoders = _probed_encoders(spec, seconds, precisions, place, tick)
@@ -175,7 +175,7 @@ def by_probe(
                 spec.llm, quantization, threads, n_gpu_layers, question, HYPOTHESIS - 1, tick
             )
         found.append(rates)
-    return Outlook("probe", question[1], encoders, found[0], found[1] if place.offloaded else {})
+    return Forecast("probe", question[1], encoders, found[0], found[1] if place.offloaded else {})
 
 
 def _probed_encoders(

@@ -1,8 +1,8 @@
 """The stages of one opened bundle, one after another, each with its time, its work and a proof that it was done.
 
 A time is that of a result that lies in host memory, whose shape, numbers and token count are checked. Words do not
-matter: with random weights an answer has no end, so neither the end token nor a loop ends one here, and the draft of a
-live update is the model's own answer.
+matter: with random weights an answer has no end, so neither EOS nor a loop ends one here, and the answer of a live
+update is forced to be its draft (Generation.ignore_eos, forced_ids).
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class StageRuns:
         self.options = options
         self.bound = bound
         self.tell = tell
-        self.spec, self.family = engine.spec, family_of(engine.spec)
+        self.spec = engine.spec
+        self.family = family_of(engine.spec)
         self.seconds = min(options.seconds, self.spec.seconds)
         self.waveform = synthetic_clip(options.seed, self.seconds)
         self.prompt = engine.prompt.prompt_for(options.prompt)

@@ -88,7 +88,7 @@ class Live:
 
     def _require_room(self, prompts: Sequence[str]) -> None:
         for each in prompts:
-            self._engine.llm.require_room(each, self._engine.spec.n_audio_tokens, self._generation.max_new_tokens)
+            self._engine.llm.require_positions(each, self._engine.spec.n_audio_tokens, self._generation.max_new_tokens)
 
     def set_lora_scale(self, scale: float) -> None:
         """The LoRA's scale from the next segment on. Raises InputError when the bundle has no adapter."""

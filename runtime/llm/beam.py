@@ -1,4 +1,4 @@
-"""Beam search as a pure algorithm over log-probabilities. Knows nothing about llama.cpp.
+"""Beam search: log-probabilities step by step in, the winner's ids out. Pure: knows nothing about llama.cpp.
 
 Ranking, stopping and ties are those of transformers 4.28, with which SALMONN was released (docs/reference.md §4.4).
 """
@@ -88,7 +88,7 @@ def beam_search(first: LogProbs, step: Step, rule: BeamRule, adjust: Adjust | No
     finished = Finished(rule.beams)
     beams = [Beam((), 0.0)]
     rows = first[np.newaxis]
-    said = 0
+    n_yielded = 0
     for n_ids in range(1, rule.max_new_tokens + 1):
         candidates = _candidates(beams, _adjusted(rows, beams, adjust), 2 * rule.beams)
         best_sum = candidates[0][0] if candidates else -np.inf
@@ -97,14 +97,14 @@ def beam_search(first: LogProbs, step: Step, rule: BeamRule, adjust: Adjust | No
         if done or not beams:
             break
         settled = _common([beam.ids for beam in beams] + [ids for _, ids in finished.found])
-        yield from settled[said:]
-        said = max(said, len(settled))
+        yield from settled[n_yielded:]
+        n_yielded = max(n_yielded, len(settled))
         if n_ids < rule.max_new_tokens:
             rows = step([beam.ids[-1] for beam in beams], parents)
     else:
         for beam in beams:
             finished.add(rule.open_score(beam.sum_log_prob, len(beam.ids)), beam.ids)
-    yield from finished.best()[said:]
+    yield from finished.best()[n_yielded:]
 
 
 def _adjusted(rows: LogProbs, beams: list[Beam], adjust: Adjust | None) -> LogProbs:

@@ -1,4 +1,4 @@
-"""How many positions of a context a question and its answer take."""
+"""Context size: a question and its generation options in; the positions and sequences that they need out."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ SUFFIX = 64  # ids behind the audio, usually fewer
 STEP = 256
 
 
-def usual_room(manifest: Manifest) -> int:
+def usual_context_size(manifest: Manifest) -> int:
     """For a question about the longest clip, so that the cache need not grow while someone waits."""
     n_question = len(manifest.prompt.prefix_ids) + manifest.spec.n_audio_tokens + SUFFIX
     return max(LEAST, -(-(n_question + manifest.generation.max_new_tokens) // STEP) * STEP)
 
 
-def cells(n_prompt: int, generation: Generation) -> int:
-    """Beams share what was read, not what they say."""
+def required_positions(n_prompt: int, generation: Generation) -> int:
+    """Of a question and its answer: beams share the question, not what they answer."""
     return n_prompt + generation.beams * generation.max_new_tokens
 
 
-def sequences(beams: int) -> int:
+def required_sequences(beams: int) -> int:
     """One, or the parents and the children of beam search and what they share."""
     return 1 if beams == 1 else 1 + 2 * beams
 
 
-def no_room(n_prompt: int, generation: Generation, n_cells: int, beams: int | None = None) -> str:
-    """What to tell whoever asked too much."""
+def context_overflow_message(n_prompt: int, generation: Generation, n_positions: int, beams: int | None = None) -> str:
+    """The error of a question that does not fit, with its remedy."""
     beams = beams or generation.beams
     new = beams * generation.max_new_tokens
     each = f"{beams} beams of {generation.max_new_tokens} new ones" if beams > 1 else f"{new} new ones"
     return (
-        f"the question has {n_prompt} tokens, which makes {n_prompt + new} with {each}, but {n_cells} fit:"
-        f" shorten it to {max(0, n_cells - new)} tokens, or lower max_new_tokens"
+        f"the question has {n_prompt} tokens, which makes {n_prompt + new} with {each}, but {n_positions} fit:"
+        f" shorten it to {max(0, n_positions - new)} tokens, or lower max_new_tokens"
     )

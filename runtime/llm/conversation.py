@@ -1,11 +1,11 @@
-"""Several turns in one KV cache: what was said before is still there when the next question is read.
+"""A conversation in one KV cache: turns in, each with audio or text alone, answer ids out; earlier turns stay.
 
     [BOS] system | USER: <Speech> audio </Speech> prompt ASSISTANT: answer [EOS] | USER: prompt ASSISTANT: ...
     ^ head         ^ turn                                                          ^ the next, here without audio
 
 When the next turn would not fit, the oldest leave and the kept ones are read again. To shift these back inside the
 cache would not be the same: their keys and values were computed with the others before them (on the golden checkpoint
-the next logits would be off by 1.3, and their spread is 0.9). Half of the room is free then, so that it happens seldom.
+the next logits would be off by 1.3, and their spread is 0.9). Half of the context is free then: it happens seldom.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Turn:
     """float32 [n, hidden]; none where the turn is text alone."""
     suffix: Sequence[int]
     answer: list[int] = field(default_factory=list[int])
-    """As far as it was said, without EOS."""
+    """Its ids as far as they were taken, without EOS."""
 
     @property
     def n_question(self) -> int:
@@ -44,14 +44,15 @@ class Conversation:
     """Turns with one opened model; when others use it in between, they are read again. One thread at a time.
 
     system: stands before all turns, and always stays; keep_first: so does the first turn, which the others are about.
-    Raises InputError when the system's text cannot be said.
+    Raises InputError when the system's text spells a control token.
     """
 
     def __init__(self, llm: Llm, system: str | None = None, keep_first: bool = False) -> None:
-        self._llm, self._n_pinned = llm, int(keep_first)
+        self._llm = llm
+        self._n_pinned = int(keep_first)
         self._head = llm.prompts.head(system)
         self._end = llm.prompts.info.end_ids
-        self._room = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
+        self._n_ctx = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
         self._turns: list[_Turn] = []
         self._start: int | None = None
         """Position of the last turn's answer; None when the cache holds it to its end."""
@@ -65,14 +66,14 @@ class Conversation:
         """Turns that the model remembers, the newest included."""
         return len(self._turns)
 
-    def hear(self, audio_tokens: Floats, prompt: str, max_new_tokens: int) -> None:
+    def prefill_audio(self, audio_tokens: Floats, prompt: str, max_new_tokens: int) -> None:
         """Read the next turn's question, audio_tokens [n, hidden], for `answer`; the last answer ends where it is.
 
         Raises InputError when this turn alone does not fit, RunError.
         """
         self._take(self._turn(audio_tokens, prompt), max_new_tokens)
 
-    def say(self, prompt: str, max_new_tokens: int) -> None:
+    def prefill_text(self, prompt: str, max_new_tokens: int) -> None:
         """The next turn's question without new audio: it costs its own tokens only. Raises InputError, RunError."""
         nothing = np.zeros((0, self._llm.spec.hidden), np.float32)
         self._take(_Turn((), nothing, self._llm.prompts.text_turn(prompt)), max_new_tokens)
@@ -90,21 +91,25 @@ class Conversation:
         self._begin(turn)
         self._llm.question(turn.suffix)
         self._turns.append(turn)
-        self._start, self._mark = self._llm.n_past, self._llm.turn
+        self._start = self._llm.n_past
+        self._mark = self._llm.turn
 
     def answer(self, generation: Generation) -> Iterator[int]:
-        """The answer's ids as Llm.generate gives them; those that were taken from here count as said."""
-        said = self._turns[-1].answer
+        """The answer's ids as Llm.generate gives them; those that were taken from here are remembered."""
+        ids = self._turns[-1].answer
         for token in self._llm.generate(generation):
-            said.append(token)
+            ids.append(token)
             yield token
 
     def keep(self, n: int) -> None:
-        """Of the answer, which is over, only the first n ids were said."""
+        """Of the answer, which is over, only the first n ids are remembered."""
         del self._turns[-1].answer[n:]
 
-    def make_room(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
-        """What `hear` would do first with such a turn, done now, while nobody waits. Raises InputError, RunError."""
+    def reserve(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
+        """Drop the oldest turns now, while nobody waits, as `prefill_audio` would for such a turn.
+
+        Raises InputError when it cannot fit, RunError.
+        """
         start_ids = self._llm.prompts.info.start_ids
         n_text = sum(map(len, self._llm.prompts.around(prompt))) - len(start_ids)
         self._drop_oldest(n_audio_tokens + n_text, max_new_tokens)
@@ -119,17 +124,17 @@ class Conversation:
 
     def _drop_oldest(self, n_question: int, max_new_tokens: int) -> None:
         needed = len(self._head) + n_question + max_new_tokens
-        if needed > self._room:
+        if needed > self._n_ctx:
             raise InputError(
-                f"a turn takes {needed} positions, {max_new_tokens} of them for its answer, but {self._room} are there:"
-                " raise n_ctx, lower max_new_tokens, or shorten the prompt"
+                f"a turn takes {needed} positions, {max_new_tokens} of them for its answer, but {self._n_ctx} are there"
+                ": raise n_ctx, lower max_new_tokens, or shorten the prompt"
             )
         sizes = [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
-        free = self._room - needed
+        free = self._n_ctx - needed
         pinned = sum(sizes[: self._n_pinned])
         if pinned > free:
             raise InputError(
-                f"the first turn takes {pinned} positions and this one {needed}, but {self._room} are there:"
+                f"the first turn takes {pinned} positions and this one {needed}, but {self._n_ctx} are there:"
                 " raise n_ctx, or lower max_new_tokens"
             )
         if sum(sizes) > free:
@@ -142,24 +147,26 @@ class Conversation:
         if self._mark == self._llm.turn:
             self._llm.rewind(len(self._head))
         else:
-            self._llm.restart(self._room)
+            self._llm.restart(self._n_ctx)
             self._llm.feed(self._head)
         self._mark = -1
         for turn in self._turns:
             self._begin(turn)
             self._llm.feed([*turn.suffix, *turn.answer, *self._end])
-        self._start, self._stale, self._mark = None, False, self._llm.turn
+        self._start = None
+        self._stale = False
+        self._mark = self._llm.turn
 
     def _begin(self, turn: _Turn) -> None:
         self._llm.feed(turn.before)
         self._llm.feed_audio(turn.audio_tokens)
 
     def _end_answer(self) -> None:
-        """The rest of what was said, and EOS; what was computed and not said is forgotten."""
+        """The rest of the answer, and EOS; what was computed and not taken is forgotten."""
         if self._start is None:
             return
-        said = self._turns[-1].answer
-        n_read = min(self._llm.n_past - self._start, len(said))
+        ids = self._turns[-1].answer
+        n_read = min(self._llm.n_past - self._start, len(ids))
         self._llm.rewind(self._start + n_read)
-        self._llm.feed([*said[n_read:], *self._end])
+        self._llm.feed([*ids[n_read:], *self._end])
         self._start = None

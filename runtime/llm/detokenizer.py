@@ -1,4 +1,4 @@
-"""Token ids to text while they arrive: no half characters, no specials, no space before the first word."""
+"""Detokenizer: token ids in as they come, text out: no half characters, no specials, no space before the first word."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Detokenizer:
         data = self._piece(token)
         if data and not self._started:
             self._started = True
-            data = data.removeprefix(b" ")  # the dummy prefix of the tokenizer, not a space that was said
+            data = data.removeprefix(b" ")  # the dummy prefix of the tokenizer, not a space of the text
         return self._decoder.decode(data)
 
     def finish(self) -> str:

@@ -1,4 +1,4 @@
-"""Answers that must have a form: llama.cpp's grammars, and JSON schemas made into them.
+"""Grammars (GBNF, or a JSON schema made into one): the form of an answer in, the mask of the next token out.
 
 Before every token the grammar takes away what may not come next, so that an answer that ends by itself has the form.
 """
@@ -40,9 +40,9 @@ class Grammar:
             self._handle = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
         if not self._handle:
             causes = (line.partition(_PARSER)[2].strip().removesuffix(" at") for line in printed if _PARSER in line)
-            said = next((f" ({cause})" for cause in causes), reason())
+            why = next((f" ({cause})" for cause in causes), reason())
             raise InputError(
-                f"llama.cpp cannot read this grammar{said}: name no rule that is not there, or simplify the schema"
+                f"llama.cpp cannot read this grammar{why}: name no rule that is not there, or simplify the schema"
             )
 
     def mask(self, logits: Floats) -> Floats:

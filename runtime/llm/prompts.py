@@ -1,4 +1,4 @@
-"""From words to ids: the turns of a bundle's prompt, tokenized, and the keywords that stand in them."""
+"""Prompt tokenization: a question and keywords in, the ids around its audio out, by a bundle's templates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Prompts:
         """Ids before and after the one clip that the prompt asks about. Raises InputError when it asks about more."""
         turn = self.turn(prompt)
         if len(turn) != 2:
-            raise InputError(f"the prompt asks about {len(turn) - 1} clips, but one is heard: name the audio once")
+            raise InputError(f"the prompt asks about {len(turn) - 1} clips, but one is given: name the audio once")
         return turn[0], turn[1]
 
     def text_turn(self, prompt: str) -> tuple[int, ...]:
@@ -67,9 +67,9 @@ class Prompts:
 
     def head(self, system: str | None) -> tuple[int, ...]:
         """What stands before all turns."""
-        said = (system or "").strip()
-        self._spells_no_special(said)
-        return (*self.info.start_ids, *(self.tokenize(self.info.system.replace(SYSTEM, said)) if said else ()))
+        words = (system or "").strip()
+        self._spells_no_special(words)
+        return (*self.info.start_ids, *(self.tokenize(self.info.system.replace(SYSTEM, words)) if words else ()))
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of one text between audios, no BOS. Raises InputError.

@@ -1,4 +1,4 @@
-"""The repetition guard: finds where an answer began to repeat itself."""
+"""The repetition guard: an answer's ids in, how many of them come before it repeats itself out."""
 
 from __future__ import annotations
 

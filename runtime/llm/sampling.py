@@ -1,4 +1,4 @@
-"""From logits to one token id: pure numpy, knows nothing about llama.cpp.
+"""Sampling: logits and the options of a generation in, one token id out. Pure numpy, knows nothing about llama.cpp.
 
 Rules and their order are transformers' (docs/reference.md §4.4): repetition penalty, temperature, top-p.
 """
@@ -34,8 +34,8 @@ class Generation:
     repetition_penalty: float = 1.0  # > 1 discourages tokens that were generated before
     length_penalty: float = 1.0  # beams: > 0 favours long answers
     guard: bool = True  # end an answer that repeats itself, and a transcript with more words than can be spoken
-    stop: tuple[str, ...] = ()  # an answer ends before the first of these; a conversation remembers it as said
-    max_seconds: float | None = None  # of wall time for a segment, hearing included; what was said so far is the answer
+    stop: tuple[str, ...] = ()  # stop sequences: an answer ends before the first; a conversation remembers it
+    max_seconds: float | None = None  # of wall time for a segment, encoders included; what is there by then counts
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
     ignore_eos: bool = False  # True: EOS ends no answer, max_new_tokens ids come; to measure a fixed number of passes
     forced_ids: tuple[int, ...] = ()  # what an answer begins with, whatever the model would choose; each costs its pass

@@ -1,4 +1,4 @@
-"""The language model as a session: a kept prefix, audio tokens, the prompt's tail, then token ids one by one.
+"""The language model as a session: a prompt and audio tokens in (prefill), token ids out one by one (decode).
 
     before | audio_tokens | suffix     positions 0 .. n_past - 1 of sequence 0
     ^ KV is kept            ^ ids -> logits of the last -> ids
@@ -20,7 +20,7 @@ from ...models.bundle import Manifest
 from ...models.errors import InputError, RunError
 from ...models.llm import KV_BLOCK, KV_BYTES
 from ..system.machine import llm_threads
-from .context_size import cells, no_room, sequences, usual_room
+from .context_size import context_overflow_message, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, decode, search
 from .detokenizer import Detokenizer, detokenize
 from .grammar import Grammar
@@ -38,7 +38,7 @@ GREEDY = Generation()
 class LlmOptions:
     """How and where to run. Raises InputError for an impossible value."""
 
-    n_ctx: int | None = None  # KV cells; None grows to what each question needs
+    n_ctx: int | None = None  # positions of the KV cache; None grows to what each question needs
     n_threads: int | None = None  # None: llm_threads()
     n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
     kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
@@ -87,7 +87,7 @@ class Llm:
             self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
             self.prompts = Prompts(self._model, manifest.prompt)
             self._lora = Lora(self._model, adapter, manifest, options.lora_scale)
-            self._open_context(options.n_ctx or min(usual_room(manifest), self.spec.max_positions), 1)
+            self._open_context(options.n_ctx or min(usual_context_size(manifest), self.spec.max_positions), 1)
         except BaseException:
             self.close()
             raise
@@ -123,8 +123,8 @@ class Llm:
         if len(texts) != len(audios):
             raise InputError(f"the prompt asks about {len(texts)} clips, but {len(audios)} were given")
         n_prompt = len(before) + sum(map(len, texts)) + sum(map(len, audios))
-        self._make_room(n_prompt, generation)
-        self.hear(before, audios[0])
+        self._reserve(n_prompt, generation)
+        self.prefill_audio(before, audios[0])
         for text, audio in zip(texts, audios[1:], strict=False):
             self.feed(text)
             self.feed_audio(self._checked(audio))
@@ -138,7 +138,7 @@ class Llm:
         if not self._lora.has_adapter:
             raise InputError(NO_BASE)
         ids = (*self.prompts.info.start_ids, *self.prompts.text_turn(prompt))
-        self._make_room(len(ids), generation)
+        self._reserve(len(ids), generation)
         self._work_at(0.0)
         self._keep(ids[:-1])
         return self.question(ids[-1:])
@@ -149,9 +149,9 @@ class Llm:
         self._logits = logits = self.feed(ids)[-1]
         return logits
 
-    def restart(self, n_cells: int = 0) -> None:
-        """Forget everything, the prefix too: the cache is the caller's, until `turn` moves on. It grows to n_cells."""
-        self.grow(n_cells, 1)
+    def restart(self, n_positions: int = 0) -> None:
+        """Forget everything, the prefix too: the cache is the caller's, and has n_positions, until `turn` moves on."""
+        self.grow(n_positions, 1)
         self._work_at(self.lora_scale)
         self.turn += 1
         self._logits = None
@@ -159,7 +159,7 @@ class Llm:
         self.context.clear()
         self.n_past = 0
 
-    def hear(self, before: Sequence[int], audio_tokens: Floats, n_kept: int = 0) -> int:
+    def prefill_audio(self, before: Sequence[int], audio_tokens: Floats, n_kept: int = 0) -> int:
         """A question's beginning and its audio into sequence 0, for the rest to follow.
 
         audio_tokens: float32 [n, hidden], all of them; the KV of the first n_kept stays where they are those of the
@@ -173,20 +173,21 @@ class Llm:
         self._prefix.hold(before, len(audio_tokens))
         return n_kept
 
-    def require_room(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
+    def require_positions(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
         """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask."""
         n_prompt = sum(map(len, self.prompts.around(prompt))) + n_audio_tokens
         if n_prompt + max_new_tokens > self.spec.max_positions:
-            raise InputError(no_room(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
+            raise InputError(context_overflow_message(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
 
-    def make_room(self, n_shared: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+    def reserve(self, n_shared: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
         """See that the context holds n_shared positions with several questions side by side, and their answers.
 
-        Raises InputError when it may not grow so far. What was heard is forgotten when it grows.
+        Raises InputError when it may not grow so far. What it holds is forgotten when it grows.
         """
         for n_suffix, n_new in zip(n_suffixes, max_new_tokens, strict=True):
             if n_shared + n_suffix + n_new > self.spec.max_positions:
-                raise InputError(no_room(n_shared + n_suffix, Generation(n_new), self.spec.max_positions))
+                message = context_overflow_message(n_shared + n_suffix, Generation(n_new), self.spec.max_positions)
+                raise InputError(message)
         self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
 
     def generate(self, generation: Generation = GREEDY) -> Iterator[int]:
@@ -194,13 +195,14 @@ class Llm:
 
         Greedy and sampling yield each id at once; beam search as soon as no other hypothesis can win.
         As many ids as max_new_tokens mean that the answer was cut. A new question ends an unfinished answer. What
-        `stop`, `max_seconds` and `guard` say is for the caller to do, see Saying.
+        `stop`, `max_seconds` and `guard` say is for the caller to do, see StoppingCriteria.
         """
         if self._logits is None:
             raise RunError("no question was read: call prefill before generate")
-        if cells(self.n_past, generation) > self.context.n_ctx:
-            raise InputError(no_room(self.n_past, generation, self.context.n_ctx))
-        logits, self._logits = self._logits, None  # one answer per question: it moves n_past
+        if required_positions(self.n_past, generation) > self.context.n_ctx:
+            raise InputError(context_overflow_message(self.n_past, generation, self.context.n_ctx))
+        logits = self._logits
+        self._logits = None  # one answer per question: it moves n_past
         if generation.beams == 1:
             grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
             return self._decode(logits, generation, grammar, self.turn)
@@ -307,27 +309,27 @@ class Llm:
         self.feed(ids[n_same:])
         self._prefix.hold(ids, n_more)
 
-    def _make_room(self, n_prompt: int, generation: Generation) -> None:
+    def _reserve(self, n_prompt: int, generation: Generation) -> None:
         """Check that a question and its answer fit, and grow the context when it may."""
         if n_prompt + generation.max_new_tokens > self.spec.max_positions:
-            raise InputError(no_room(n_prompt, generation, self.spec.max_positions, beams=1))
-        needed = cells(n_prompt, generation)
+            raise InputError(context_overflow_message(n_prompt, generation, self.spec.max_positions, beams=1))
+        needed = required_positions(n_prompt, generation)
         if self.options.n_ctx is not None and needed > self.context.n_ctx:
-            raise InputError(no_room(n_prompt, generation, self.context.n_ctx))
-        self.grow(needed, sequences(generation.beams))
+            raise InputError(context_overflow_message(n_prompt, generation, self.context.n_ctx))
+        self.grow(needed, required_sequences(generation.beams))
 
-    def grow(self, n_cells: int, n_sequences: int) -> None:
+    def grow(self, n_positions: int, n_sequences: int) -> None:
         """See that the cache has so many cells and sequences. What it holds is lost when it grows.
 
         Raises InputError when n_ctx was given and is less, RunError when memory is.
         """
         context = self.context
-        if self.options.n_ctx is not None and n_cells > context.n_ctx:
-            raise InputError(f"{n_cells} positions are needed at once, but n_ctx is {context.n_ctx}: raise it")
-        if n_cells > context.n_ctx or n_sequences > context.n_sequences:
+        if self.options.n_ctx is not None and n_positions > context.n_ctx:
+            raise InputError(f"{n_positions} positions are needed at once, but n_ctx is {context.n_ctx}: raise it")
+        if n_positions > context.n_ctx or n_sequences > context.n_sequences:
             old = context.n_ctx, context.n_sequences
             try:
-                self._open_context(max(n_cells, old[0]), max(n_sequences, old[1]))
+                self._open_context(max(n_positions, old[0]), max(n_sequences, old[1]))
             except RunError:
                 self._open_context(*old)  # a smaller question can still be asked
                 raise
@@ -361,7 +363,7 @@ class Llm:
         return search(self.allowed(logits), step, generation, self.end_ids(generation))
 
     def allowed(self, logits: Floats) -> Floats:
-        """Logits with what may not be said at -inf. Raises RunError when there are no numbers."""
+        """Logits with the ids that may not be chosen at -inf. Raises RunError when there are no numbers."""
         if not np.isfinite(logits.max()):
             raise RunError("the language model computed no numbers: try --n-gpu-layers 0, or verify the bundle")
         return forbid(logits, self._forbidden, self.spec.vocab)

@@ -1,4 +1,4 @@
-"""One hearing, many answers: prompts about the same audio, each with a guess at its answer, decoded side by side.
+"""Speculative decoding: audio tokens, several prompts and a draft answer of each in; the answers out, with their cost.
 
     seq 0  prefix | audio tokens | suffix 0 | draft 0        the audio's KV is shared,
     seq 1  ---- shared ---->     | suffix 1 | draft 1        suffixes and drafts are one batch
@@ -55,16 +55,16 @@ def reply_to_all(
     drafts: Sequence[Sequence[int]],
     max_new_tokens: Sequence[int],
     n_kept: int = 0,
-    rules: Generation | None = None,
+    generation: Generation | None = None,
     started: float = 0.0,
 ) -> Replies:
     """Answer every prompt about audio_tokens [n, hidden]; the first n_kept of them are those of the last call.
 
-    A draft may be empty; each prompt has its own limit of new tokens. rules: what to stop at, which form to follow, and
-    the seconds since `started` (time.monotonic()) that all answers have together; nothing else of it counts. Raises
-    InputError when all that does not fit into the model, RunError.
+    A draft may be empty; each prompt has its own limit of new tokens. generation: when to stop, which grammar to
+    follow, which ids to force, and the seconds since `started` (time.monotonic()) that all answers have together;
+    nothing else of it counts. Raises InputError when all that does not fit into the model, RunError.
     """
-    generation = rules or Generation()
+    generation = generation or Generation()
     around = [llm.prompts.around(prompt) for prompt in prompts]
     found: dict[int, Reply] = {}
     kept = len(audio_tokens)
@@ -76,8 +76,8 @@ def reply_to_all(
         start = time.perf_counter()
         suffixes = [around[n][1] for n in members]
         limits = [max_new_tokens[n] for n in members]
-        llm.make_room(len(before) + len(audio_tokens), [len(suffix) for suffix in suffixes], limits)
-        kept = min(kept, llm.hear(before, audio_tokens, n_kept))
+        llm.reserve(len(before) + len(audio_tokens), [len(suffix) for suffix in suffixes], limits)
+        kept = min(kept, llm.prefill_audio(before, audio_tokens, n_kept))
         answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, generation, started)
         prefilled = time.perf_counter()
         while unfinished := _unfinished(answers):
@@ -135,7 +135,7 @@ def _ask(
     generation: Generation,
     started: float,
 ) -> list[_Answer]:
-    """Every question behind what was heard, each in its own sequence, and what its draft is worth."""
+    """Every question behind the audio, each in its own sequence, and its draft verified."""
     answers: list[_Answer] = []
     for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, limits, strict=True)):
         detokenizer = llm.detokenizer() if generation.stop else None
@@ -177,7 +177,7 @@ def _prefill(llm: Llm, suffixes: Sequence[Sequence[int]], answers: Sequence[_Ans
 
 
 def _verify(llm: Llm, answer: _Answer, logits: Sequence[Floats]) -> None:
-    """Keep the draft while it is what the model says; forget the KV of the rest."""
+    """Accept the draft while it is what the model chooses; forget the KV of the rest."""
     for row, guess in zip(logits, [*answer.draft, None], strict=True):
         token = answer.choose(row)
         answer.take(token)

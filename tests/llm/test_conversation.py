@@ -41,7 +41,7 @@ def clips(golden: Path) -> list[Floats]:
 
 def ask(conversation: Conversation, clip: Floats, n: int | None = None) -> list[int]:
     """A whole turn, or one that is interrupted after n tokens."""
-    conversation.hear(clip, PROMPT, GREEDY.max_new_tokens)
+    conversation.prefill_audio(clip, PROMPT, GREEDY.max_new_tokens)
     return list(islice(conversation.answer(GREEDY), n))
 
 
@@ -134,7 +134,7 @@ class TestRoom:
         with open_llm(golden_bundle, 1 + 3 * TURN) as llm, open_llm(golden_bundle) as other:
             conversation = Conversation(llm)
             said = [ask(conversation, clip) for clip in clips[:3]]
-            conversation.make_room(88, PROMPT, GREEDY.max_new_tokens)
+            conversation.reserve(88, PROMPT, GREEDY.max_new_tokens)
             assert conversation.n_turns == 1
             assert llm.n_past == 1 + TURN
             assert ask(conversation, clips[3]) == from_scratch(other, [(clips[2], said[2])], clips[3])
@@ -146,7 +146,7 @@ class TestRoom:
             conversation = Conversation(llm)
             said = ask(conversation, clips[0])
             with pytest.raises(InputError, match=r"310 positions, 200 of them .* 300 are there"):
-                conversation.hear(clips[1], PROMPT, 200)
+                conversation.prefill_audio(clips[1], PROMPT, 200)
             assert ask(conversation, clips[1]) == from_scratch(other, [(clips[0], said)], clips[1])
 
 
@@ -168,7 +168,7 @@ def test_a_question_by_somebody_else_in_between_does_no_harm(llm: Llm, clips: li
 
 def test_an_old_answer_ends_with_the_next_question(llm: Llm, clips: list[Floats]) -> None:
     conversation = Conversation(llm)
-    conversation.hear(clips[0], PROMPT, 12)
+    conversation.prefill_audio(clips[0], PROMPT, 12)
     old = conversation.answer(GREEDY)
     said = list(islice(old, 3))
     assert ask(conversation, clips[1]) == from_scratch(llm, [(clips[0], said)], clips[1])
