@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from auricle.bench import flops as physics
+from auricle.bench import flops
 from auricle.bench.families import salm
 from auricle.bench.machine import limits, probe_encoders, probe_llm
 from auricle.bench.machine.limits import Limits
 from auricle.bench.machine.probe_llm import LlmRates
 from auricle.bench.result import Measure, Record, Subject, make_record, read_record, to_line
-from auricle.bench.speed import fit
-from auricle.bench.speed import forecast as outlook
+from auricle.bench.speed import fit, forecast
 from auricle.bench.speed.fit import Options
 from auricle.bench.speed.forecast import Outlook
 from auricle.bench.speed.stages import Place
@@ -124,19 +123,19 @@ def test_a_smaller_cache_leaves_room_for_layers_on_a_small_card() -> None:
 
 
 def test_times_are_work_over_rates() -> None:
-    times = outlook.times(QUICK, SALMONN_7B, "int8", "q4_k_m", n_new=20)
+    times = forecast.times(QUICK, SALMONN_7B, "int8", "q4_k_m", n_new=20)
     assert times
-    token = physics.decode(SALMONN_7B.llm, "q4_k_m", 8 + 88 + 21 + 10)
+    token = flops.decode(SALMONN_7B.llm, "q4_k_m", 8 + 88 + 21 + 10)
     assert times.decode == pytest.approx(token.bytes / 20e9)
     assert times.first_token == pytest.approx(0.162 + times.prefill)
     assert times.no_draft == pytest.approx(times.prefill + 19 * times.decode)
     assert times.prefill < times.draft < times.no_draft
-    assert outlook.times(replace(QUICK, llm={}), SALMONN_7B, "int8", "q4_k_m") is None
+    assert forecast.times(replace(QUICK, llm={}), SALMONN_7B, "int8", "q4_k_m") is None
 
 
 def test_layers_on_a_gpu_take_its_time_or_none() -> None:
     def decode(share: float, offloaded: dict[str, LlmRates]) -> float:
-        found = outlook.times(replace(QUICK, offloaded=offloaded), SALMONN_7B, "int8", "q8_0", gpu_share=share)
+        found = forecast.times(replace(QUICK, offloaded=offloaded), SALMONN_7B, "int8", "q8_0", gpu_share=share)
         assert found
         return found.decode
 
@@ -159,14 +158,14 @@ def test_best_is_the_most_precise_that_keeps_up() -> None:
 
 def stages_record(off: float = 1.0, name: str = "seven", model: Any = SALMONN_7B) -> Record:
     """As `stages` would write it of a machine that is `off` times slower than expected."""
-    times = outlook.times(QUICK, model, "int8", "q4_k_m", n_new=20)
+    times = forecast.times(QUICK, model, "int8", "q4_k_m", n_new=20)
     assert times
-    found = outlook.forecast(times)
+    found = forecast.forecast(times)
     measures = [Measure(stage, "wall", "s", (off * value,)) for stage, value in found.items() if "update" not in stage]
     measures += [Measure("live update", way, "s", (off * found[f"update, {way}"],)) for way in ("draft", "no draft")]
     measures += [
-        Measure("whisper", "flop", "FLOP", (physics.whisper(model.whisper).flop,)),
-        Measure("decode", "bytes", "B", (physics.decode(model.llm, "q4_k_m", 140).bytes,)),
+        Measure("whisper", "flop", "FLOP", (flops.whisper(model.whisper).flop,)),
+        Measure("decode", "bytes", "B", (flops.decode(model.llm, "q4_k_m", 140).bytes,)),
         Measure("prefill", "tokens", "", (88 + 21.0,)),
         Measure("live update", "drafted", "", (19.0,)),
         *(Measure(stage, "share", "%", (50.0,)) for stage in ("whisper", "beats", "qformer", "prefill", "decode")),
@@ -184,8 +183,8 @@ def stored(record: Record, folder: Path) -> Path:
 
 def test_the_same_model_is_known_by_its_work(tmp_path: Path) -> None:
     record = read_record(stored(stages_record(), tmp_path))
-    assert outlook.same_shape(record, SALMONN_7B) and not outlook.same_shape(record, SALMONN_13B)
-    assert not outlook.same_shape(record, open_bundle().manifest.spec)
+    assert forecast.same_shape(record, SALMONN_7B) and not forecast.same_shape(record, SALMONN_13B)
+    assert not forecast.same_shape(record, open_bundle().manifest.spec)
 
 
 def test_expected_and_measured_stand_side_by_side() -> None:
@@ -199,21 +198,21 @@ def test_expected_and_measured_stand_side_by_side() -> None:
 def test_a_record_of_int4_says_nothing_about_int8() -> None:
     made = stages_record()
     made = replace(made, subjects=(replace(made.subjects[0], encoders="int4"),))
-    shares = outlook.shares_of(made)
-    assert (shares["whisper int4"], shares["whisper"]) == (0.5, outlook.SHARES["whisper"])
-    ahead = outlook.by_shares(SALMONN_7B, 30.0, LIMITS, outlook.SHARES, PLACE, "usual")
+    shares = forecast.shares_of(made)
+    assert (shares["whisper int4"], shares["whisper"]) == (0.5, forecast.SHARES["whisper"])
+    ahead = forecast.by_shares(SALMONN_7B, 30.0, LIMITS, forecast.SHARES, PLACE, "usual")
     ratio = ahead.encoders["int4"]["whisper"] / ahead.encoders["int8"]["whisper"]
-    assert ratio == pytest.approx(outlook.SHARES["whisper"] / outlook.SHARES["whisper int4"])
+    assert ratio == pytest.approx(forecast.SHARES["whisper"] / forecast.SHARES["whisper int4"])
 
 
 def test_shares_of_another_model_are_used() -> None:
-    shares = outlook.shares_of(stages_record())
+    shares = forecast.shares_of(stages_record())
     assert shares["whisper"] == shares["decode"] == shares["draft"] == 0.5
-    ahead = outlook.by_shares(SALMONN_13B, 30.0, LIMITS, shares, PLACE, "seven")
-    expected = physics.whisper(SALMONN_13B.whisper).flop / (0.5 * 800e9)
+    ahead = forecast.by_shares(SALMONN_13B, 30.0, LIMITS, shares, PLACE, "seven")
+    expected = flops.whisper(SALMONN_13B.whisper).flop / (0.5 * 800e9)
     assert ahead.encoders["int8"]["whisper"] == pytest.approx(expected)
     assert ahead.encoders["fp16"] == ahead.encoders["fp32"]
-    times = outlook.times(ahead, SALMONN_13B, "int8", "q4_k_m")
+    times = forecast.times(ahead, SALMONN_13B, "int8", "q4_k_m")
     assert times and 1 / times.decode == pytest.approx(12.5e9 / 7.9e9, rel=0.05)
 
 
@@ -375,10 +374,10 @@ def test_the_encoders_probe_does_the_work_of_its_layers(precision: str, tmp_path
     rng = np.random.default_rng(0)
     path.write_bytes(probe_encoders.whisper_graph(spec.whisper, 3, precision).SerializeToString())
     found = counted(path, {"mel": rng.standard_normal((1, 80, 1000), np.float32)}, tmp_path)
-    assert found == pytest.approx(physics.whisper(replace(spec.whisper, n_layers=3)).flop, rel=1e-6)
+    assert found == pytest.approx(flops.whisper(replace(spec.whisper, n_layers=3)).flop, rel=1e-6)
     path.write_bytes(probe_encoders.beats_graph(spec.beats, 992, 2, precision).SerializeToString())
     feeds = {"bank": rng.standard_normal((1, 1, 992, 128), np.float32), "index": np.arange(496)}
-    expected = physics.beats(replace(spec.beats, n_layers=2), seconds=10.0).flop
+    expected = flops.beats(replace(spec.beats, n_layers=2), seconds=10.0).flop
     assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
@@ -391,7 +390,7 @@ def test_the_fastconformers_probe_does_the_work_of_its_layers(precision: str, tm
     path = tmp_path / "probe.onnx"
     path.write_bytes(probe_encoders.fastconformer_graph(spec, 203, 2, precision).SerializeToString())
     feeds = {"features": np.random.default_rng(0).standard_normal((1, 1, 203, 24), np.float32)}
-    expected = physics.fastconformer(spec, "fp32", 2.03).flop - 2 * 26 * 32 * 16
+    expected = flops.fastconformer(spec, "fp32", 2.03).flop - 2 * 26 * 32 * 16
     assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
@@ -406,14 +405,14 @@ def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.Mo
     assert parts["encoders"] == pytest.approx(0.81e9, rel=0.01) and parts["weights"] == pytest.approx(1.1e9, rel=0.05)
     hears = {name: {"features": 0.01, "fastconformer": 1.0} for name in HEARS}
     ahead = Outlook("probe", 375, hears, rates_for(list(LLM_TYPES)), {})
-    times = outlook.times(ahead, SALM, "int8", "q4_k_m", n_new=20)
+    times = forecast.times(ahead, SALM, "int8", "q4_k_m", n_new=20)
     assert times
-    expected = {stage: value for stage, value in outlook.forecast(times).items() if "update" not in stage}
+    expected = {stage: value for stage, value in forecast.forecast(times).items() if "update" not in stage}
     measures = [Measure(stage, "wall", "s", (value,)) for stage, value in expected.items()]
     works = salm.works(SALM, "int8", 30.0)
     measures += [Measure(name, "flop", "FLOP", (work.flop,)) for name, work in works.items()]
     measures += [
-        Measure("decode", "bytes", "B", (physics.decode(SALM.llm, "q4_k_m", 400).bytes,)),
+        Measure("decode", "bytes", "B", (flops.decode(SALM.llm, "q4_k_m", 400).bytes,)),
         Measure("prefill", "tokens", "", (380.0,)),
     ]
     subjects = [Subject("canary", "salm", True, "int8", "q4_k_m", 2.0)]
@@ -421,7 +420,7 @@ def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(fit, "by_probe", lambda *_: ahead)
     compared = fit.measure(Options("canary-qwen-2.5b", 4e9, seconds=10.0, stages=stored(made, tmp_path)))
     assert compared.settings["seconds"] == "30" and "5 of 5" in compared.notes[-1]
-    assert not outlook.same_shape(made, SALMONN_7B)
+    assert not forecast.same_shape(made, SALMONN_7B)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -435,7 +434,7 @@ def test_the_encoders_probe_runs_in_every_precision(precision: str) -> None:
 
 
 def test_a_slow_machine_probes_one_type_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlook, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(forecast, "PROBE_SECONDS", 0.0)
     probed: list[str] = []
 
     def rates(_: Any, quantization: str, *__: Any) -> LlmRates:
@@ -443,6 +442,6 @@ def test_a_slow_machine_probes_one_type_only(monkeypatch: pytest.MonkeyPatch) ->
         return LlmRates(1.0, 2.0, 3.0)
 
     monkeypatch.setattr(probe_llm, "rates", rates)
-    monkeypatch.setattr(outlook, "_probed_encoders", lambda *_: HEARS)
-    found = outlook.by_probe(SALMONN_7B, 30.0, ["int8"], ["q4_0", "q4_k_m"], PLACE, lambda: None)
+    monkeypatch.setattr(forecast, "_probed_encoders", lambda *_: HEARS)
+    found = forecast.by_probe(SALMONN_7B, 30.0, ["int8"], ["q4_0", "q4_k_m"], PLACE, lambda: None)
     assert probed == ["q4_0"] and found.llm["q4_k_m"] == found.llm["q4_0"]
