@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..models.audio import Waveform
-from ..models.corpus import examples as corpus
+from ..models.corpus import examples
 from ..models.errors import InputError
 from ..models.prompt import PromptInfo
 from ..runtime.audio.decode import open_audio, read_audio
@@ -64,8 +64,8 @@ def demo_items(asked: PromptInfo, n: int | None, seed: int, folder: Path, progre
     No sounds for a model that has no task for them. Raises InputError where the synthesizers are missing.
     """
     n_words = N_DEMO if n is None else n
-    drawn = list(corpus.held_out("seen", n_words, seed))
-    drawn += [e for e in corpus.sound_examples(-(-n_words // 2), seed) if e.task in asked.tasks]
+    drawn = list(examples.held_out("seen", n_words, seed))
+    drawn += [e for e in examples.sound_examples(-(-n_words // 2), seed) if e.task in asked.tasks]
     items: list[Item] = []
     for index, example in enumerate(drawn):
         path = folder / f"demo-{index}.npy"

@@ -14,7 +14,7 @@ from ...models.encoders.fastconformer import N_BINS, WIN_LENGTH, Featurizer, fea
 from ...models.families.salm import MAX_NEW_TOKENS, SalmSpec
 from ...runtime.engine import Engine
 from ...runtime.families.salm import SalmEncoders
-from .. import flops as physics
+from .. import flops
 from ..flops import Work
 from ..machine import probe_encoders
 from ..machine.timing import repeat
@@ -26,8 +26,8 @@ _GRAPH = "fastconformer"  # its name
 def works(spec: SalmSpec, precision: str, seconds: float) -> dict[str, Work]:
     """See Family."""
     return {
-        fastconformer.INPUT: physics.features(spec.fastconformer, seconds),
-        _GRAPH: physics.fastconformer(spec.fastconformer, precision, seconds),
+        fastconformer.INPUT: flops.features(spec.fastconformer, seconds),
+        _GRAPH: flops.fastconformer(spec.fastconformer, precision, seconds),
     }
 
 
@@ -63,8 +63,8 @@ def probe(spec: SalmSpec, seconds: float, precision: str, threads: int, provider
 def scratch(spec: SalmSpec, seconds: float) -> float:
     """See Family: what the first convolution gives and its copy, attention's scores, rows of activations."""
     s = spec.fastconformer
-    n = physics.fastconformer_tokens(seconds)
-    wide = 4.0 * 2 * s.subsampling_channels * (physics.feature_frames(seconds) / 2) * (s.n_mels / 2)
+    n = flops.fastconformer_tokens(seconds)
+    wide = 4.0 * 2 * s.subsampling_channels * (flops.feature_frames(seconds) / 2) * (s.n_mels / 2)
     return wide + 4.0 * n * (4 * s.n_heads * n + s.d_ffn + 6 * s.d_model)
 
 
@@ -73,12 +73,12 @@ def params(spec: SalmSpec) -> int:
     s = spec.fastconformer
     longest = 2 * spec.n_audio_tokens
     blocks = [s] if s.adapter is None else [s, s.adapter]
-    return physics.fastconformer_params(s) + sum(longest * block.n_layers * block.d_model for block in blocks)
+    return flops.fastconformer_params(s) + sum(longest * block.n_layers * block.d_model for block in blocks)
 
 
 DESCRIPTION = Family(
     works=works,
-    n_audio_tokens=lambda _spec, seconds: physics.fastconformer_tokens(seconds),
+    n_audio_tokens=lambda _spec, seconds: flops.fastconformer_tokens(seconds),
     parts=parts,
     probe=probe,
     shares={fastconformer.INPUT: 0.1, _GRAPH: 0.7, f"{_GRAPH} fp32": 0.8, f"{_GRAPH} int4": 0.25},

@@ -16,7 +16,7 @@ from ...models.encoders.whisper import log_mel
 from ...models.families.salmonn import MAX_NEW_TOKENS, SalmonnSpec
 from ...runtime.engine import Engine
 from ...runtime.families.salmonn import SalmonnEncoders
-from .. import flops as physics
+from .. import flops
 from ..flops import Work
 from ..machine import probe_encoders
 from ..machine.timing import repeat
@@ -28,11 +28,11 @@ _WHISPER, _BEATS, _QFORMER = "whisper", "beats", "qformer"  # names of the graph
 def works(spec: SalmonnSpec, precision: str, seconds: float) -> dict[str, Work]:
     """See Family."""
     return {
-        whisper.INPUT: physics.log_mel(spec.whisper, seconds),
-        beats.INPUT: physics.fbank(seconds),
-        _WHISPER: physics.whisper(spec.whisper, precision),
-        _BEATS: physics.beats(spec.beats, precision, seconds),
-        _QFORMER: physics.qformer(spec.qformer, spec.whisper.n_positions, precision),
+        whisper.INPUT: flops.log_mel(spec.whisper, seconds),
+        beats.INPUT: flops.fbank(seconds),
+        _WHISPER: flops.whisper(spec.whisper, precision),
+        _BEATS: flops.beats(spec.beats, precision, seconds),
+        _QFORMER: flops.qformer(spec.qformer, spec.whisper.n_positions, precision),
     }
 
 
@@ -89,15 +89,15 @@ def probe(
 def scratch(spec: SalmonnSpec, seconds: float) -> float:
     """See Family: attention's scores of both encoders, kept for the next clip, and rows of activations."""
     w, b = spec.whisper, spec.beats
-    n_audio = physics.beats_tokens(b, seconds)
+    n_audio = flops.beats_tokens(b, seconds)
     scores = 4.0 * (2 * w.n_heads * w.n_positions**2 + 3 * b.n_heads * n_audio**2)
     return scores + 4.0 * w.n_positions * (w.d_ffn + 4 * w.d_model)
 
 
 def params(spec: SalmonnSpec) -> int:
     """See Family."""
-    encoders = physics.whisper_params(spec.whisper) + physics.beats_params(spec.beats)
-    return encoders + physics.qformer_params(spec.qformer)
+    encoders = flops.whisper_params(spec.whisper) + flops.beats_params(spec.beats)
+    return encoders + flops.qformer_params(spec.qformer)
 
 
 DESCRIPTION = Family(

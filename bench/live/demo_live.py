@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import nan
 from statistics import median
 
-from ...models.corpus import examples as corpus
+from ...models.corpus import examples
 from ...models.errors import InputError
 from ...runtime.engine import Engine, load
 from ...runtime.events import Caption, Final
@@ -88,14 +88,14 @@ def measure(engine: Engine, n: int, seed: int, progress: Progress) -> dict[str, 
     if n < 1:
         raise InputError(f"{n} clips are nothing to measure: give --clips at least 1")
     tallies = {name: Tally() for name in WAYS}
-    for done, example in enumerate(corpus.held_out("seen", n, seed), 1):
+    for done, example in enumerate(examples.held_out("seen", n, seed), 1):
         for name, options in WAYS.items():
             _read(engine, example, options, tallies[name])
         progress("live", done, n)
     return {name: tally.row() for name, tally in tallies.items()}
 
 
-def _read(engine: Engine, example: corpus.Example, options: LiveOptions, tally: Tally) -> None:
+def _read(engine: Engine, example: examples.Example, options: LiveOptions, tally: Tally) -> None:
     said: list[str] = []
     shown: list[str] = []
     for event in captions(FilePlayback(example.clip.waveform, "fast"), engine, options):

@@ -26,7 +26,7 @@ from ...models.encoders.fastconformer import FastConformerSpec
 from ...models.encoders.whisper import WhisperSpec
 from ...models.precision import PRECISIONS
 from ...runtime.system.ort import PROVIDERS, session_settings
-from .. import flops as physics
+from .. import flops
 from .timing import repeat
 
 ort: Any = onnxruntime  # it has no types of its own
@@ -58,7 +58,7 @@ def whisper(spec: WhisperSpec, precision: str, threads: int, provider: str, tick
 
 def beats(spec: BeatsSpec, seconds: float, precision: str, threads: int, provider: str, tick: Tick) -> Layered:
     """The BEATs encoder on a clip."""
-    n = physics.beats_tokens(spec, seconds)
+    n = flops.beats_tokens(spec, seconds)
     n_frames = n // (N_MELS // spec.patch_size) * spec.patch_size
     feeds = {"bank": _noise(1, 1, n_frames, N_MELS), "index": np.arange(n, dtype=np.int64)}
     return _layered(lambda k: beats_graph(spec, n_frames, k, precision), feeds, threads, provider, tick)
@@ -68,7 +68,7 @@ def fastconformer(
     spec: FastConformerSpec, seconds: float, precision: str, threads: int, provider: str, tick: Tick
 ) -> Layered:
     """The FastConformer on a clip; an adapter's layers are counted as the encoder's, and the projection as nothing."""
-    n_frames = physics.feature_frames(seconds)
+    n_frames = flops.feature_frames(seconds)
     feeds = {"features": _noise(1, 1, n_frames, spec.n_mels)}
     return _layered(lambda n: fastconformer_graph(spec, n_frames, n, precision), feeds, threads, provider, tick)
 
@@ -124,12 +124,12 @@ def fastconformer_graph(
     c = spec.subsampling_channels
     halves = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
     x = g.op("Relu", g.op("Conv", g.input("features", (1, 1, n_frames, spec.n_mels)), g.weight(c, 1, 3, 3), **halves))
-    for _ in range(physics.HALVINGS - 1):
+    for _ in range(flops.HALVINGS - 1):
         x = g.op("Conv", x, g.weight(c, 1, 3, 3), **halves, group=c)
         x = g.op("Relu", g.linear(g.op("Transpose", x, perm=[0, 2, 3, 1]), c, c))
         x = g.op("Transpose", x, perm=[0, 3, 1, 2])
-    n = -(-n_frames // 2**physics.HALVINGS)
-    bands = -(-spec.n_mels // 2**physics.HALVINGS)
+    n = -(-n_frames // 2**flops.HALVINGS)
+    bands = -(-spec.n_mels // 2**flops.HALVINGS)
     x = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 1, 3]), g.integers(1, n, c * bands))
     x = g.linear(x, c * bands, d)
     for _ in range(n_layers):

@@ -19,7 +19,7 @@ import numpy as np
 from ...models.errors import RunError
 from ...models.llm import LLM_TYPES, LlmSpec
 from ...runtime.llm.llama import Context, Model, worth_repacking
-from .. import flops as physics
+from .. import flops
 from .timing import repeat
 
 PROBE_BYTES = 300_000_000  # of layers: many times the caches
@@ -115,10 +115,10 @@ def _timed(
         start = time.perf_counter()
         context.decode_ids([3], [n_past], [0], [0])
         tokens.append(time.perf_counter() - start)
-    with_draft = physics.prefill(spec, quantization, *question, n_draft)
+    with_draft = flops.prefill(spec, quantization, *question, n_draft)
     return LlmRates(
-        physics.decode(spec, quantization, sum(question)).bytes / median(tokens) / 1e9,
-        physics.prefill(spec, quantization, *question).flop / asked / 1e9,
+        flops.decode(spec, quantization, sum(question)).bytes / median(tokens) / 1e9,
+        flops.prefill(spec, quantization, *question).flop / asked / 1e9,
         with_draft.flop / drafted / 1e9,
     )
 

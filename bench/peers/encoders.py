@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from ...models.audio import SAMPLE_RATE, synthetic_clip
 from ...models.encoders import beats, qformer
 from ..result import OURS
-from . import onnx_graphs as graphs
+from . import onnx_graphs
 from .task import SEED, Contestant, Task, Work
 
 
 def file(task: Task, name: str) -> Path:
     """Where a graph written for these sizes lies."""
-    spec = graphs.spec_of(task)
+    spec = onnx_graphs.spec_of(task)
     width = spec.beats.d_model if task.part == "beats" else spec.qformer.d_llm
-    return graphs.graph_file(task.work / f"{task.part}-{width}", name)
+    return onnx_graphs.graph_file(task.work / f"{task.part}-{width}", name)
 
 
 def feeds(task: Task) -> dict[str, NDArray[np.float32]]:
     """A whole window: BEATs' fbank of a synthetic clip, or normalised speech and audio as the LayerNorms leave them."""
     from ...models.encoders.beats import fbank
 
-    spec = graphs.spec_of(task)
+    spec = onnx_graphs.spec_of(task)
     clip = synthetic_clip(SEED, spec.whisper.n_samples / SAMPLE_RATE)
     if task.part == "beats":
         return {beats.INPUT: fbank(clip)}
@@ -44,8 +44,8 @@ def module(task: Task) -> Any:
     from ...export.encoders.beats import AudioEncoder, Beats
     from ...export.encoders.qformer import ReferenceQFormer
 
-    spec = graphs.spec_of(task)
-    torch = graphs.torch_with(task.threads)
+    spec = onnx_graphs.spec_of(task)
+    torch = onnx_graphs.torch_with(task.threads)
     if task.part == "beats":
         return AudioEncoder(Beats(spec.beats), torch.nn.LayerNorm(spec.beats.d_model)).eval().requires_grad_(False)
     plain = ReferenceQFormer(spec.qformer).eval().requires_grad_(False)
@@ -65,47 +65,47 @@ def write_full(task: Task) -> None:
         else:
             export_qformer(FoldedQFormer(whole), path)
 
-    graphs.write_once(file(task, "fp32"), write)
+    onnx_graphs.write_once(file(task, "fp32"), write)
 
 
 def write_plain(task: Task) -> None:
     """The plain Q-Former by torch.onnx, for these lengths."""
     from ...export.graphs.onnx_graph import save_graph
 
-    spec = graphs.spec_of(task)
-    torch = graphs.torch_with(task.threads)
+    spec = onnx_graphs.spec_of(task)
+    torch = onnx_graphs.torch_with(task.threads)
     inputs = {name: torch.from_numpy(values) for name, values in feeds(task).items()}
     outputs = {qformer.OUTPUT: (1, spec.n_audio_tokens, spec.qformer.d_llm)}
-    graphs.write_once(file(task, "plain"), lambda path: save_graph(module(task), inputs, outputs, path))
+    onnx_graphs.write_once(file(task, "plain"), lambda path: save_graph(module(task), inputs, outputs, path))
 
 
 def write_ours(task: Task) -> None:
     """The int8 graph by the exporter's own rule, unless a graph or a bundle was given."""
     if task.graph is None and task.bundle is None:
         write_full(task)
-        graphs.write_int8(file(task, "fp32"), file(task, "auricle-int8"), feeds(task))
+        onnx_graphs.write_int8(file(task, "fp32"), file(task, "auricle-int8"), feeds(task))
 
 
 def write_plain_int8(task: Task) -> None:
     """The int8 graph by onnxruntime's quantize_dynamic."""
     write_full(task)
-    graphs.write_plain_int8(file(task, "fp32"), file(task, "plain-int8"))
+    onnx_graphs.write_plain_int8(file(task, "fp32"), file(task, "plain-int8"))
 
 
 def open_ours(task: Task) -> Work:
     """The exporter's graph, or the one that was given."""
-    path = graphs.our_graph(task, task.part, file(task, "auricle-int8"))
-    return graphs.open_ours(path, graphs.interface(task, task.part), feeds(task), task.threads)
+    path = onnx_graphs.our_graph(task, task.part, file(task, "auricle-int8"))
+    return onnx_graphs.open_ours(path, onnx_graphs.interface(task, task.part), feeds(task), task.threads)
 
 
 def open_default(name: str) -> Callable[[Task], Work]:
     """One of the graphs that were written, by onnxruntime's defaults."""
-    return lambda task: graphs.open_default(file(task, name), feeds(task), task.threads)
+    return lambda task: onnx_graphs.open_default(file(task, name), feeds(task), task.threads)
 
 
 def open_torch(task: Task) -> Work:
     """The module in float32."""
-    return graphs.open_torch(module(task), feeds(task), task.threads)
+    return onnx_graphs.open_torch(module(task), feeds(task), task.threads)
 
 
 def contestants(task: Task) -> dict[str, Contestant]:

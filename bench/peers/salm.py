@@ -22,7 +22,7 @@ from ...models.errors import InputError
 from ...models.families.salm import SALM, SalmSpec
 from ...models.prompt import first_task
 from ..result import OURS
-from . import onnx_graphs as graphs
+from . import onnx_graphs
 from .canary_format import MOST_TOKENS, open_canary, write_canary
 from .task import SEED, Contestant, Outcome, Task, Work, whole_or_absent
 
@@ -61,7 +61,7 @@ def file(task: Task, name: str) -> Path:
     """Where something written for these sizes lies."""
     spec = spec_of(task).fastconformer
     directory = task.work / f"fastconformer-{spec.d_model}x{spec.n_layers}"
-    return graphs.graph_file(directory, name) if name == "auricle-int8" else directory / name
+    return onnx_graphs.graph_file(directory, name) if name == "auricle-int8" else directory / name
 
 
 def write_ours(task: Task) -> None:
@@ -80,14 +80,14 @@ def write_ours(task: Task) -> None:
             leftover.unlink()
 
     if task.graph is None and task.bundle is None:
-        graphs.write_once(file(task, "auricle-int8"), write)
+        onnx_graphs.write_once(file(task, "auricle-int8"), write)
 
 
 def open_ours(task: Task) -> Work:
     """The exporter's graph, or the one that was given; its output is not kept."""
     info = spec_of(task).graphs["fastconformer"]
     written = file(task, "auricle-int8") if task.bundle is None else task.bundle / info.file
-    work = graphs.open_ours(task.graph or written, info, feeds(task), task.threads)
+    work = onnx_graphs.open_ours(task.graph or written, info, feeds(task), task.threads)
     return Work(lambda: Outcome(work.timed().shape))
 
 
@@ -95,9 +95,9 @@ def open_torch(task: Task) -> Work:
     """transformers' encoder and NeMo's projection in float32."""
     from ...export.encoders.fastconformer_modules import Perception
 
-    graphs.torch_with(task.threads)
+    onnx_graphs.torch_with(task.threads)
     module = Perception(spec_of(task).fastconformer).eval().requires_grad_(False)
-    work = graphs.open_torch(module, feeds(task), task.threads)
+    work = onnx_graphs.open_torch(module, feeds(task), task.threads)
     return Work(lambda: Outcome(work.timed().shape))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...models.encoders import whisper
 from ...models.encoders.whisper import WhisperSpec
 from ..result import OURS
-from . import onnx_graphs as graphs
+from . import onnx_graphs
 from .ggml_format import open_pywhispercpp, open_transcribe_cpp, write_ggml
 from .task import Contestant, Task, Work, whole_or_absent
 
@@ -26,7 +26,7 @@ _SPECIALS = ("<|endoftext|>", "<|startoftranscript|>", "<|translate|>", "<|trans
 
 def spec_of(task: Task) -> WhisperSpec:
     """Whisper-large-v2 with task.layers layers, or the bundle's."""
-    return graphs.spec_of(task).whisper
+    return onnx_graphs.spec_of(task).whisper
 
 
 def window(spec: WhisperSpec) -> NDArray[np.float32]:
@@ -58,7 +58,7 @@ def encoder(spec: WhisperSpec, attention: str, threads: int = 1) -> Any:
         "max_source_positions": spec.n_positions,
         "attn_implementation": attention,
     }
-    graphs.torch_with(threads)
+    onnx_graphs.torch_with(threads)
     return WhisperEncoder(WhisperConfig(**sizes)).eval().requires_grad_(False)
 
 
@@ -66,7 +66,9 @@ def file(task: Task, name: str) -> Path:
     """Where something written for these sizes lies."""
     spec = spec_of(task)
     directory = task.work / f"whisper-{spec.d_model}x{spec.n_layers}"
-    return graphs.graph_file(directory, name) if name in (_FP32, _OURS, _PLAIN, _STATIC, _INT4) else directory / name
+    return (
+        onnx_graphs.graph_file(directory, name) if name in (_FP32, _OURS, _PLAIN, _STATIC, _INT4) else directory / name
+    )
 
 
 def write_full(task: Task) -> None:
@@ -74,58 +76,58 @@ def write_full(task: Task) -> None:
     from ...export.encoders.whisper import export_whisper
 
     spec = spec_of(task)
-    norm = graphs.torch_with(task.threads).nn.LayerNorm(spec.d_model).eval()
-    graphs.write_once(file(task, _FP32), lambda path: export_whisper(encoder(spec, "eager"), norm, spec, path))
+    norm = onnx_graphs.torch_with(task.threads).nn.LayerNorm(spec.d_model).eval()
+    onnx_graphs.write_once(file(task, _FP32), lambda path: export_whisper(encoder(spec, "eager"), norm, spec, path))
 
 
 def write_ours(task: Task) -> None:
     """The int8 graph by the exporter's own rule, unless a graph or a bundle was given."""
     if task.graph is None and task.bundle is None:
         write_full(task)
-        graphs.write_int8(file(task, _FP32), file(task, _OURS), feeds(task))
+        onnx_graphs.write_int8(file(task, _FP32), file(task, _OURS), feeds(task))
 
 
 def write_plain(task: Task) -> None:
     """The int8 graph by onnxruntime's own quantize_dynamic."""
     write_full(task)
-    graphs.write_plain_int8(file(task, _FP32), file(task, _PLAIN))
+    onnx_graphs.write_plain_int8(file(task, _FP32), file(task, _PLAIN))
 
 
 def write_static(task: Task) -> None:
     """The int8 graph by onnxruntime's own quantize_static, calibrated on the very clip that is heard."""
     write_full(task)
-    graphs.write_static_int8(file(task, _FP32), file(task, _STATIC), [feeds(task)])
+    onnx_graphs.write_static_int8(file(task, _FP32), file(task, _STATIC), [feeds(task)])
 
 
 def write_int4(task: Task) -> None:
     """The exporter's int4 graph."""
     write_full(task)
-    graphs.write_int4(file(task, _FP32), file(task, _INT4))
+    onnx_graphs.write_int4(file(task, _FP32), file(task, _INT4))
 
 
 def open_int4(task: Task) -> Work:
     """As the runtime opens it."""
-    return graphs.open_ours(file(task, _INT4), graphs.interface(task, "whisper"), feeds(task), task.threads)
+    return onnx_graphs.open_ours(file(task, _INT4), onnx_graphs.interface(task, "whisper"), feeds(task), task.threads)
 
 
 def open_ours(task: Task) -> Work:
     """The exporter's graph, or the one that was given."""
-    path = graphs.our_graph(task, "whisper", file(task, _OURS))
-    return graphs.open_ours(path, graphs.interface(task, "whisper"), feeds(task), task.threads)
+    path = onnx_graphs.our_graph(task, "whisper", file(task, _OURS))
+    return onnx_graphs.open_ours(path, onnx_graphs.interface(task, "whisper"), feeds(task), task.threads)
 
 
 def open_default(name: str) -> Callable[[Task], Work]:
     """One of the graphs that were written, by onnxruntime's defaults."""
-    return lambda task: graphs.open_default(file(task, name), feeds(task), task.threads)
+    return lambda task: onnx_graphs.open_default(file(task, name), feeds(task), task.threads)
 
 
 def open_torch(dtype: str) -> Callable[[Task], Work]:
     """transformers' encoder with torch's fused attention."""
 
     def opened(task: Task) -> Work:
-        kind = getattr(graphs.torch_with(task.threads), dtype)
+        kind = getattr(onnx_graphs.torch_with(task.threads), dtype)
         module = encoder(spec_of(task), "sdpa", task.threads).to(kind)
-        return graphs.open_torch(module, feeds(task), task.threads)
+        return onnx_graphs.open_torch(module, feeds(task), task.threads)
 
     return opened
 
@@ -174,7 +176,7 @@ def open_ctranslate2(precision: str) -> Callable[[Task], Work]:
         path = str(file(task, f"ctranslate2-{precision}"))
         model = library.models.Whisper(path, device="cpu", compute_type=precision, intra_threads=task.threads)
         features = library.StorageView.from_array(feeds(task)[whisper.INPUT])
-        return Work(lambda: graphs.outcome(np.array(model.encode(features, to_cpu=True))))
+        return Work(lambda: onnx_graphs.outcome(np.array(model.encode(features, to_cpu=True))))
 
     return opened
 

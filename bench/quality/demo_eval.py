@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from ...models.corpus import examples as corpus
+from ...models.corpus.examples import (
+    Example,
+    held_out,
+    intent_examples,
+    named_sound,
+    query_examples,
+    slot_examples,
+    sound_examples,
+)
 from ...runtime.engine import Engine, load
 from ..word_errors import WordErrors, total, word_errors
 
@@ -78,10 +86,10 @@ def evaluate(engine: Engine, seed: int, progress: Progress) -> Quality:
         wer_seen=total(seen.values()).rate,
         wer_unseen=total(unseen.values()).rate,
         sound_accuracy=_mean([right for rights in sounds.values() for right in rights]),
-        slot_accuracy=_exact(engine, corpus.slot_examples(N_SLOTS, seed), "slots", progress),
-        query_accuracy=_exact(engine, corpus.query_examples(N_SLOTS, seed), "questions", progress),
-        keyword_accuracy=_exact(engine, corpus.query_examples(N_SLOTS, seed, "keywords"), "keywords", progress),
-        intent_accuracy=_exact(engine, corpus.intent_examples(N_SLOTS, seed), "intents", progress),
+        slot_accuracy=_exact(engine, slot_examples(N_SLOTS, seed), "slots", progress),
+        query_accuracy=_exact(engine, query_examples(N_SLOTS, seed), "questions", progress),
+        keyword_accuracy=_exact(engine, query_examples(N_SLOTS, seed, "keywords"), "keywords", progress),
+        intent_accuracy=_exact(engine, intent_examples(N_SLOTS, seed), "intents", progress),
         by_voice={voice: errors.rate for voice, errors in unseen.items()},
         by_sound={name: _mean(rights) for name, rights in sounds.items()},
     )
@@ -92,7 +100,7 @@ def transcribe(
 ) -> dict[str, WordErrors]:
     """Word errors by voice on N_SENTENCES held-out sentences."""
     errors: dict[str, WordErrors] = {}
-    for done, example in enumerate(corpus.held_out(split, N_SENTENCES, seed), 1):
+    for done, example in enumerate(held_out(split, N_SENTENCES, seed), 1):
         voice = example.clip.voice or ""
         made = word_errors(example.expected, _answer(engine, example), str.split)
         errors[voice] = errors.get(voice, WordErrors(0, 0)) + made
@@ -107,14 +115,14 @@ def wer(engine: Engine, split: Literal["seen", "unseen"], seed: int, progress: P
 
 def _by_class(engine: Engine, seed: int, progress: Progress) -> dict[str, list[bool]]:
     rights: dict[str, list[bool]] = {}
-    for done, example in enumerate(corpus.sound_examples(N_SOUNDS, seed), 1):
+    for done, example in enumerate(sound_examples(N_SOUNDS, seed), 1):
         name = example.clip.sound or ""
-        rights.setdefault(name, []).append(corpus.named_sound(_answer(engine, example)) == name)
+        rights.setdefault(name, []).append(named_sound(_answer(engine, example)) == name)
         progress("sounds", done, N_SOUNDS)
     return rights
 
 
-def _exact(engine: Engine, examples: Iterable[corpus.Example], what: str, progress: Progress) -> float:
+def _exact(engine: Engine, examples: Iterable[Example], what: str, progress: Progress) -> float:
     rights: Counter[bool] = Counter()
     for done, example in enumerate(examples, 1):
         rights[_answer(engine, example) == example.expected] += 1
@@ -122,7 +130,7 @@ def _exact(engine: Engine, examples: Iterable[corpus.Example], what: str, progre
     return rights[True] / max(1, rights.total())
 
 
-def _answer(engine: Engine, example: corpus.Example) -> str:
+def _answer(engine: Engine, example: Example) -> str:
     return engine.ask(example.clip.waveform, example.prompt).text
 
 

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from ...models.corpus import keyword_cases as demo
+from ...models.corpus.keyword_cases import ARRANGEMENTS, Arrangement, Case, Mark, cases, mark, word_list
 from ...models.errors import InputError
 from ...runtime.bundle import Bundle, open_bundle
 from ...runtime.cli.commands import engine_options
@@ -32,13 +32,13 @@ def measure(
     bundle: Bundle, n_clips: int, seed: int, progress: Progress, options: EngineOptions | None = None
 ) -> Record:
     """Every arrangement of lists over n_clips that say a name and n_clips that say none."""
-    clips = {named: list(demo.cases(named, n_clips, seed)) for named in (True, False)}
+    clips = {named: list(cases(named, n_clips, seed)) for named in (True, False)}
     measures: list[Measure] = []
     plain: dict[int, list[WordErrors]] = {}
     impossible: dict[int, str] = {}
     """Why, by the length of a list."""
     with Engine(bundle, options or EngineOptions()) as engine:
-        for arrangement in demo.ARRANGEMENTS:
+        for arrangement in ARRANGEMENTS:
             if arrangement.size in impossible:
                 continue
             try:
@@ -79,23 +79,23 @@ def lines(record: Record) -> list[str]:
 
 
 def _marks(
-    engine: Engine, cases: Sequence[demo.Case], arrangement: demo.Arrangement, seed: int, progress: Progress
-) -> list[demo.Mark]:
+    engine: Engine, cases: Sequence[Case], arrangement: Arrangement, seed: int, progress: Progress
+) -> list[Mark]:
     """Of every clip. Raises InputError for a list that the bundle cannot take."""
-    marks: list[demo.Mark] = []
+    marks: list[Mark] = []
     for n, case in enumerate(cases):
         marks.append(_mark(engine, case, arrangement, f"{seed} {arrangement.size} {n}"))
         progress(arrangement.title, n + 1, len(cases))
     return marks
 
 
-def _mark(engine: Engine, case: demo.Case, arrangement: demo.Arrangement, seed: str) -> demo.Mark:
-    listed = demo.word_list(case, arrangement.size, arrangement.with_name, seed)
+def _mark(engine: Engine, case: Case, arrangement: Arrangement, seed: str) -> Mark:
+    listed = word_list(case, arrangement.size, arrangement.with_name, seed)
     engine.keywords = listed
-    return demo.mark(case, listed, engine.ask(case.waveform, TASK).text)
+    return mark(case, listed, engine.ask(case.waveform, TASK).text)
 
 
-def _measures(title: str, marks: Sequence[demo.Mark], errors: Sequence[WordErrors], seed: int) -> list[Measure]:
+def _measures(title: str, marks: Sequence[Mark], errors: Sequence[WordErrors], seed: int) -> list[Measure]:
     found: list[Measure] = []
     recalled = [mark.recalled for mark in marks if mark.recalled is not None]
     right = sum(mark.right for mark in marks)

@@ -2,7 +2,7 @@
 
 Every bundle answers the same clips in a process of its own, one after the other. With a reference, the same model at a
 higher precision, each is also made to say the reference's own answers, token by token (bench/quality/divergence.py). So
-is one bundle with each of several types of its key-value cache, the reference being the same bundle with an f32 cache.
+is one bundle with each of several types of its key-value cache; the reference is the same bundle with a cache of f32.
 
 The times are sums of the runtime's own stage timings, each of which ends with its result in host memory: encoders is
 waveform to audio tokens, TTFT waveform to first token, TPOT the decoding of an answer by its tokens.
@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Literal
 
 from ...models.bundle import Manifest, shipped_bundle
-from ...models.corpus import examples as corpus
+from ...models.corpus import examples
 from ...models.errors import InputError
 from ...models.llm import GPTQ_TYPES
 from ...models.prompt import PromptInfo, nonempty
@@ -246,7 +246,7 @@ def _word_scores(items: Sequence[Item], replies: Sequence[Reply], seed: int) -> 
 def _other_scores(items: Sequence[Item], replies: Sequence[Reply]) -> list[_Score]:
     """Shares of sounds named and of exact answers, the mean F1 of captions, %; of the items that are scored so."""
     judges: dict[str, tuple[str, Callable[[str, str], float]]] = {
-        "sound": ("sounds", lambda wanted, said: corpus.named_sound(said) == wanted),
+        "sound": ("sounds", lambda wanted, said: examples.named_sound(said) == wanted),
         "caption": ("caption", token_f1),
         "exact": ("exact", lambda wanted, said: normalized(said) == normalized(wanted)),
     }

@@ -12,15 +12,15 @@ from .comparison import compare, lines
 
 def run(arguments: argparse.Namespace) -> int:
     """`compare BEFORE AFTER`: the table, then the comparison as one JSON line. 1 on a regression beyond noise."""
-    from . import page as report  # it shows what this module finds
+    from . import page  # it shows what this module finds
 
     if arguments.report:
-        report.require_writable(arguments.report)
+        page.require_writable(arguments.report)
     before = read_record(arguments.before)
     after = read_record(arguments.after)
     comparison = compare(before, after)
     if arguments.report:
-        report.write([after, before], arguments.report, comparison)
+        page.write([after, before], arguments.report, comparison)
     print("\n".join(lines(comparison)))
     print(json.dumps(encode(comparison), ensure_ascii=False))
     return 1 if comparison.with_verdict("worse") else 0

@@ -41,9 +41,9 @@ FLOOR, TAIL_FLOOR, TOLERANCE = 0.03, 0.05, 0.10
 """Shares of the smaller value."""
 ENOUGH, ENOUGH_FOR_TAIL = 5, 40
 ROUNDING = 1e-4
+"""Records keep six digits: what describes the work and differs by less is the same."""
 SMALLEST = {"%": 0.05, "nats": 1e-6, "nat": 1e-6}
 """Differences below are nothing, whatever their share: what was 0 before would otherwise be infinitely worse."""
-"""Records keep six digits: what describes the work and differs by less is the same."""
 RESAMPLES = 500
 
 Key = tuple[str, str, str]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ...models.families.registry import FamilySpec
 from ...models.precision import PRECISIONS
-from .. import flops as physics
+from .. import flops
 from ..families.base import is_front_end
 from ..families.registry import FAMILIES, family_of
 from ..flops import Work
@@ -101,9 +101,9 @@ def times(
         return None
     prefix, suffix = question or family_of(spec).question
     n_audio = ahead.n_audio
-    asked = physics.prefill(spec.llm, llm, prefix, n_audio, suffix)
-    drafted = physics.prefill(spec.llm, llm, prefix, n_audio, suffix, n_new - 1)
-    token = physics.decode(spec.llm, llm, prefix + n_audio + suffix + n_new // 2)
+    asked = flops.prefill(spec.llm, llm, prefix, n_audio, suffix)
+    drafted = flops.prefill(spec.llm, llm, prefix, n_audio, suffix, n_new - 1)
+    token = flops.decode(spec.llm, llm, prefix + n_audio + suffix + n_new // 2)
     parts = ((rates, 1 - gpu_share), (ahead.offloaded.get(llm), gpu_share))
     prefill = sum(share * asked.flop / r.prefill_gflops / 1e9 for r, share in parts if r)
     draft = sum(share * drafted.flop / r.draft_gflops / 1e9 for r, share in parts if r)
@@ -127,7 +127,7 @@ def by_shares(
         for precision in PRECISIONS
     }
     llm: dict[str, LlmRates] = {}
-    for quantization in physics.LLM_TYPES:
+    for quantization in flops.LLM_TYPES:
         product = machine.product(place.bound("fp32", quantization).prefill)
         rates = shares["decode"] * machine.read, shares["prefill"] * product, shares["draft"] * product
         llm[quantization] = LlmRates(*rates)
@@ -217,12 +217,12 @@ def same_shape(record: Record, spec: FamilySpec) -> bool:
     """Whether a record of `stages` is about a model of these sizes, by the operations it counted."""
     read = record.find("decode", "bytes")
     seconds = float(record.settings.get("seconds", spec.seconds))
-    if read is None or not record.subjects or record.subjects[0].llm not in physics.LLM_TYPES:
+    if read is None or not record.subjects or record.subjects[0].llm not in flops.LLM_TYPES:
         return False
     works = family_of(spec).works(spec, "fp32", min(seconds, spec.seconds))
     pairs = [(flop, work) for name, work in works.items() if (flop := record.find(name, "flop"))]
     if not [work for _, work in pairs if not is_front_end(work)]:
         return False
-    expected = physics.decode(spec.llm, record.subjects[0].llm, 0).weight_bytes
+    expected = flops.decode(spec.llm, record.subjects[0].llm, 0).weight_bytes
     same = all(abs(flop.value / work.flop - 1) < 1e-4 for flop, work in pairs)  # a record keeps six digits
     return same and 0.99 * expected <= read.value <= 1.2 * expected

@@ -19,7 +19,7 @@ from ...models.errors import InputError, RunError
 from ...runtime.engine import Engine, EngineOptions
 from ...runtime.llm.sampling import Generation
 from ...runtime.llm.speculative import Replies, reply_to_all
-from .. import flops as physics
+from .. import flops
 from ..families.base import Floats, hearing, is_front_end
 from ..families.registry import family_of
 from ..flops import Work
@@ -184,7 +184,7 @@ class StageRuns:
         require("logits", logits, (self.spec.llm.vocab,))
         times = self._repeat("prefill", lambda: llm.prefill(self.audio_tokens, self.prompt, self._generation))
         require_count("positions of the question", llm.n_past, self.n_prefix + n_audio + self.n_suffix)
-        work = physics.prefill(self.spec.llm, self.quantization, self.n_prefix, n_audio, self.n_suffix)
+        work = flops.prefill(self.spec.llm, self.quantization, self.n_prefix, n_audio, self.n_suffix)
         return Stage("prefill", times, work, n_audio + self.n_suffix, self.bound.prefill)
 
     def _decode(self) -> Stage:
@@ -203,7 +203,7 @@ class StageRuns:
                 cpu += times.cpu_s
             self.tell("decode")
         middle = self.n_prefix + len(self.audio_tokens) + self.n_suffix + self.options.n_new_tokens // 2
-        work = physics.decode(self.spec.llm, self.quantization, middle)
+        work = flops.decode(self.spec.llm, self.quantization, middle)
         return Stage("decode", Times(tuple(wall), tuple(cpu)), work, 1, "read")
 
     @property

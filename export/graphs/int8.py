@@ -24,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...models.errors import RunError
 from ..progress import Report, counter, no_report
-from . import onnx_graph as graph
+from . import onnx_graph
 from .attention import find_attention, float_attention, integer_attention, rewrite_attention
 from .builder import DOMAIN, replace_nodes
 from .onnx_graph import Arrays, compare, read_model, run_graph
@@ -89,7 +89,7 @@ def meet_budget(
         error = max(compare(*pair)[1] for pair in zip(_run_each(path_out, feeds, tick), reference, strict=True))
         if error <= budget:
             return Quantized(error, names, len(ranked))
-    for leftover in (path_out, graph.data_file(path_out)):
+    for leftover in (path_out, onnx_graph.data_file(path_out)):
         leftover.unlink(missing_ok=True)
     return None
 
@@ -287,10 +287,10 @@ def write_tensors(model: onnx.ModelProto, n_bytes: int, made: Named, source: Pat
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     n_bytes += sum(math.prod(t.dims) * helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in kept)
-    graph.data_file(path).unlink(missing_ok=True)
+    onnx_graph.data_file(path).unlink(missing_ok=True)
     with ExitStack() as stack:
-        external = n_bytes > graph.EXTERNAL_BYTES
-        data = stack.enter_context(graph.data_file(path).open("wb")) if external else None
+        external = n_bytes > onnx_graph.EXTERNAL_BYTES
+        data = stack.enter_context(onnx_graph.data_file(path).open("wb")) if external else None
         tensors = [_stored(tensor.name, numpy_helper.to_array(tensor, str(source)), data) for tensor in kept]
         tensors += [_stored(name, values, data) for name, values in made]
     del model.graph.initializer[:]
@@ -303,7 +303,7 @@ def _stored(name: str, values: NDArray[Any], data: IO[bytes] | None) -> TensorPr
     if data is None or values.nbytes < _SMALL:
         return numpy_helper.from_array(values, name)
     tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
-    graph.put_beside(tensor, data, values.nbytes)
+    onnx_graph.put_beside(tensor, data, values.nbytes)
     np.ascontiguousarray(values).tofile(data)
     return tensor
 

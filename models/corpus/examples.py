@@ -18,8 +18,7 @@ import numpy as np
 from ..audio import SAMPLE_RATE, Waveform
 from ..families.salmonn import TASKS as SALMONN_TASKS
 from ..prompt import prompt_for
-from . import sounds
-from . import voices as speech
+from . import sounds, voices
 from .sentences import SLOT_NAMES, Utterance, sample_utterance
 
 MAX_SECONDS = 10.0
@@ -98,8 +97,8 @@ def training_clip(seed: int) -> Clip:
     if kind == "sound":
         return sound_clip(rng.choice(sounds.SOUND_NAMES), generator)
     utterance = sample_utterance(rng, "train")
-    voice = speech.training_voice(rng)
-    clean = speech.speak(utterance.text, voice, rng)
+    voice = voices.training_voice(rng)
+    clean = voices.speak(utterance.text, voice, rng)
     if kind == "two":
         utterance, clean = _and_another(utterance, clean, voice, rng)
     spoken = Clip(disturb(clean, generator), utterance, voice.label)
@@ -127,12 +126,12 @@ def held_out_clip(split: Literal["seen", "unseen"], index: int, seed: int) -> Cl
     key = f"{split} {index} {seed}"
     rng = random.Random(key)
     generator = np.random.default_rng(rng.getrandbits(64))
-    unseen = speech.UNSEEN_VOICES[index % len(speech.UNSEEN_VOICES)]
-    voice = unseen if split == "unseen" else speech.training_voice(rng)
+    unseen = voices.UNSEEN_VOICES[index % len(voices.UNSEEN_VOICES)]
+    voice = unseen if split == "unseen" else voices.training_voice(rng)
     utterance = sample_utterance(rng, "held_out")
-    waveform = fit(speech.speak(utterance.text, voice, rng), generator)
-    noisy = speech.add_noise(waveform, generator, generator.uniform(20, 40))
-    return Clip(speech.set_peak(noisy, generator.uniform(0.2, 0.9)), utterance, voice.label)
+    waveform = fit(voices.speak(utterance.text, voice, rng), generator)
+    noisy = voices.add_noise(waveform, generator, generator.uniform(20, 40))
+    return Clip(voices.set_peak(noisy, generator.uniform(0.2, 0.9)), utterance, voice.label)
 
 
 def sound_examples(n: int, seed: int) -> Iterator[Example]:
@@ -188,15 +187,15 @@ def named_sound(description: str) -> str | None:
 def sound_clip(name: str, generator: np.random.Generator) -> Clip:
     """A sound alone, 2 to 6 s, with a little noise under it."""
     samples = sounds.synthesize(name, generator, int(generator.uniform(2.0, 6.0) * SAMPLE_RATE))
-    noisy = speech.add_noise(samples, generator, generator.uniform(20, 40))
-    return Clip(speech.set_peak(noisy, generator.uniform(0.1, 0.9)), sound=name)
+    noisy = voices.add_noise(samples, generator, generator.uniform(20, 40))
+    return Clip(voices.set_peak(noisy, generator.uniform(0.1, 0.9)), sound=name)
 
 
 def over_sound(spoken: Clip, name: str, generator: np.random.Generator) -> Clip:
     """Speech over a sound that is 2 to 14 dB weaker in mean power."""
     background = sounds.synthesize(name, generator, len(spoken.waveform))
-    mixed = speech.mix(spoken.waveform, background, generator.uniform(2, 14))
-    return Clip(speech.set_peak(mixed, generator.uniform(0.2, 0.9)), spoken.utterance, spoken.voice, name)
+    mixed = voices.mix(spoken.waveform, background, generator.uniform(2, 14))
+    return Clip(voices.set_peak(mixed, generator.uniform(0.2, 0.9)), spoken.utterance, spoken.voice, name)
 
 
 def joined(first: Utterance, second: Utterance) -> Utterance:
@@ -207,12 +206,12 @@ def joined(first: Utterance, second: Utterance) -> Utterance:
 
 
 def _and_another(
-    first: Utterance, clean: Waveform, voice: speech.Voice, rng: random.Random
+    first: Utterance, clean: Waveform, voice: voices.Voice, rng: random.Random
 ) -> tuple[Utterance, Waveform]:
     """The sentence and, after a pause, another one; the first alone where both would not fit."""
     second = sample_utterance(rng, "train")
     pause = np.zeros(int(rng.uniform(0.05, 1.2) * SAMPLE_RATE), np.float32)
-    both = np.concatenate([clean, pause, speech.speak(second.text, voice, rng)])
+    both = np.concatenate([clean, pause, voices.speak(second.text, voice, rng)])
     longest = (MAX_SECONDS - 1.0) * SAMPLE_RATE / _TALLEST
     return (joined(first, second), both) if len(both) < longest else (first, clean)
 
@@ -220,22 +219,22 @@ def _and_another(
 def quiet_clip(generator: np.random.Generator) -> Waveform:
     """Nothing to hear: digital silence or noise from faint to loud, 1 to 6 s."""
     n = int(generator.uniform(1.0, 6.0) * SAMPLE_RATE)
-    hiss = speech.add_noise(np.full(n, 1e-9, np.float32), generator, 0.0)
+    hiss = voices.add_noise(np.full(n, 1e-9, np.float32), generator, 0.0)
     level = generator.choice((0.0, 10 ** generator.uniform(-3.5, -0.3)))
-    return speech.set_peak(hiss, float(level))
+    return voices.set_peak(hiss, float(level))
 
 
 def disturb(waveform: Waveform, generator: np.random.Generator) -> Waveform:
     """Speech as training hears it: another size of speaker, a room, noise and a level, each at random."""
     if generator.random() < 0.5:
         rate = int(SAMPLE_RATE * generator.uniform(1 / _TALLEST, 1.24)) // 50 * 50
-        waveform = speech.resample(waveform, rate, SAMPLE_RATE)
+        waveform = voices.resample(waveform, rate, SAMPLE_RATE)
     if generator.random() < 0.25:
-        waveform = speech.reverberate(waveform, generator, generator.uniform(0.1, 0.5))
+        waveform = voices.reverberate(waveform, generator, generator.uniform(0.1, 0.5))
     waveform = fit(waveform, generator)
     if generator.random() < 0.5:
-        waveform = speech.add_noise(waveform, generator, generator.uniform(5, 40))
-    return speech.set_peak(waveform, 10 ** generator.uniform(-1.2, -0.02))
+        waveform = voices.add_noise(waveform, generator, generator.uniform(5, 40))
+    return voices.set_peak(waveform, 10 ** generator.uniform(-1.2, -0.02))
 
 
 def fit(waveform: Waveform, generator: np.random.Generator) -> Waveform:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..audio import Waveform
-from . import voices as speech
+from . import voices
 from .examples import fit
 from .names import NamedSentence, distractors, named_sentence, ordinary_sentence
 
@@ -85,9 +85,9 @@ def held_out_clip(named: bool, index: int, seed: int) -> tuple[Waveform, NamedSe
     rng = random.Random(f"salm held out {'named' if named else 'plain'} {index} {seed}")
     generator = np.random.default_rng(rng.getrandbits(64))
     sentence = named_sentence(rng, "held_out") if named else ordinary_sentence(rng, "held_out")
-    waveform = fit(speech.speak(sentence.spoken, speech.training_voice(rng), rng), generator)
-    noisy = speech.add_noise(waveform, generator, generator.uniform(20, 40))
-    return speech.set_peak(noisy, generator.uniform(0.2, 0.9)), sentence
+    waveform = fit(voices.speak(sentence.spoken, voices.training_voice(rng), rng), generator)
+    noisy = voices.add_noise(waveform, generator, generator.uniform(20, 40))
+    return voices.set_peak(noisy, generator.uniform(0.2, 0.9)), sentence
 
 
 def word_list(case: Case, size: int, with_name: bool, seed: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from auricle.bench import flops as physics
+from auricle.bench import flops
 from auricle.bench.families import salm
 from auricle.bench.machine import limits, probe_encoders, probe_llm
 from auricle.bench.machine.limits import Limits
@@ -125,7 +125,7 @@ def test_a_smaller_cache_leaves_room_for_layers_on_a_small_card() -> None:
 def test_times_are_work_over_rates() -> None:
     times = forecast.times(QUICK, SALMONN_7B, "int8", "q4_k_m", n_new=20)
     assert times
-    token = physics.decode(SALMONN_7B.llm, "q4_k_m", 8 + 88 + 21 + 10)
+    token = flops.decode(SALMONN_7B.llm, "q4_k_m", 8 + 88 + 21 + 10)
     assert times.decode == pytest.approx(token.bytes / 20e9)
     assert times.first_token == pytest.approx(0.162 + times.prefill)
     assert times.no_draft == pytest.approx(times.prefill + 19 * times.decode)
@@ -164,8 +164,8 @@ def stages_record(off: float = 1.0, name: str = "seven", model: Any = SALMONN_7B
     measures = [Measure(stage, "wall", "s", (off * value,)) for stage, value in found.items() if "update" not in stage]
     measures += [Measure("live update", way, "s", (off * found[f"update, {way}"],)) for way in ("draft", "no draft")]
     measures += [
-        Measure("whisper", "flop", "FLOP", (physics.whisper(model.whisper).flop,)),
-        Measure("decode", "bytes", "B", (physics.decode(model.llm, "q4_k_m", 140).bytes,)),
+        Measure("whisper", "flop", "FLOP", (flops.whisper(model.whisper).flop,)),
+        Measure("decode", "bytes", "B", (flops.decode(model.llm, "q4_k_m", 140).bytes,)),
         Measure("prefill", "tokens", "", (88 + 21.0,)),
         Measure("live update", "drafted", "", (19.0,)),
         *(Measure(stage, "share", "%", (50.0,)) for stage in ("whisper", "beats", "qformer", "prefill", "decode")),
@@ -209,7 +209,7 @@ def test_shares_of_another_model_are_used() -> None:
     shares = forecast.shares_of(stages_record())
     assert shares["whisper"] == shares["decode"] == shares["draft"] == 0.5
     ahead = forecast.by_shares(SALMONN_13B, 30.0, LIMITS, shares, PLACE, "seven")
-    expected = physics.whisper(SALMONN_13B.whisper).flop / (0.5 * 800e9)
+    expected = flops.whisper(SALMONN_13B.whisper).flop / (0.5 * 800e9)
     assert ahead.encoders["int8"]["whisper"] == pytest.approx(expected)
     assert ahead.encoders["fp16"] == ahead.encoders["fp32"]
     times = forecast.times(ahead, SALMONN_13B, "int8", "q4_k_m")
@@ -374,10 +374,10 @@ def test_the_encoders_probe_does_the_work_of_its_layers(precision: str, tmp_path
     rng = np.random.default_rng(0)
     path.write_bytes(probe_encoders.whisper_graph(spec.whisper, 3, precision).SerializeToString())
     found = counted(path, {"mel": rng.standard_normal((1, 80, 1000), np.float32)}, tmp_path)
-    assert found == pytest.approx(physics.whisper(replace(spec.whisper, n_layers=3)).flop, rel=1e-6)
+    assert found == pytest.approx(flops.whisper(replace(spec.whisper, n_layers=3)).flop, rel=1e-6)
     path.write_bytes(probe_encoders.beats_graph(spec.beats, 992, 2, precision).SerializeToString())
     feeds = {"bank": rng.standard_normal((1, 1, 992, 128), np.float32), "index": np.arange(496)}
-    expected = physics.beats(replace(spec.beats, n_layers=2), seconds=10.0).flop
+    expected = flops.beats(replace(spec.beats, n_layers=2), seconds=10.0).flop
     assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
@@ -390,7 +390,7 @@ def test_the_fastconformers_probe_does_the_work_of_its_layers(precision: str, tm
     path = tmp_path / "probe.onnx"
     path.write_bytes(probe_encoders.fastconformer_graph(spec, 203, 2, precision).SerializeToString())
     feeds = {"features": np.random.default_rng(0).standard_normal((1, 1, 203, 24), np.float32)}
-    expected = physics.fastconformer(spec, "fp32", 2.03).flop - 2 * 26 * 32 * 16
+    expected = flops.fastconformer(spec, "fp32", 2.03).flop - 2 * 26 * 32 * 16
     assert counted(path, feeds, tmp_path) == pytest.approx(expected, rel=1e-6)
 
 
@@ -412,7 +412,7 @@ def test_the_forecast_of_the_other_family(tmp_path: Path, monkeypatch: pytest.Mo
     works = salm.works(SALM, "int8", 30.0)
     measures += [Measure(name, "flop", "FLOP", (work.flop,)) for name, work in works.items()]
     measures += [
-        Measure("decode", "bytes", "B", (physics.decode(SALM.llm, "q4_k_m", 400).bytes,)),
+        Measure("decode", "bytes", "B", (flops.decode(SALM.llm, "q4_k_m", 400).bytes,)),
         Measure("prefill", "tokens", "", (380.0,)),
     ]
     subjects = [Subject("canary", "salm", True, "int8", "q4_k_m", 2.0)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from auricle.models.corpus import keyword_cases as demo
+from auricle.models.corpus import keyword_cases
 from auricle.models.corpus.names import Name, NamedSentence
 
 pytest.importorskip("jiwer")
@@ -22,72 +22,74 @@ from auricle.runtime.llm.session import LlmOptions
 
 NAME = Name((("k", "a", "l"), ("f", "i", "n")))
 SILENCE = np.zeros(0, np.float32)
-CASE = demo.Case(SILENCE, NamedSentence("call {} on monday", (NAME,)), "call calphyn on monday", "calphyn")
-PLAIN = demo.Case(SILENCE, NamedSentence("turn on the lamp"), "turn on the lamp", None)
+CASE = keyword_cases.Case(SILENCE, NamedSentence("call {} on monday", (NAME,)), "call calphyn on monday", "calphyn")
+PLAIN = keyword_cases.Case(SILENCE, NamedSentence("turn on the lamp"), "turn on the lamp", None)
 
 
 @pytest.mark.parametrize(
     ("case", "listed", "answer", "mark"),
     [
-        (CASE, ["calphyn", "zorb"], "call calphyn on monday", demo.Mark(True, 1, 0, 0, 4)),
-        (CASE, ["calphyn", "zorb"], "call zorb on monday", demo.Mark(False, 0, 1, 1, 4)),
-        (CASE, [], "call kalfin monday", demo.Mark(False, 0, 0, 2, 4)),
-        (CASE, ["calphyn"], "call calphyn calphyn on monday", demo.Mark(True, 1, 1, 1, 4)),
-        (PLAIN, ["zorb"], "turn on the zorb", demo.Mark(None, 0, 1, 1, 4)),
-        (PLAIN, ["lamp"], "", demo.Mark(None, 0, 0, 4, 4)),
+        (CASE, ["calphyn", "zorb"], "call calphyn on monday", keyword_cases.Mark(True, 1, 0, 0, 4)),
+        (CASE, ["calphyn", "zorb"], "call zorb on monday", keyword_cases.Mark(False, 0, 1, 1, 4)),
+        (CASE, [], "call kalfin monday", keyword_cases.Mark(False, 0, 0, 2, 4)),
+        (CASE, ["calphyn"], "call calphyn calphyn on monday", keyword_cases.Mark(True, 1, 1, 1, 4)),
+        (PLAIN, ["zorb"], "turn on the zorb", keyword_cases.Mark(None, 0, 1, 1, 4)),
+        (PLAIN, ["lamp"], "", keyword_cases.Mark(None, 0, 0, 4, 4)),
     ],
 )
-def test_marks(case: demo.Case, listed: list[str], answer: str, mark: demo.Mark) -> None:
-    assert demo.mark(case, listed, answer) == mark
+def test_marks(case: keyword_cases.Case, listed: list[str], answer: str, mark: keyword_cases.Mark) -> None:
+    assert keyword_cases.mark(case, listed, answer) == mark
 
 
-@pytest.mark.parametrize("size", demo.LIST_SIZES)
+@pytest.mark.parametrize("size", keyword_cases.LIST_SIZES)
 def test_lists_hold_the_name_once_and_nothing_else_that_is_said(size: int) -> None:
-    listed = demo.word_list(CASE, size, True, "a")
+    listed = keyword_cases.word_list(CASE, size, True, "a")
     assert len(listed) == len(set(listed)) == size and listed.count("calphyn") == 1
-    assert listed == demo.word_list(CASE, size, True, "a") != demo.word_list(CASE, size + 1, True, "b")
-    others = demo.word_list(CASE, size, False, "a")
+    again = keyword_cases.word_list(CASE, size, True, "a")
+    assert listed == again != keyword_cases.word_list(CASE, size + 1, True, "b")
+    others = keyword_cases.word_list(CASE, size, False, "a")
     assert len(others) == size and not {"calphyn", *["call", "on", "monday"]} & set(others)
 
 
 @pytest.fixture(scope="module")
-def clips() -> Iterator[list[demo.Case]]:
+def clips() -> Iterator[list[keyword_cases.Case]]:
     if not (shutil.which("espeak-ng") and shutil.which("flite")):
         pytest.skip("needs espeak-ng and flite")
-    yield list(demo.cases(True, 3, 5))
+    yield list(keyword_cases.cases(True, 3, 5))
 
 
-def test_clips_are_the_same_for_a_seed_and_say_one_held_out_name(clips: list[demo.Case]) -> None:
-    again = list(demo.cases(True, 3, 5))
+def test_clips_are_the_same_for_a_seed_and_say_one_held_out_name(clips: list[keyword_cases.Case]) -> None:
+    again = list(keyword_cases.cases(True, 3, 5))
     for one, other in zip(clips, again, strict=True):
         assert np.array_equal(one.waveform, other.waveform) and one.expected == other.expected
         assert one.name and one.name in one.expected.split()
         assert {name.split for name in one.sentence.names} == {"held_out"}
-    assert all(case.name is None for case in demo.cases(False, 2, 5))
+    assert all(case.name is None for case in keyword_cases.cases(False, 2, 5))
 
 
 def test_the_command_measures_every_arrangement(
-    clips: list[demo.Case], capsys: pytest.CaptureFixture[str], tmp_path: Path
+    clips: list[keyword_cases.Case], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["keywords", "--clips", "2", "--seed", "3", "--threads", "1"]) == 0
     said = capsys.readouterr().out
     path = tmp_path / "run.txt"
     path.write_text(said)
     record = read_record(path)
-    assert [group for group in record.groups if not group.startswith("all")] == [a.title for a in demo.ARRANGEMENTS]
+    titles = [arrangement.title for arrangement in keyword_cases.ARRANGEMENTS]
+    assert [group for group in record.groups if not group.startswith("all")] == titles
     assert record.subjects[0].family == "salm" and keywords.lines(record)[1].startswith("name, no list")
     places = [record.find(group, "listed") for group in record.groups]
     assert [place.value for place in places if place] == [0.0, 1.0, 5.0, 20.0, 50.0]
     assert all(record.find(group, "wer") for group in record.groups)
 
 
-def test_lists_that_are_too_long_are_left_out(clips: list[demo.Case], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_that_are_too_long_are_left_out(clips: list[keyword_cases.Case], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the model reads 30 words, and where it has no room for 20 either."""
     bundle = open_bundle("demo-salm")
     prompt = replace(bundle.manifest.prompt, max_keywords=30)
     few = Bundle(bundle.directory, replace(bundle.manifest, prompt=prompt))
     record = keywords.measure(few, 1, 3, lambda *_: None)
-    titles = [a.title for a in demo.ARRANGEMENTS]
+    titles = [a.title for a in keyword_cases.ARRANGEMENTS]
     assert [group for group in record.groups if not group.startswith("all")] == [t for t in titles if "50" not in t]
     (said,) = (note for note in record.notes if "left out" in note)
     assert said.startswith("lists of 50 words were left out: 50 keywords were given, at most 30 are read")

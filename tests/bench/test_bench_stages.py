@@ -14,13 +14,12 @@ import onnxruntime
 import pytest
 
 pytest.importorskip("onnx")  # of the extra [bench]
-from auricle.bench import flops as physics
+from auricle.bench import flops
 from auricle.bench.families import salmonn
 from auricle.bench.machine import kernels, limits
 from auricle.bench.machine.limits import Limits
 from auricle.bench.result import Record, read_record, to_line
-from auricle.bench.speed import stage_runner as stage_runs
-from auricle.bench.speed import stages
+from auricle.bench.speed import stage_runner, stages
 from auricle.bench.speed.stage_runner import Options
 from auricle.models.bundle import read_manifest
 from auricle.models.encoders.beats import BEATS_ITER3_PLUS
@@ -48,50 +47,50 @@ LIMITS = Limits((100.0, 90.0), (400.0,), (20.0, 25.0))
 
 
 def test_whisper_large_by_hand() -> None:
-    work = physics.whisper(WHISPER_LARGE_V2)
+    work = flops.whisper(WHISPER_LARGE_V2)
     assert work.linear == pytest.approx(1.887e12, rel=1e-3)  # 2 x 1500 x 32 x (4 x 1280^2 + 2 x 1280 x 5120)
     assert work.attention == pytest.approx(0.3686e12, rel=1e-3)  # 4 x 1500^2 x 1280 x 32
     assert work.convolution == 2 * 3000 * 1280 * 240 + 2 * 1500 * 1280 * 3840
     assert work.weight_bytes == pytest.approx(4 * 634.5e6, rel=1e-2)
-    assert physics.whisper(WHISPER_LARGE_V2, "int8").bytes == work.bytes / 4
+    assert flops.whisper(WHISPER_LARGE_V2, "int8").bytes == work.bytes / 4
 
 
 def test_half_the_window_is_less_than_half_the_work() -> None:
-    assert physics.whisper(WHISPER_LARGE_V2, n_positions=750).flop < physics.whisper(WHISPER_LARGE_V2).flop / 2
+    assert flops.whisper(WHISPER_LARGE_V2, n_positions=750).flop < flops.whisper(WHISPER_LARGE_V2).flop / 2
 
 
 def test_beats_tokens_follow_the_clip() -> None:
-    assert physics.beats_tokens(BEATS_ITER3_PLUS, 30.0) == 1496
-    assert physics.beats_tokens(BEATS_ITER3_PLUS, 0.2) == physics.beats_tokens(BEATS_ITER3_PLUS, 1.0) == 48
-    assert physics.beats(BEATS_ITER3_PLUS).weight_bytes == pytest.approx(4 * 90e6, rel=0.02)
+    assert flops.beats_tokens(BEATS_ITER3_PLUS, 30.0) == 1496
+    assert flops.beats_tokens(BEATS_ITER3_PLUS, 0.2) == flops.beats_tokens(BEATS_ITER3_PLUS, 1.0) == 48
+    assert flops.beats(BEATS_ITER3_PLUS).weight_bytes == pytest.approx(4 * 90e6, rel=0.02)
 
 
 def test_decoding_reads_every_weight_once() -> None:
     spec = VICUNA_7B_V15
     read = spec.n_params - spec.vocab * spec.hidden  # one row of the embedding
-    work = physics.decode(spec, "f16", 0)
+    work = flops.decode(spec, "f16", 0)
     assert work.weight_bytes == pytest.approx(2 * read, rel=1e-4)
     assert work.linear == pytest.approx(2 * read, rel=1e-4)
-    later = physics.decode(spec, "f16", 100)
+    later = flops.decode(spec, "f16", 100)
     assert later.kv_bytes - work.kv_bytes == 100 * spec.kv_bytes(1)
 
 
 def test_a_draft_reads_the_weights_as_often_as_no_answer_at_all() -> None:
-    drafted = physics.update(SALMONN_7B.llm, "q4_k_m", (6, 88, 20), 20, drafted=True)
-    alone = physics.update(SALMONN_7B.llm, "q4_k_m", (6, 88, 20), 20, drafted=False)
-    question = physics.prefill(SALMONN_7B.llm, "q4_k_m", 6, 88, 20)
+    drafted = flops.update(SALMONN_7B.llm, "q4_k_m", (6, 88, 20), 20, drafted=True)
+    alone = flops.update(SALMONN_7B.llm, "q4_k_m", (6, 88, 20), 20, drafted=False)
+    question = flops.prefill(SALMONN_7B.llm, "q4_k_m", 6, 88, 20)
     assert drafted.weight_bytes == question.weight_bytes
     assert alone.weight_bytes == pytest.approx(21 * drafted.weight_bytes / 2, rel=0.02)
     assert drafted.flop == pytest.approx(alone.flop, rel=0.01)
 
 
 def test_a_long_prompt_reads_the_weights_once_per_micro_batch() -> None:
-    one, two = (physics.forward(VICUNA_7B_V15, "q8_0", n, 0, 1).weight_bytes for n in (512, 513))
+    one, two = (flops.forward(VICUNA_7B_V15, "q8_0", n, 0, 1).weight_bytes for n in (512, 513))
     assert two == 2 * one
 
 
 def test_13b_is_twice_7b() -> None:
-    ratio = physics.decode(SALMONN_13B.llm, "q4_k_m", 120).bytes / physics.decode(SALMONN_7B.llm, "q4_k_m", 120).bytes
+    ratio = flops.decode(SALMONN_13B.llm, "q4_k_m", 120).bytes / flops.decode(SALMONN_7B.llm, "q4_k_m", 120).bytes
     assert 1.9 < ratio < 2.0
 
 
@@ -126,7 +125,7 @@ def shapes(found: Iterable[dict[str, list[int]]]) -> list[list[int]]:
     return [*(next(iter(shape.values())) for shape in found), [1], [1]]
 
 
-def check_counted(found: float, work: physics.Work, rel: float = 1e-6) -> None:
+def check_counted(found: float, work: flops.Work, rel: float = 1e-6) -> None:
     assert found == pytest.approx(work.flop, rel=rel)
 
 
@@ -135,9 +134,9 @@ def test_formulas_count_what_the_golden_graphs_do(
 ) -> None:
     whisper, beats, qformer = parts.whisper_spec, parts.beats_spec, parts.qformer.spec
     works = {
-        "whisper": physics.whisper(whisper),
-        "beats": physics.beats(beats, seconds=11.0),
-        "qformer": physics.qformer(qformer, whisper.n_positions),
+        "whisper": flops.whisper(whisper),
+        "beats": flops.beats(beats, seconds=11.0),
+        "qformer": flops.qformer(qformer, whisper.n_positions),
     }
     for name, work in works.items():
         check_counted(counted(graphs[name], features[name], tmp_path), work)
@@ -147,20 +146,20 @@ def test_formulas_count_what_the_golden_salm_does(salm_bundle: Path, tmp_path: P
     """11 s are 1100 frames; the last distance, n behind, is there so that a product stands upright."""
     spec = cast(SalmSpec, read_manifest(salm_bundle).spec).fastconformer
     feeds = {"features": np.random.default_rng(0).standard_normal((1, spec.n_mels, 1100), np.float32)}
-    work = physics.fastconformer(spec, "fp32", 11.0)
+    work = flops.fastconformer(spec, "fp32", 11.0)
     check_counted(counted(salm_bundle / "fastconformer.onnx", feeds, tmp_path), work)
-    assert physics.fastconformer(spec, "int8", 11.0).bytes == work.bytes / 4
+    assert flops.fastconformer(spec, "int8", 11.0).bytes == work.bytes / 4
 
 
 def test_canary_qwen_by_hand() -> None:
     """30 s: 375 tokens. 0.78 billion weights in the encoder, 1.7 in the language model, whose head is its embedding."""
-    assert physics.fastconformer_tokens(30.0) == 375
-    assert physics.fastconformer_params(CANARY_QWEN) == pytest.approx(0.778e9, rel=1e-3)
-    work = physics.fastconformer(CANARY_QWEN, "fp32", 30.0)
+    assert flops.fastconformer_tokens(30.0) == 375
+    assert flops.fastconformer_params(CANARY_QWEN) == pytest.approx(0.778e9, rel=1e-3)
+    work = flops.fastconformer(CANARY_QWEN, "fp32", 30.0)
     assert work.attention == 8 * 375**2 * 1024 * 32
     assert work.linear == pytest.approx(2 * 375 * 0.778e9 + 2 * 256**2 * (750 * 32 + 375 * 16), rel=0.01)
     assert work.convolution == 2 * (9 * 256 * (1500 * 64 + 750 * 32 + 375 * 16) + 375 * 32 * 9 * 1024)
-    decode = physics.decode(QWEN3_1_7B, "q8_0", 0)
+    decode = flops.decode(QWEN3_1_7B, "q8_0", 0)
     assert decode.weight_bytes == pytest.approx(QWEN3_1_7B.weight_bytes("q8_0"), rel=1e-3)
 
 
@@ -175,11 +174,11 @@ def test_formulas_count_what_the_demo_does(demo: Record, tmp_path: Path) -> None
 
     n = spec.whisper.n_positions
     mel, bank = noise(spec.whisper.n_mels, spec.whisper.n_frames), noise(998, 128)
-    check_counted(counted(bundle.path("whisper.onnx"), {"log_mel": mel}, tmp_path), physics.whisper(spec.whisper), 1e-3)
+    check_counted(counted(bundle.path("whisper.onnx"), {"log_mel": mel}, tmp_path), flops.whisper(spec.whisper), 1e-3)
     found = counted(bundle.path("beats.onnx"), {"fbank": bank}, tmp_path)
-    check_counted(found, physics.beats(spec.beats, seconds=10.0))
+    check_counted(found, flops.beats(spec.beats, seconds=10.0))
     feeds = {"speech": noise(n, spec.whisper.d_model), "audio": noise(496, spec.beats.d_model)}
-    check_counted(counted(bundle.path("qformer.onnx"), feeds, tmp_path), physics.qformer(spec.qformer, n))
+    check_counted(counted(bundle.path("qformer.onnx"), feeds, tmp_path), flops.qformer(spec.qformer, n))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +208,7 @@ def test_rates_are_work_over_time_against_the_best_of_the_limits(demo: Record) -
     spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     wall, rate, share = (demo.find("whisper", name) for name in ("wall", "rate", "share"))
     assert wall and rate and share
-    assert rate.value == pytest.approx(physics.whisper(spec.whisper).flop / wall.value / 1e9)
+    assert rate.value == pytest.approx(flops.whisper(spec.whisper).flop / wall.value / 1e9)
     assert share.value == pytest.approx(100 * rate.value / 400)  # int8
     decode, share = demo.find("decode", "rate"), demo.find("decode", "share")
     assert decode and share and share.value == pytest.approx(100 * decode.value / 25)
@@ -220,7 +219,7 @@ def test_counts_prove_the_work(demo: Record) -> None:
     tokens = {group: found.value for group in demo.groups if (found := demo.find(group, "tokens"))}
     assert (tokens["whisper"], tokens["beats"], tokens["qformer"]) == (500, 96, 29)
     accepted = demo.find("live update", "accepted")
-    assert accepted and accepted.value == stage_runs.HYPOTHESIS - 1
+    assert accepted and accepted.value == stage_runner.HYPOTHESIS - 1
     assert any(note.startswith("whisper ran ") for note in demo.notes)
 
 
@@ -232,7 +231,7 @@ def test_every_stage_of_the_other_family(salm_bundle: Path, monkeypatch: pytest.
     tokens = {group: found.value for group in record.groups if (found := record.find(group, "tokens"))}
     assert (tokens["features"], tokens["fastconformer"], tokens["hear"]) == (200, 25, 25)
     accepted, rate = record.find("live update", "accepted"), record.find("features", "share")
-    assert accepted and accepted.value == stage_runs.HYPOTHESIS - 1
+    assert accepted and accepted.value == stage_runner.HYPOTHESIS - 1
     assert rate and rate.value > 0
     kept, settled = record.find("live update", "kept"), record.find("live update", "settled")
     assert kept and kept.value == 12 and settled and settled.value > 0  # of 2 s the first one
@@ -257,7 +256,7 @@ def test_the_answer_of_the_engine_is_as_before(demo: Record) -> None:
     """Endless answers were for measuring only."""
     assert demo.subjects[0].family == "salmonn"
     with load() as engine:
-        heard = engine.encode(stage_runs.synthetic_clip(7, 3.0))
+        heard = engine.encode(stage_runner.synthetic_clip(7, 3.0))
         engine.llm.prefill(heard.audio_tokens, "Recognize the speech and give me the transcription.")
         answer = list(engine.llm.generate())
     expected = open_bundle().manifest.self_check
@@ -288,7 +287,7 @@ def test_a_task_that_cannot_be_asked_is_told_before_anything_is_measured(monkeyp
 
 def test_values_that_are_no_numbers_are_refused() -> None:
     with pytest.raises(RunError, match="no numbers"):
-        stage_runs.require("speech", np.full((1, 2), np.nan, np.float32), (1, 2))
+        stage_runner.require("speech", np.full((1, 2), np.nan, np.float32), (1, 2))
 
 
 def test_an_int8_graph_that_computes_in_float_is_called_out(graphs: dict[str, Path], features: Any) -> None:

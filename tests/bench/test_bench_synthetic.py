@@ -18,7 +18,7 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from auricle.bench import result as record
+from auricle.bench import result
 from auricle.bench.__main__ import main as auricle_bench
 from auricle.export.encoders.beats import export_beats, hollow_beats
 from auricle.export.encoders.qformer import export_qformer, hollow_qformer
@@ -30,8 +30,7 @@ from auricle.export.graphs.onnx_graph import operators, read_model, run_graph, s
 from auricle.export.llm.quantize import quantize
 from auricle.export.llm.tensor_types import BASE, tensor_type
 from auricle.export.synthetic import bundle as synthetic
-from auricle.export.synthetic import families as recipes
-from auricle.export.synthetic import random_graph as skeleton
+from auricle.export.synthetic import families, random_graph
 from auricle.export.synthetic.random_graph import RandomWeights
 from auricle.export.synthetic.random_llm import random_tensors, write_random_llm
 from auricle.export.synthetic.random_weights import weight_pool
@@ -209,7 +208,7 @@ def test_a_hollow_graph_is_the_real_one_with_random_weights(name: str, half: boo
 
 
 def test_large_graphs_keep_their_weights_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(skeleton, "EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr(random_graph, "EXTERNAL_BYTES", 1000)
     path = tmp_path / "qformer.onnx"
     write_graph("qformer", path, RandomWeights(1))
     assert path.with_name("qformer.onnx.data").stat().st_size > 10 * path.stat().st_size
@@ -266,7 +265,7 @@ def test_a_bundle_is_valid_and_says_what_it_is(bundle: SimpleNamespace) -> None:
     manifest = read_manifest(bundle.directory)
     assert manifest == bundle.manifest
     assert manifest.synthetic
-    assert record.subject(manifest).synthetic
+    assert result.subject(manifest).synthetic
     assert manifest.spec == read_manifest(shipped_bundle()).spec
     assert manifest.prompt == read_manifest(shipped_bundle()).prompt
     assert manifest.provenance.options["model"] == "demo"
@@ -315,8 +314,8 @@ def test_the_filter_bank_is_that_of_the_golden_checkpoint(golden: Path) -> None:
         weights.get(f"perception.preprocessor.featurizer.{name}").float().numpy() for name in ("fb", "window")
     )
     weights.close()
-    assert np.allclose(recipes.mel_bank(fb.shape[1]), fb[0], rtol=5e-3, atol=1e-6)
-    assert np.allclose(recipes.hann(), window, rtol=5e-3, atol=1e-6)
+    assert np.allclose(families.mel_bank(fb.shape[1]), fb[0], rtol=5e-3, atol=1e-6)
+    assert np.allclose(families.hann(), window, rtol=5e-3, atol=1e-6)
 
 
 def test_int8_graphs_compute_in_integers(made: dict[str, SimpleNamespace]) -> None:

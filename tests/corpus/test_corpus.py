@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from auricle.models.corpus import examples as corpus
-from auricle.models.corpus import sounds
-from auricle.models.corpus import voices as speech
+from auricle.models.corpus import sounds, voices
 from auricle.models.corpus.sentences import SLOT_NAMES, keywords_of, sample_utterance, split_of, vocabulary
 from auricle.models.corpus.words import number_words
 from auricle.models.errors import InputError
@@ -66,8 +65,8 @@ def test_keywords_are_the_last_three_content_words() -> None:
 
 
 def test_voices_never_heard_in_training() -> None:
-    assert len(speech.UNSEEN_VOICES) >= 3
-    assert not set(speech.UNSEEN_VOICES) & set(speech.TRAIN_VOICES)
+    assert len(voices.UNSEEN_VOICES) >= 3
+    assert not set(voices.UNSEEN_VOICES) & set(voices.TRAIN_VOICES)
 
 
 @pytest.mark.parametrize("name", sounds.SOUND_NAMES)
@@ -89,13 +88,13 @@ def test_ten_sounds_or_more_with_captions_that_name_only_themselves() -> None:
 def test_mixing_at_a_signal_to_noise_ratio() -> None:
     generator = np.random.default_rng(0)
     voice, hiss = generator.standard_normal((2, 16000)).astype(np.float32)
-    added = speech.mix(voice, hiss, 10.0) - voice
+    added = voices.mix(voice, hiss, 10.0) - voice
     assert np.isclose(10 * np.log10(np.mean(voice**2) / np.mean(added**2)), 10.0, atol=0.01)
 
 
 def test_resampling_keeps_a_tone_and_its_length() -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(22050) / 22050).astype(np.float32)
-    resampled = speech.resample(tone, 22050, 16000)
+    resampled = voices.resample(tone, 22050, 16000)
     expected = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     assert len(resampled) == 16000
     assert np.abs(resampled[500:-500] - expected[500:-500]).max() < 1e-3
@@ -126,7 +125,7 @@ def test_sounds_alone_need_no_synthesizer() -> None:
 def test_a_missing_synthesizer_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="Debian package 'espeak-ng'"):
-        speech.speak("hello", speech.Voice("espeak-ng", "en-us"), random.Random(0))
+        voices.speak("hello", voices.Voice("espeak-ng", "en-us"), random.Random(0))
 
 
 @needs_voices
@@ -134,7 +133,7 @@ def test_a_missing_synthesizer_is_named_with_its_package(monkeypatch: pytest.Mon
 def test_held_out_clips(split: str) -> None:
     examples = list(corpus.held_out(split, 4, seed=2))  # type: ignore[arg-type]
     again = list(corpus.held_out(split, 4, seed=2))  # type: ignore[arg-type]
-    labels = {voice.label for voice in (speech.TRAIN_VOICES if split == "seen" else speech.UNSEEN_VOICES)}
+    labels = {voice.label for voice in (voices.TRAIN_VOICES if split == "seen" else voices.UNSEEN_VOICES)}
     for example, same in zip(examples, again, strict=True):
         assert np.array_equal(example.clip.waveform, same.clip.waveform)
         assert example.clip.voice in labels and split_of(example.expected) == "held_out"

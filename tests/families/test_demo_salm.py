@@ -13,11 +13,11 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from auricle.export.training.salm import corpus as demo_salm_clips
-from auricle.export.training.salm import llm as demo_salm_llm
+from auricle.export.training.salm import corpus
 from auricle.export.training.salm.encoder import encode, heard_slots, new_encoder, new_head, padded, read_slots
 from auricle.export.training.salm.evaluate import Judge, row_text
 from auricle.export.training.salm.joint import fit_projection, new_projection, with_lora
+from auricle.export.training.salm.llm import LetterTokens, heard_letters, new_llm
 from auricle.export.training.salm.prompts import ask, prompt_ids, word_list
 from auricle.export.training.salm.write import nemo_name, read_checkpoint, write_checkpoint
 from auricle.models.corpus.keyword_cases import Case, mark
@@ -84,10 +84,10 @@ def test_near_names_and_distractors_are_never_what_is_said() -> None:
 
 def test_front_end_is_nemos_but_for_the_number_of_mels(monkeypatch: pytest.MonkeyPatch) -> None:
     golden = np.load(GOLDEN / "jfk_11s.npz")
-    monkeypatch.setattr(demo_salm_clips, "N_MELS", 128)
-    demo_salm_clips.filter_bank.cache_clear()
-    features = demo_salm_clips.normalized(demo_salm_clips.log_mel(golden["pcm_float32"]))
-    demo_salm_clips.filter_bank.cache_clear()
+    monkeypatch.setattr(corpus, "N_MELS", 128)
+    corpus.filter_bank.cache_clear()
+    features = corpus.normalized(corpus.log_mel(golden["pcm_float32"]))
+    corpus.filter_bank.cache_clear()
     np.testing.assert_allclose(features.T, golden["features"][:, : len(features)], atol=5e-4)
 
 
@@ -128,7 +128,7 @@ def test_questions_hold_the_spelling_that_the_answer_has(tokenizer: Tokenizer) -
 def test_letters_that_are_heard_can_be_read_back() -> None:
     rng, generator = random.Random(6), np.random.default_rng(6)
     texts = [named_sentence(rng, "train").spoken for _ in range(40)]
-    read = [read_slots(torch.from_numpy(demo_salm_llm.heard_letters(text, rng, generator))) for text in texts]
+    read = [read_slots(torch.from_numpy(heard_letters(text, rng, generator))) for text in texts]
     assert sum(a == re.sub(r"(.)\1", r"\1", b) or a == b for a, b in zip(read, texts, strict=True)) >= 5
 
 
@@ -145,11 +145,9 @@ def test_padding_changes_nothing_that_is_heard() -> None:
 
 def test_projection_starts_as_the_nearest_letters() -> None:
     torch.manual_seed(1)
-    encoder, head, letters = new_encoder(), new_head(), demo_salm_llm.LetterTokens()
+    encoder, head, letters = new_encoder(), new_head(), LetterTokens()
     rng = np.random.default_rng(8)
-    clips = [
-        demo_salm_clips.Spoken(rng.standard_normal((160, 80)).astype(np.float16), NamedSentence("")) for _ in range(24)
-    ]
+    clips = [corpus.Spoken(rng.standard_normal((160, 80)).astype(np.float16), NamedSentence("")) for _ in range(24)]
     projection = new_projection()
     explained = fit_projection(projection, encoder, head, letters, clips)
     assert 0 < explained <= 1
@@ -158,7 +156,7 @@ def test_projection_starts_as_the_nearest_letters() -> None:
 
 def test_checkpoint_is_written_as_the_official_one_and_read_back(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    encoder, projection, llm = new_encoder(), new_projection(), demo_salm_llm.new_llm()
+    encoder, projection, llm = new_encoder(), new_projection(), new_llm()
     with_lora(llm)
     write_checkpoint(tmp_path, encoder, projection, llm, SHIPPED / "qwen3" / "tokenizer.json")
     model = read_checkpoint(tmp_path)

@@ -12,8 +12,7 @@ from auricle.models.graph_io import TensorInfo
 
 torch = pytest.importorskip("torch")
 import onnx
-from auricle.export.graphs import int8
-from auricle.export.graphs import onnx_graph as graph_module
+from auricle.export.graphs import int8, onnx_graph
 from auricle.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention
 from auricle.export.graphs.float16 import to_fp16
 from auricle.export.graphs.int8 import rank_layers, to_int8
@@ -247,9 +246,9 @@ def test_another_interface_is_refused(graphs: dict[str, Path], tmp_path: Path) -
 def test_large_weights_go_to_a_file_beside_the_graph(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: dict[str, Path], features: Features
 ) -> None:
-    monkeypatch.setattr(graph_module, "EXTERNAL_BYTES", 10_000)
+    monkeypatch.setattr(onnx_graph, "EXTERNAL_BYTES", 10_000)
     for _ in range(2):  # written twice: the second must not append to the first
-        graph_module.write_model(read_model(graphs["whisper"]), tmp_path / "whisper.onnx")
+        onnx_graph.write_model(read_model(graphs["whisper"]), tmp_path / "whisper.onnx")
     size = (tmp_path / "whisper.onnx.data").stat().st_size
     assert size < 1.1 * graphs["whisper"].stat().st_size
     reference = run_graph(graphs["whisper"], features["whisper"])[0]

@@ -14,9 +14,8 @@ from auricle.models.precision import PRECISIONS
 
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
-from auricle.export import pipeline as assemble
-from auricle.export.graphs import int4
-from auricle.export.graphs import onnx_graph as graph_module
+from auricle.export import pipeline
+from auricle.export.graphs import int4, onnx_graph
 from auricle.export.graphs.int4 import rounded_weight, to_int4, write_int4
 from auricle.export.graphs.int8 import linear_layers, write_int8
 from auricle.export.graphs.onnx_graph import compare, graph_info, operators, read_model, run_graph, save_graph
@@ -125,7 +124,7 @@ def test_large_weights_are_mapped_from_a_file_beside_the_graph(
     graphs: dict[str, Path], features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_int4(graphs["whisper"], tmp_path / "one.onnx", ["conv2.linear"])
-    monkeypatch.setattr(graph_module, "EXTERNAL_BYTES", 10_000)
+    monkeypatch.setattr(onnx_graph, "EXTERNAL_BYTES", 10_000)
     write_int4(graphs["whisper"], tmp_path / "two.onnx", ["conv2.linear"])
     assert {path.name for path in tmp_path.iterdir()} == {"one.onnx", "two.onnx", "two.onnx.data"}
     one, two = (run_graph(tmp_path / f"{name}.onnx", features["whisper"])[0] for name in ("one", "two"))
@@ -148,7 +147,7 @@ def test_the_exporter_writes_it_and_says_what_it_left(
     def write(path: Path) -> None:
         path.write_bytes(graphs["beats"].read_bytes())
 
-    names, note = assemble._write_graph(
+    names, note = pipeline._write_graph(
         tmp_path, "beats", write, PRECISIONS["int4"], [features["beats"]], lambda *_: None
     )
     assert names == ("beats.onnx",) == tuple(path.name for path in tmp_path.iterdir())

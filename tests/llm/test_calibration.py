@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from auricle.export import pipeline as assemble
+from auricle.export import pipeline
 from auricle.export.formats.sentencepiece import text_encoder
 from auricle.export.llm.calibration import calibration
 from auricle.models.audio import SAMPLE_RATE
@@ -19,7 +19,7 @@ from auricle.models.families import salm, salmonn
 from auricle.models.prompt import PromptInfo
 
 VICUNA = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint" / "vicuna"
-JFK = Path(assemble.__file__).parent / "jfk.wav"
+JFK = Path(pipeline.__file__).parent / "jfk.wav"
 
 
 @pytest.fixture(scope="module")

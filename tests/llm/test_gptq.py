@@ -18,13 +18,12 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from auricle.export import pipeline as assemble
+from auricle.export import pipeline
 from auricle.export.__main__ import main
 from auricle.export.formats.gguf_writer import rotary_rows
 from auricle.export.formats.q4_blocks import GROUP, FourBit
 from auricle.export.formats.tensor_names import gguf_name, rotary_heads
-from auricle.export.llm import gptq as rounding
-from auricle.export.llm import gptq_linear as gptq
+from auricle.export.llm import gptq, gptq_linear
 from auricle.export.llm.export import Llm
 from auricle.export.llm.gptq import Rounding, linears, require_groups
 from auricle.export.llm.imatrix import Passage
@@ -66,7 +65,7 @@ class Nearest:
 def nearest(weight: Tensor, symmetric: bool) -> FourBit:
     groups = weight.reshape(-1, GROUP)
     if symmetric:
-        scales, zeros = gptq.best_scales(groups), torch.tensor(8.0)
+        scales, zeros = gptq_linear.best_scales(groups), torch.tensor(8.0)
     else:
         low, high = groups.amin(1, keepdim=True).clamp(max=0), groups.amax(1, keepdim=True).clamp(min=0)
         scales = ((high - low) / 15).half().float()
@@ -82,7 +81,7 @@ def nearest(weight: Tensor, symmetric: bool) -> FourBit:
 
 @pytest.fixture
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounding, "Solver", Nearest)
+    monkeypatch.setattr(gptq, "Solver", Nearest)
     monkeypatch.setattr("auricle.export.options.require_gptq", NOTHING)
 
 
@@ -132,14 +131,14 @@ def test_rows_change_places_as_llama_cpp_wants_them(symmetric: bool) -> None:
 
 def test_scales_of_either_sign_reach_further_than_llama_cpps() -> None:
     groups = torch.randn(400, GROUP, generator=torch.Generator().manual_seed(2))
-    scales = gptq.best_scales(groups)
+    scales = gptq_linear.best_scales(groups)
     levels = (groups / scales).round().clamp(-8, 7)
     plain = gguf.quants.dequantize(gguf.quants.quantize(groups.numpy(), Kind.Q4_0), Kind.Q4_0)
     ours, theirs = ((torch.as_tensor(w) - groups).square().sum(1) for w in (scales * levels, plain))
     assert (ours <= theirs + 1e-6).float().mean() > 0.9
     assert ours.mean() < 0.9 * theirs.mean()
     assert torch.equal(scales, scales.half().float()) and {-1.0, 1.0} == set(scales.sign().flatten().tolist())
-    assert torch.equal(gptq.best_scales(torch.zeros(1, GROUP)).sign(), torch.ones(1, 1))
+    assert torch.equal(gptq_linear.best_scales(torch.zeros(1, GROUP)).sign(), torch.ones(1, 1))
 
 
 # --- layers
@@ -158,7 +157,7 @@ def test_each_linear_is_rounded_on_what_the_rounded_ones_before_it_give(
             super().__init__(linear, symmetric)
             heard[next(names)] = self.inputs
 
-    monkeypatch.setattr(rounding, "Solver", Kept)
+    monkeypatch.setattr(gptq, "Solver", Kept)
     llm, given = reference(opened), passages(opened[0].spec.hidden)
     found = Rounding(llm, given, True, NOTHING)
     rounded = {name: torch.from_numpy(found.take(name).weights()) for name in linears(llm.spec)}
@@ -204,7 +203,7 @@ def test_too_little_memory_is_a_sentence(vicuna: tuple[Llm, Lora], monkeypatch: 
         def solve(self) -> FourBit:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(rounding, "Solver", Full)
+    monkeypatch.setattr(gptq, "Solver", Full)
     found = Rounding(reference(vicuna), passages(vicuna[0].spec.hidden), True, NOTHING)
     with pytest.raises(RunError, match="no memory for GPTQ of layer 0: close other programs"):
         found.take(linears(vicuna[0].spec)[0])
@@ -227,16 +226,16 @@ def test_a_bundle_rounded_by_gptq(
 
 
 def test_other_clips_make_another_part(tmp_path: Path, without_library: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "_export_graphs", lambda *_: {})
-    monkeypatch.setattr(assemble, "_parity", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pipeline, "_export_graphs", lambda *_: {})
+    monkeypatch.setattr(pipeline, "_parity", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     made = list[str]()
-    whole = assemble._rounding  # pyright: ignore[reportPrivateUsage]
+    whole = pipeline._rounding  # pyright: ignore[reportPrivateUsage]
 
     def counted(*given: Any) -> Rounding:
         made.append("made")
         return whole(*given)
 
-    monkeypatch.setattr(assemble, "_rounding", counted)
+    monkeypatch.setattr(pipeline, "_rounding", counted)
     (tmp_path / "lines.txt").write_text("one line\n" * 4)
     first = [*export_arguments(tmp_path / "b", llm="gptq-q4_0", lora="merged"), "--quiet"]
     assert [main(first), main(first), len(made)] == [130, 130, 1]
@@ -259,10 +258,10 @@ def test_what_does_not_go_together(options: dict[str, Any], word: str, tmp_path:
 def test_the_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gptq._library.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    gptq_linear._library.cache_clear()  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setitem(__import__("sys").modules, "gptqmodel", None)
     assert main([*export_arguments(tmp_path / "b", llm="gptq-q4_0"), "--quiet"]) == 2
-    gptq._library.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    gptq_linear._library.cache_clear()  # pyright: ignore[reportPrivateUsage]
     assert "pip install 'auricle[export,gptq]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -304,7 +303,7 @@ def test_its_rounding_changes_what_comes_out_less_than_the_nearest_does(symmetri
     linear = torch.nn.Linear(96, 40, bias=False)
     linear.weight.data = torch.randn(40, 96, generator=generator)
     weight = linear.weight.detach().clone()
-    solver = gptq.Solver(linear, symmetric)
+    solver = gptq_linear.Solver(linear, symmetric)
     for part in inputs.split(100):
         solver.add(part)
     found = solver.solve()
@@ -318,7 +317,7 @@ def test_its_rounding_changes_what_comes_out_less_than_the_nearest_does(symmetri
 @with_library
 @pytest.mark.parametrize("inputs", [torch.full((8, 64), torch.nan), torch.full((8, 64), torch.inf)], ids=["nan", "inf"])
 def test_what_cannot_be_solved_is_not_rounded_to_the_nearest(inputs: Tensor) -> None:
-    solver = gptq.Solver(torch.nn.Linear(64, 8, bias=False), symmetric=True)
+    solver = gptq_linear.Solver(torch.nn.Linear(64, 8, bias=False), symmetric=True)
     solver.add(inputs)
     with pytest.raises(RunError, match="give --calibrate more recordings"):
         solver.solve()

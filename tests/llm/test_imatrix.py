@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from auricle.export import pipeline as assemble
+from auricle.export import pipeline
 from auricle.export.__main__ import main
 from auricle.export.formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
 from auricle.export.formats.sentencepiece import text_encoder
@@ -43,7 +43,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 GOLDEN = Path(__file__).parents[1] / "golden"
 SALMONN = GOLDEN / "salmonn-tiny" / "checkpoint"
 SALM = GOLDEN / "salm-tiny" / "checkpoint"
-JFK = Path(assemble.__file__).parent / "jfk.wav"
+JFK = Path(pipeline.__file__).parent / "jfk.wav"
 NOTHING: Callable[..., None] = lambda *_: None  # noqa: E731
 
 
@@ -327,12 +327,12 @@ def _stop(*_: object) -> None:
 def test_the_part_is_made_once_and_can_be_given(
     arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assemble, "_export_graphs", _stop)
+    monkeypatch.setattr(pipeline, "_export_graphs", _stop)
     auto = [*arguments(tmp_path / "a", llm="q4_0"), "--imatrix", "auto", "--quiet"]
     assert main(auto) == 130
     made = tmp_path / "a.partial" / "imatrix.gguf"
     assert read_imatrix(made).datasets == ("Auricle's demo clips",)
-    monkeypatch.setattr(assemble, "_gather", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(pipeline, "_gather", lambda *_: pytest.fail("measured again"))
     assert main(auto) == 130
     given = [*arguments(tmp_path / "b", llm="q4_0"), "--imatrix", str(made), "--quiet"]
     assert main(given) == 130
@@ -340,7 +340,7 @@ def test_the_part_is_made_once_and_can_be_given(
 
 
 def test_calibration_is_part_of_what_the_part_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assemble, "_export_graphs", _stop)
+    monkeypatch.setattr(pipeline, "_export_graphs", _stop)
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "jfk.wav").write_bytes(JFK.read_bytes())
     auto = [*salm_arguments(tmp_path / "a", llm="q4_0"), "--imatrix", "auto", "--quiet"]

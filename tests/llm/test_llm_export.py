@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 import gguf
 import llama_cpp as llama
 import torch
-from auricle.export.formats import gguf_writer as gguf_file
+from auricle.export.formats import gguf_writer
 from auricle.export.formats.checkpoint import load_section
 from auricle.export.llm import export as llm_module
 from auricle.export.llm import quantize as quantize_module
@@ -149,7 +149,7 @@ def test_the_files_say_what_is_merged(exported: dict[str, Path], judge: Callable
     for name, scale in (("f32", SCALE), ("q4_0", SCALE), ("base", 0.0)):
         text = ctypes.create_string_buffer(32)
         model = judge(exported[name], vocab_only=True).model
-        cast(Any, llama).llama_model_meta_val_str(model, gguf_file.LORA_SCALE.encode(), text, 32)
+        cast(Any, llama).llama_model_meta_val_str(model, gguf_writer.LORA_SCALE.encode(), text, 32)
         assert float(text.value) == scale
 
 
@@ -469,7 +469,7 @@ def test_an_unknown_type_is_refused(vicuna: Llm, lora: Lora, tmp_path: Path) -> 
 def test_too_little_disk_is_said_before_anything_is_written(
     vicuna: Llm, lora: Lora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_file.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 30_000_000))  # pyright: ignore
+    monkeypatch.setattr(gguf_writer.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 30_000_000))  # pyright: ignore
     with pytest.raises(InputError, match=r"as q4_0 needs [0-9.]+ [GM]B of disk: 30.0 MB are free"):
         export_llm(vicuna, lora, tmp_path, quantization="q4_0")
     assert not list(tmp_path.iterdir())

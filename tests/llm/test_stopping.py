@@ -95,7 +95,7 @@ def test_an_answer_goes_on_behind_eos_where_it_is_ignored(engine: Engine, comman
     final = stream(engine, command, max_new_tokens=n, guard=False, ignore_eos=True)[1]
     assert usual.finish_reason == "eos" and final.finish_reason == "length" and len(final.token_ids) == n
     assert final.token_ids[: len(usual.token_ids)] == usual.token_ids
-    tokens = engine.hear(read_audio(command)).audio_tokens
+    tokens = engine.encode(read_audio(command)).audio_tokens
     for draft in ((), usual.token_ids):
         (reply,) = reply_to_all(engine.llm, tokens, [usual.prompt], [draft], [n], generation=endless).replies
         assert (reply.ids, reply.finish_reason) == (final.token_ids, "length")
@@ -106,7 +106,7 @@ def test_an_answer_can_be_forced(engine: Engine, command: Path, said: str) -> No
     ids = tuple(engine.llm.prompts.tokenize("the lamp in the kitchen"))
     final = stream(engine, command, max_new_tokens=len(ids) + 3, forced_ids=ids)[1]
     assert final.token_ids[: len(ids)] == ids and final.text.startswith("the lamp in the kitchen")
-    tokens = engine.hear(read_audio(command)).audio_tokens
+    tokens = engine.encode(read_audio(command)).audio_tokens
     forced = Generation(len(ids), forced_ids=ids)
     found = reply_to_all(engine.llm, tokens, [final.prompt], [ids], [len(ids)], generation=forced)
     assert found.replies[0].ids == ids and found.replies[0].n_accepted == len(ids) - 1 and found.n_steps == 0

@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ....models.audio import SAMPLE_RATE, Waveform
-from ....models.corpus import voices as speech
+from ....models.corpus import voices
 from ....models.corpus.examples import disturb, quiet_clip
 from ....models.corpus.names import Name, NamedSentence, named_sentence, ordinary_sentence
 from ....models.encoders import fastconformer as fc
@@ -105,7 +105,7 @@ def training_clip(seed: int) -> tuple[Waveform, NamedSentence]:
         frame = sentence.frame.split()
         begun = " ".join(frame[: rng.randint(1, len(frame))])
         sentence = NamedSentence(begun, sentence.names[: begun.count("{}")])
-    return disturb(speech.speak(sentence.spoken, speech.training_voice(rng), rng), generator), sentence
+    return disturb(voices.speak(sentence.spoken, voices.training_voice(rng), rng), generator), sentence
 
 
 def _sentence(rng: random.Random) -> NamedSentence:

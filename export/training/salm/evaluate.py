@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ....models.audio import Waveform
-from ....models.corpus import keyword_cases as demo
+from ....models.corpus.keyword_cases import ARRANGEMENTS, Mark, cases, mark, word_list
 from .corpus import log_mel
 from .encoder import encode, padded
 from .prompts import end_id, prompt_ids
@@ -19,26 +19,24 @@ _BATCH = 25
 _MAX_NEW_TOKENS = 64
 
 
-def report(model: Model, n: int = 200, seed: int = 0) -> dict[str, list[demo.Mark]]:
+def report(model: Model, n: int = 200, seed: int = 0) -> dict[str, list[Mark]]:
     """Print a row for each arrangement of lists, over n clips each, and return its marks."""
     judge = Judge(model)
-    clips = {named: list(demo.cases(named, n, seed)) for named in (True, False)}
-    rows: dict[str, list[demo.Mark]] = {}
-    for kind in demo.ARRANGEMENTS:
+    clips = {named: list(cases(named, n, seed)) for named in (True, False)}
+    rows: dict[str, list[Mark]] = {}
+    for kind in ARRANGEMENTS:
         some = clips[kind.named]
-        lists = [
-            demo.word_list(case, kind.size, kind.with_name, f"{seed} {kind.size} {i}") for i, case in enumerate(some)
-        ]
+        lists = [word_list(case, kind.size, kind.with_name, f"{seed} {kind.size} {i}") for i, case in enumerate(some)]
         answers = judge.answers([case.waveform for case in some], lists)
-        rows[kind.title] = [demo.mark(*row) for row in zip(some, lists, answers, strict=True)]
+        rows[kind.title] = [mark(*row) for row in zip(some, lists, answers, strict=True)]
         print(f"{kind.title:26} {row_text(rows[kind.title])}", flush=True)
     for size, title in ((0, "no list"), (20, "20 others listed")):
-        kinds = [kind.title for kind in demo.ARRANGEMENTS if kind.size == size and not kind.with_name]
+        kinds = [kind.title for kind in ARRANGEMENTS if kind.size == size and not kind.with_name]
         print(f"all, {title:21} {row_text([mark for kind in kinds for mark in rows[kind]])}", flush=True)
     return rows
 
 
-def row_text(marks: Sequence[demo.Mark]) -> str:
+def row_text(marks: Sequence[Mark]) -> str:
     """Recall of names, precision of listed words, those inserted per clip, and word error rate."""
     recalled = [mark.recalled for mark in marks if mark.recalled is not None]
     right = sum(mark.right for mark in marks)

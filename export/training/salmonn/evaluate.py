@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ....models.corpus import examples as corpus
-from ....models.corpus.examples import Example
+from ....models.corpus.examples import Example, held_out, named_sound, query_examples, slot_examples, sound_examples
 from ...encoders.beats import Beats
 from ...encoders.whisper import encode
 from .bridge import N_WINDOWS, SPEC, Bridge
@@ -90,7 +89,7 @@ def report(judge: Judge, n: int = 300, seed: int = 0) -> dict[str, float]:
     """Print and return the marks: word error of both splits and of each unseen voice, sounds, slots, answers."""
     marks: dict[str, float] = {}
     for split in ("seen", "unseen"):
-        examples = list(corpus.held_out(split, n, seed))
+        examples = list(held_out(split, n, seed))
         answers = judge.answers(examples)
         marks[f"wer_{split}"] = word_error_rate(zip(examples, answers, strict=True))
         by_voice: dict[str, list[tuple[Example, str]]] = defaultdict(list)
@@ -100,14 +99,14 @@ def report(judge: Judge, n: int = 300, seed: int = 0) -> dict[str, float]:
             marks |= {f"wer_{voice}": word_error_rate(pairs) for voice, pairs in by_voice.items()}
         wrong = [(e.expected, a) for e, a in zip(examples, answers, strict=True) if e.expected != a]
         print(f"{split}: {len(wrong)} of {n} sentences wrong, for example {wrong[:4]}", flush=True)
-    sounds = list(corpus.sound_examples(n, seed))
+    sounds = list(sound_examples(n, seed))
     described = zip(sounds, judge.answers(sounds), strict=True)
-    named = [corpus.named_sound(answer) == example.clip.sound for example, answer in described]
+    named = [named_sound(answer) == example.clip.sound for example, answer in described]
     marks |= {"sound_accuracy": float(np.mean(named)), "sound_alone": float(np.mean(named[::2]))}
     for name, examples in (
-        ("slot_accuracy", list(corpus.slot_examples(n, seed))),
-        ("query_accuracy", list(corpus.query_examples(n // 3, seed))),
-        ("keyword_accuracy", list(corpus.query_examples(n // 3, seed, "keywords"))),
+        ("slot_accuracy", list(slot_examples(n, seed))),
+        ("query_accuracy", list(query_examples(n // 3, seed))),
+        ("keyword_accuracy", list(query_examples(n // 3, seed, "keywords"))),
     ):
         right = [e.expected == answer for e, answer in zip(examples, judge.answers(examples), strict=True)]
         marks[name] = float(np.mean(right))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ....models.audio import SILENCE
-from ....models.corpus import examples as corpus
+from ....models.corpus import examples
 from ....models.corpus.examples import Clip, expected_answer, task_prompt, training_task
 from ....models.families.salmonn import prompt_halves
 from ..shards import View
@@ -106,7 +106,7 @@ def prompt_ids(task: str, tokenizer: sentencepiece.SentencePieceProcessor) -> tu
 
 def _turn(view: View, rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor, first: bool) -> Turn:
     if first or view.cut:  # of half a sentence nothing is known but its words
-        task = rng.choices(corpus.TASKS[:3], (0.8, 0.1, 0.1))[0]
+        task = rng.choices(examples.TASKS[:3], (0.8, 0.1, 0.1))[0]
     else:
         task = training_task(Clip(SILENCE, view.utterance, sound=view.sound), rng)
     before, after = prompt_ids(task, tokenizer)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ....models.corpus import examples as corpus
+from ....models.corpus import examples
 from ....models.corpus.sentences import SLOT_NAMES, Utterance, sample_utterance, vocabulary
 from ....models.corpus.sounds import SOUND_NAMES, caption
 from ....models.corpus.words import word_list
@@ -37,7 +37,7 @@ def train_tokenizer(path: Path, seed: int = 1) -> None:
     rng = random.Random(seed)
     lines = [sample_utterance(rng, "train").text for _ in range(3000)]
     lines += [word for word in sorted(vocabulary()) for _ in range(30)]
-    lines += [text for task in _all_tasks() for text in prompt_halves(corpus.task_prompt(task)) for _ in range(60)]
+    lines += [text for task in _all_tasks() for text in prompt_halves(examples.task_prompt(task)) for _ in range(60)]
     lines += [caption(name) for name in SOUND_NAMES for _ in range(20)]
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
@@ -91,12 +91,12 @@ def text_example(rng: random.Random, tokenizer: sentencepiece.SentencePieceProce
     kind = rng.choices(("speech", "both", "sound", "nothing"), (0.7, 0.18, 0.1, 0.02))[0]
     sound = rng.choice(SOUND_NAMES) if kind in ("both", "sound") else None
     utterance = _utterance(rng) if kind in ("speech", "both") else None
-    clip = corpus.Clip(_NO_SOUND, utterance, sound=sound)
-    task = corpus.training_task(clip, rng)
-    before, after = (tokenizer.encode(half) for half in prompt_halves(corpus.task_prompt(task)))
+    clip = examples.Clip(_NO_SOUND, utterance, sound=sound)
+    task = examples.training_task(clip, rng)
+    before, after = (tokenizer.encode(half) for half in prompt_halves(examples.task_prompt(task)))
     heard = _pieces(utterance.text, rng, tokenizer) if utterance else []
     ambient = tokenizer.encode(f"[{sound}]") if sound else []
-    answer = [*tokenizer.encode(corpus.expected_answer(utterance, sound, task)), 2]
+    answer = [*tokenizer.encode(examples.expected_answer(utterance, sound, task)), 2]
     prompt = [1, *before, *heard, *ambient, *after]
     labels = [-100] * len(prompt) + answer
     if rng.random() < 0.2:
@@ -135,7 +135,7 @@ def _pieces(text: str, rng: random.Random, tokenizer: sentencepiece.SentencePiec
 
 
 def _all_tasks() -> list[str]:
-    plain = [task for task in corpus.TASKS if task != "slot_filling"]
+    plain = [task for task in examples.TASKS if task != "slot_filling"]
     return plain + [f"slot_filling:{name}" for name in SLOT_NAMES]
 
 
