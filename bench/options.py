@@ -163,8 +163,8 @@ def _peers(peers: argparse.ArgumentParser) -> None:
 
 
 def _add_bundle(command: argparse.ArgumentParser, which: str = "") -> None:
-    said = f"{which}; default: the demo bundle" if which else "default: the demo bundle"
-    command.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help=said)
+    text = f"{which}; default: the demo bundle" if which else "default: the demo bundle"
+    command.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help=text)
 
 
 def _add_device(command: argparse.ArgumentParser) -> None:

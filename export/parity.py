@@ -82,9 +82,9 @@ def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
 def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference, report: Report) -> tuple[StageError, ...]:
     tolerance = PRECISIONS[manifest.quantization.encoders].tolerance
     errors: list[StageError] = []
-    heard = clips(manifest.spec.n_samples)
-    tick = counter(report, "check encoders", 2 * len(heard))
-    for name, clip in heard.items():
+    listened = clips(manifest.spec.n_samples)
+    tick = counter(report, "check encoders", 2 * len(listened))
+    for name, clip in listened.items():
         found = engine.encoders.stages(clip)
         tick(1)
         wanted = reference.stages(clip)
@@ -99,14 +99,14 @@ def _token_agreement(engine: Engine, reference: Reference, progress: Callable[[i
     """(share, number) of the bundle's greedy tokens that the torch reference, fed the same tokens, would choose too."""
     clip = clips(engine.spec.n_samples)["jfk"][: 10 * SAMPLE_RATE]
     prompt = first_task(engine.prompt)
-    heard = engine.encode(clip).audio_tokens
+    audio_tokens = engine.encode(clip).audio_tokens
     ids = greedy_ids(engine, clip, prompt)
     before, tail = engine.llm.prompts.around(prompt)
-    logits = reference.llm.logits(before, torch.from_numpy(heard), [*tail, *ids], progress)
+    logits = reference.llm.logits(before, torch.from_numpy(audio_tokens), [*tail, *ids], progress)
     chosen = logits[len(tail) - 1 :].argmax(-1).tolist()
     stop = [] if len(ids) == N_TOKENS else [engine.prompt.eos_id]
-    said = [*ids, *stop]
-    return sum(a == b for a, b in zip(said, chosen, strict=False)) / len(said), len(said)
+    answer = [*ids, *stop]
+    return sum(a == b for a, b in zip(answer, chosen, strict=False)) / len(answer), len(answer)
 
 
 def _self_check(engine: Engine, manifest: Manifest) -> SelfCheck:

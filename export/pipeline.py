@@ -74,7 +74,7 @@ def assemble(staging: Staging, family: Family, options: ExportOptions, report: R
     if options.gptq:
         require_groups(family.llm.spec)
     weighing = _weighing(family, options)
-    heard = calibration(options.calibrate, family.prompt) if options.gptq else None
+    recordings = calibration(options.calibrate, family.prompt) if options.gptq else None
     key = stat_key(family.sources)
     sources = staging.part("sources", key, lambda _: ((), encode(hash_sources(family.sources, report))))
     versions = [metadata.version(name) for name in ("auricle", "torch", "onnx", "onnxruntime")]
@@ -83,8 +83,8 @@ def assemble(staging: Staging, family: Family, options: ExportOptions, report: R
     float_layers = _export_graphs(staging, family, options, digest, report)
     for name, write in family.data_files.items():
         staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
-    said = _export_llm(staging, llm, family, options, heard, f"{digest} {weighed}", report)
-    manifest = _manifest(options, family, sources, float_layers, said)
+    notes = _export_llm(staging, llm, family, options, recordings, f"{digest} {weighed}", report)
+    manifest = _manifest(options, family, sources, float_layers, notes)
     found, check = _parity(staging, manifest, family, digest, report)
     if not options.force:
         parity.refuse_beyond_tolerance(found, manifest)
@@ -107,14 +107,14 @@ def _weighing(family: Family, options: ExportOptions) -> _Weighing | None:
         given = read_imatrix(options.imatrix)
         require_match(given, family.llm.spec, options.imatrix)
         return _Weighing(sha256_of(options.imatrix), lambda _: given)
-    heard = calibration(options.calibrate, family.prompt)
-    key = f"{_lora_scale(family, options)} {_heard_key(family, options, heard)}"
-    return _Weighing(key, lambda report: _gather(family, options, heard, report))
+    recordings = calibration(options.calibrate, family.prompt)
+    key = f"{_lora_scale(family, options)} {_calibration_key(family, options, recordings)}"
+    return _Weighing(key, lambda report: _gather(family, options, recordings, report))
 
 
-def _heard_key(family: Family, options: ExportOptions, heard: Calibration) -> str:
-    """What was heard, and through what."""
-    return f"{heard.name} {heard.key} {encode(family.spec)} {encode(family.prompt)} {_packages(options)}"
+def _calibration_key(family: Family, options: ExportOptions, recordings: Calibration) -> str:
+    """What was listened to, and through what."""
+    return f"{recordings.name} {recordings.key} {encode(family.spec)} {encode(family.prompt)} {_packages(options)}"
 
 
 def _export_imatrix(staging: Staging, weighing: _Weighing | None, digest: str, report: Report) -> str:
@@ -130,14 +130,14 @@ def _export_imatrix(staging: Staging, weighing: _Weighing | None, digest: str, r
     return weighing.key
 
 
-def _gather(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Importance:
+def _gather(family: Family, options: ExportOptions, recordings: Calibration, report: Report) -> Importance:
     llm = _reference(family, options)
-    return gather(llm, _listen(family, llm, heard, report), (heard.name,), report)
+    return gather(llm, _listen(family, llm, recordings, report), (recordings.name,), report)
 
 
-def _listen(family: Family, llm: ReferenceLlm, heard: Calibration, report: Report) -> list[Passage]:
+def _listen(family: Family, llm: ReferenceLlm, recordings: Calibration, report: Report) -> list[Passage]:
     return passages_of(
-        heard.examples,
+        recordings.examples,
         llm,
         family.prompt,
         family.tokenize,
@@ -160,8 +160,8 @@ def _export_graphs(
     for done, (name, write) in enumerate(family.graphs.items()):
         report(f"export {name}", done, len(family.graphs))
         key = f"{digest} {precision} {encode(family.spec)}"
-        heard = feeds.get(name, [])
-        note = staging.part(name, key, lambda d, n=name, w=write, f=heard: _write_graph(d, n, w, precision, f, report))
+        inputs = feeds.get(name, [])
+        note = staging.part(name, key, lambda d, n=name, w=write, f=inputs: _write_graph(d, n, w, precision, f, report))
         if precision.integer:
             float_layers[name] = tuple(note["float_layers"])
     return float_layers
@@ -201,7 +201,7 @@ def _export_llm(
     llm: LlmExport,
     family: Family,
     options: ExportOptions,
-    heard: Calibration | None,
+    recordings: Calibration | None,
     digest: str,
     report: Report,
 ) -> tuple[str, ...]:
@@ -209,7 +209,7 @@ def _export_llm(
     threads = options.threads or max(1, (os.cpu_count() or 2) - 1)
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
-        rounding = _rounding(family, options, heard, report) if heard else None
+        rounding = _rounding(family, options, recordings, report) if recordings else None
         written = llm.write(
             directory,
             n_threads=threads,
@@ -217,16 +217,18 @@ def _export_llm(
             imatrix=directory / IMATRIX_FILE if options.imatrix else None,
             rounding=rounding,
         )
-        said = [f"GPTQ on {heard.name}: {rounding.summary()}"] if heard and rounding else []
-        return tuple(path.name for path in written), said
+        notes = [f"GPTQ on {recordings.name}: {rounding.summary()}"] if recordings and rounding else []
+        return tuple(path.name for path in written), notes
 
     key = f"{digest} {options.llm} {options.lora} {options.lora_scale} {family.lora.spec} {llm.tables}"
-    return tuple(staging.part("llm", f"{key} {_heard_key(family, options, heard)}" if heard else key, build))
+    return tuple(
+        staging.part("llm", f"{key} {_calibration_key(family, options, recordings)}" if recordings else key, build)
+    )
 
 
-def _rounding(family: Family, options: ExportOptions, heard: Calibration, report: Report) -> Rounding:
+def _rounding(family: Family, options: ExportOptions, recordings: Calibration, report: Report) -> Rounding:
     llm = _reference(family, options)
-    return Rounding(llm, _listen(family, llm, heard, report), options.llm_type == "q4_0", report)
+    return Rounding(llm, _listen(family, llm, recordings, report), options.llm_type == "q4_0", report)
 
 
 def _parity(
@@ -250,7 +252,7 @@ def _manifest(
     float_layers: dict[str, tuple[str, ...]],
     notes: tuple[str, ...],
 ) -> Manifest:
-    said = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
+    asked = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
     return Manifest(
         schema_version=SCHEMA_VERSION,
         family=family.family,  # pyright: ignore
@@ -272,7 +274,7 @@ def _manifest(
         provenance=Provenance(
             auricle=metadata.version("auricle"),
             packages=_packages(options) | {"python": platform.python_version()},
-            options={name: _said(value) for name, value in said.items()},
+            options={name: _option_text(value) for name, value in asked.items()},
             base_fingerprint=family.llm.fingerprint.as_text(),
             sources=tuple(decode(SourceFile, source) for source in sources),
             notes=family.notes + notes,
@@ -292,7 +294,7 @@ def _lora_scale(family: Family, options: ExportOptions) -> float:
     return family.lora.spec.scale if options.lora_scale is None else options.lora_scale
 
 
-def _said(value: object) -> str:
+def _option_text(value: object) -> str:
     """Paths by their last name: where a file lay on the exporting machine is nobody's business."""
     if isinstance(value, Path):
         return model_name(value) if value.is_dir() else value.name

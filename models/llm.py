@@ -16,7 +16,7 @@ class LlmType:
     """A way to keep the weights in a GGUF file."""
 
     bits_per_weight: float
-    """Average; of mixtures (the _m types, iq4_xs) as llama.cpp reports it for a 7B model."""
+    """Average; of those with several tensor types (the _m types, iq4_xs) as llama.cpp reports it for a 7B model."""
     ftype: int
     """llama.cpp's llama_ftype."""
     agreement: float

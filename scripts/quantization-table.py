@@ -24,7 +24,7 @@ from auricle.export.llm.calibration import Example, calibration
 from auricle.export.llm.export import write_gguf
 from auricle.export.llm.gptq import Rounding
 from auricle.export.llm.imatrix import Passage, gather, passages_of
-from auricle.export.llm.quantize import BY_MIXTURE, TableTypes, quantize
+from auricle.export.llm.quantize import DEFAULT_TABLES, TableTypes, quantize
 from auricle.export.llm.torch_reference import ReferenceLlm
 from auricle.export.options import EMBEDDING_BESIDE_GPTQ
 from auricle.models.bundle import LLM_FILE
@@ -109,7 +109,7 @@ class Table:
         elif passages:
             weighed = self.folder / "im.gguf"
             write_imatrix(weighed, gather(self.llm, passages, ("draw",), quiet))
-        tables = FINE_EMBEDDING if fine else BY_MIXTURE
+        tables = FINE_EMBEDDING if fine else DEFAULT_TABLES
         quantize(source, target, GPTQ_TYPES.get(kind, kind), imatrix=weighed, tables=tables)
         with self._engine(self.folder) as engine:
             return [_distance(engine, self.said[seed]) for seed in SEEDS]

@@ -1,6 +1,6 @@
 """Seconds that a language model will take here, from a few layers of its true shape and types in llama.cpp itself.
 
-The layers are a GGUF file of zeros, which takes no room on a disk that keeps holes: what the weights are does not
+The layers are a GGUF file of zeros, which takes no space on a disk that keeps holes: what the weights are does not
 change how long they take to read and to multiply.
 """
 
@@ -42,7 +42,7 @@ _KINDS = {
 }
 """llama_ftype -> ggml's type of most matrices, its weights per block, bytes per block."""
 _FINER = {12: _Q5_K, 15: _Q6_K, 17: _Q6_K}
-"""Every second layer's attn_v and ffn_down, which is about the share of the real mixtures."""
+"""Every second layer's attn_v and ffn_down, which is about their share in real files."""
 _ALIGNMENT = 32
 _U32, _I32, _F32_VALUE, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9  # types of GGUF's metadata
 

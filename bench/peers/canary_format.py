@@ -42,11 +42,11 @@ def write_canary(path: Path, spec: SalmSpec, quantization: str, n_tokens: int = 
 
     from ...export.formats.gguf_writer import RawTensor, write_tensors
     from ...export.progress import no_report
-    from ...export.synthetic.byte_vocabulary import invented_bytes
+    from ...export.synthetic.byte_vocabulary import synthetic_bytes
     from ...export.synthetic.families import hann, mel_bank
     from ...export.synthetic.random_weights import weight_pool
 
-    vocabulary = invented_bytes(spec.llm.vocab)
+    vocabulary = synthetic_bytes(spec.llm.vocab)
     locator = vocabulary.pieces.index(f"[PAD{vocabulary.eos + 1}]")
     pieces = (*vocabulary.pieces[:locator], AUDIO_TAG, *vocabulary.pieces[locator + 1 :])
     writer = gguf.GGUFWriter(None, _FAMILY)
@@ -196,7 +196,7 @@ _AS_LLAMA = {
 
 
 def _kind(gguf: Any, name: str, shape: tuple[int, ...], spec: LlmSpec, quantization: str) -> Any:
-    """The type of a tensor: that of llama.cpp's mixture where it has the same matrix."""
+    """The type of a tensor: the one llama.cpp gives it where it has the same matrix."""
     from ...export.llm.tensor_types import tensor_type
 
     kinds = gguf.GGMLQuantizationType

@@ -60,7 +60,7 @@ def exporter() -> str:
 
 
 def graph_file(directory: Path, name: str) -> Path:
-    """Where a graph lies: a directory of its own, with room for external weights, for this exporter."""
+    """Where a graph lies: a directory of its own, external weights beside it, for this exporter."""
     return directory / f"{name}.{exporter()}" / "graph.onnx"
 
 

@@ -74,7 +74,7 @@ def keep(engine: Engine, waveform: Waveform, prompt: str, ids: Sequence[int], en
                 **{f"stage_{name}": output for name, output in outputs.items()},
             )
     except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}): point TMPDIR to a disk with more room") from None
+        raise RunError(f"{path} cannot be written ({error.strerror}): point TMPDIR to a larger disk") from None
     return path.stat().st_size
 
 

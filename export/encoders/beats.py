@@ -19,7 +19,7 @@ from ...models.encoders.beats import INPUT, N_MELS, OUTPUT, BeatsSpec
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import load_torch, require, require_shape, tensors_of
 from ..graphs.onnx_graph import save_graph
-from ..graphs.weightless import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, weightless
 
 _CFG_KEY = {
     "d_model": "encoder_embed_dim",
@@ -263,12 +263,12 @@ class AudioEncoder(nn.Module):
         return self.ln_audio(self.beats(fbank))
 
 
-def hollow_beats(spec: BeatsSpec) -> AudioEncoder:
+def weightless_beats(spec: BeatsSpec) -> AudioEncoder:
     """An encoder of these sizes without weights, for `skeleton.RandomWeights` to export."""
     with torch.device("meta"):
         module = AudioEncoder(Beats(spec), nn.LayerNorm(spec.d_model))
     module.beats.encoder.buckets = bucket_table(spec)
-    return hollow(module)
+    return weightless(module)
 
 
 def export_beats(beats: Beats, ln_audio: nn.LayerNorm, path: Path, save: SaveGraph = save_graph) -> None:

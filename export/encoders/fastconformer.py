@@ -33,7 +33,7 @@ from ...models.encoders.fastconformer import (
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import Weights, require_shape
 from ..graphs.onnx_graph import save_graph
-from ..graphs.weightless import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, weightless
 from .fastconformer_modules import FastConformer, Perception
 
 _PREFIX = "perception."
@@ -123,11 +123,11 @@ def load_fastconformer(config: Mapping[str, Any], weights: Weights, where: Path 
     return Loaded(spec, module.eval().requires_grad_(False), fb, window)
 
 
-def hollow_fastconformer(spec: FastConformerSpec) -> FastConformer:
+def weightless_fastconformer(spec: FastConformerSpec) -> FastConformer:
     """The graph's module of these sizes without weights, for `skeleton.RandomWeights` to export."""
     with torch.device("meta"):
         module = FastConformer(Perception(spec), spec)
-    return hollow(module)
+    return weightless(module)
 
 
 def export_fastconformer(

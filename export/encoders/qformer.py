@@ -22,7 +22,7 @@ from ...models.encoders.whisper import WhisperSpec
 from ...models.errors import CheckpointError
 from ..formats.checkpoint import require, require_shape
 from ..graphs.onnx_graph import save_graph
-from ..graphs.weightless import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, weightless
 
 _BERT = "speech_Qformer.bert."
 _LINEAR_NORM = ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
@@ -225,11 +225,11 @@ def load_qformer(
     return LoadedQFormer(spec, ln_speech, ln_audio, reference, tuple(unknown))
 
 
-def hollow_qformer(spec: QFormerSpec) -> FoldedQFormer:
+def weightless_qformer(spec: QFormerSpec) -> FoldedQFormer:
     """A folded Q-Former of these sizes without weights, for `skeleton.RandomWeights` to export."""
     with torch.device("meta"):
         module = FoldedQFormer(ReferenceQFormer(spec))
-    return hollow(module)
+    return weightless(module)
 
 
 def export_qformer(module: FoldedQFormer, path: Path, save: SaveGraph = save_graph) -> None:

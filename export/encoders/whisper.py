@@ -20,7 +20,7 @@ from ...models.errors import CheckpointError
 from ..formats.checkpoint import Weights, read_json, require_shape, weight_files
 from ..formats.ctranslate2 import FILE, CTranslate2Whisper, is_ctranslate2
 from ..graphs.onnx_graph import save_graph
-from ..graphs.weightless import SaveGraph, hollow
+from ..graphs.weightless import SaveGraph, weightless
 
 _RIGHT = "SALMONN was trained with openai/whisper-large-v2"
 _PREFIXES = ("model.encoder.", "encoder.")
@@ -93,11 +93,11 @@ def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
     return spec, encoder.eval().requires_grad_(False)
 
 
-def hollow_whisper(spec: WhisperSpec) -> SpeechEncoder:
+def weightless_whisper(spec: WhisperSpec) -> SpeechEncoder:
     """An encoder of these sizes without weights, for `skeleton.RandomWeights` to export."""
     with torch.device("meta"):
         module = SpeechEncoder(WhisperEncoder(_config(spec)), nn.LayerNorm(spec.d_model))
-    return hollow(module)
+    return weightless(module)
 
 
 def export_whisper(

@@ -137,11 +137,11 @@ def _feeds(parts: Parts) -> dict[str, list[Arrays]]:
     spec = parts.spec.whisper
     clips = parity.clips(parts.spec.n_samples).values()
     outputs = [_stages(parts, clip) for clip in clips]
-    heard = [(each[whisper.OUTPUT], each[beats.OUTPUT]) for each in outputs]
+    encoded = [(each[whisper.OUTPUT], each[beats.OUTPUT]) for each in outputs]
     return {
         "whisper": [{whisper.INPUT: log_mel(clip, spec)} for clip in clips],
         "beats": [{beats.INPUT: fbank(clip)} for clip in clips],
-        "qformer": [{qformer.SPEECH_INPUT: speech, qformer.AUDIO_INPUT: audio} for speech, audio in heard],
+        "qformer": [{qformer.SPEECH_INPUT: speech, qformer.AUDIO_INPUT: audio} for speech, audio in encoded],
     }
 
 

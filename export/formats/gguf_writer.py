@@ -82,15 +82,15 @@ def complete_or_absent(path: Path) -> Generator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise InputError(f"{path} could not be written ({error}); {_room(path.parent)}") from error
+        raise InputError(f"{path} could not be written ({error}); {_free_space(path.parent)}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def require_room(directory: Path, n_bytes: int, what: str) -> None:
+def require_free_space(directory: Path, n_bytes: int, what: str) -> None:
     """Raises InputError when `directory` has not that much space left."""
     if shutil.disk_usage(directory).free < n_bytes:
-        raise InputError(f"{what} needs {_size(n_bytes)} of disk: {_room(directory)}")
+        raise InputError(f"{what} needs {_size(n_bytes)} of disk: {_free_space(directory)}")
 
 
 def rotary_rows(rows: np.ndarray, n_heads: int) -> np.ndarray:
@@ -124,7 +124,7 @@ def _stored(tensor: Tensor | RawTensor) -> np.ndarray:
     return values
 
 
-def _room(directory: Path) -> str:
+def _free_space(directory: Path) -> str:
     free = shutil.disk_usage(directory).free
     return f"{_size(free)} are free on the disk of {directory}; free some, or choose another --out"
 

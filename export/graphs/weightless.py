@@ -25,7 +25,7 @@ M = TypeVar("M", bound=nn.Module)
 SMALL = 4096  # weights; a smaller tensor has values of its own, and keeps them
 
 
-def hollow(module: M) -> M:
+def weightless(module: M) -> M:
     """Give a module that was made on the meta device weights that take no memory: small ones are real.
 
     Norms are near 1, the rest near 0, and no two weights equal, so that the exporter cannot leave anything out.

@@ -23,7 +23,7 @@ from ...models.errors import CheckpointError, InputError
 from ...models.llm import CANARY_QWEN_LORA, LLM_TYPES, SALMONN_LORA, LlmSpec
 from ..formats.byte_bpe import ByteVocabulary, read_byte_vocabulary
 from ..formats.checkpoint import Weights, read_json
-from ..formats.gguf_writer import LORA_SCALE, RawTensor, Tensor, require_room, rotary_rows, write_tensors
+from ..formats.gguf_writer import LORA_SCALE, RawTensor, Tensor, require_free_space, rotary_rows, write_tensors
 from ..formats.gptq_checkpoint import open_base
 from ..formats.sentencepiece import Vocabulary, read_vocabulary
 from ..formats.tensor_names import (
@@ -42,7 +42,7 @@ from .base_model import Fingerprint, check_base, fingerprint
 from .config import llama_spec, qwen3_spec
 from .gptq import Rounding
 from .lora import Lora, require_fit, write_adapter
-from .quantize import BY_MIXTURE, DIRECT, TableTypes, quantize, require_type
+from .quantize import DEFAULT_TABLES, DIRECT, TableTypes, quantize, require_type
 
 LoraMode = Literal["merged", "adapter", "both"]
 
@@ -126,7 +126,7 @@ class LlmExport:
     quantization: str
     mode: LoraMode = "merged"
     lora_scale: float | None = None
-    tables: TableTypes = BY_MIXTURE
+    tables: TableTypes = DEFAULT_TABLES
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class LlmExport:
         """
         spec = self.llm.spec
         needed = disk_bytes(spec, self.quantization) + (4 * spec.vocab * spec.hidden if self.tables else 0)
-        require_room(out, needed, f"writing the language model as {self.quantization}")
+        require_free_space(out, needed, f"writing the language model as {self.quantization}")
         written = [out / LLM_FILE]
         merge = None if self.mode == "adapter" else (self.lora, self.scale)
         if self.quantization in DIRECT:
@@ -188,7 +188,7 @@ def require_tables(spec: LlmSpec, quantization: str, tables: TableTypes) -> None
 
 
 def disk_bytes(spec: LlmSpec, quantization: str) -> int:
-    """Room needed while exporting: the file, and for a quantized type the f16 file it is made from."""
+    """Free space needed while exporting: the file, and for a quantized type the f16 file it is made from."""
     kept = spec.weight_bytes(quantization)
     passing = 0 if quantization in DIRECT else spec.weight_bytes("f16")
     return round(1.05 * (kept + passing)) + 2 * VOCABULARY_BYTES

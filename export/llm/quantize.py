@@ -21,7 +21,7 @@ import numpy as np
 
 from ...models.errors import InputError, RunError
 from ...models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
-from ..formats.gguf_writer import complete_or_absent, require_room
+from ..formats.gguf_writer import complete_or_absent, require_free_space
 from ..formats.imatrix_file import read_imatrix
 from ..progress import Report, no_report
 
@@ -35,7 +35,7 @@ _TENSOR = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 
 @dataclass(frozen=True)
 class TableTypes:
-    """What the two tables of the vocabulary are kept at; None: what llama.cpp's mixture says. Raises InputError."""
+    """What the two tables of the vocabulary are kept at; None: as llama.cpp chooses by tensor. Raises InputError."""
 
     embedding: str | None = None
     """Of a tied model nothing: the embedding is the head."""
@@ -47,10 +47,10 @@ class TableTypes:
                 raise InputError(f"{kind!r} is not a type for an embedding or a head: choose {', '.join(TABLE_TYPES)}")
 
     def __bool__(self) -> bool:
-        return self != BY_MIXTURE
+        return self != DEFAULT_TABLES
 
 
-BY_MIXTURE = TableTypes()
+DEFAULT_TABLES = TableTypes()
 
 
 def quantize(
@@ -61,7 +61,7 @@ def quantize(
     progress: Report = no_report,
     verbose: bool = False,
     imatrix: Path | None = None,
-    tables: TableTypes = BY_MIXTURE,
+    tables: TableTypes = DEFAULT_TABLES,
 ) -> None:
     """Write `target` from an f16 or f32 `source`; llama.cpp's log goes to stderr when verbose.
 
@@ -86,7 +86,7 @@ def quantize(
                 verbose,
             )
         except RunError:
-            require_room(target.parent, NO_ROOM, f"quantizing to {quantization}")
+            require_free_space(target.parent, NO_ROOM, f"quantizing to {quantization}")
             raise
 
 

@@ -1,4 +1,4 @@
-"""Which type llama.cpp's quantizer gives each tensor of a LLaMA or Qwen3: the `_m` types are mixtures.
+"""Tensor types: a quantization and a tensor's name in, the type that llama.cpp's quantizer gives it out.
 
 Source: llama.cpp src/llama-quant.cpp, llama_tensor_get_type and use_more_bits; a test compares it with the quantizer.
 """

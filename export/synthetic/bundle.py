@@ -34,13 +34,13 @@ from ...models.precision import PRECISIONS, Precision
 from ...models.prompt import PromptInfo
 from ...runtime.system.machine import memory_bytes
 from ..bundle import Staging
-from ..formats.gguf_writer import require_room
+from ..formats.gguf_writer import require_free_space
 from ..graphs.int4 import write_int4
 from ..graphs.int8 import write_int8
 from ..llm.export import VOCABULARY_BYTES
 from ..llm.quantize import require_type
 from ..progress import Progress, Report, no_report
-from .families import Recipe, WriteGraph, recipe
+from .families import SyntheticFamily, WriteGraph, synthetic_family
 from .random_graph import RandomWeights, module_bytes
 from .random_llm import random_tensors, write_random_llm
 
@@ -60,7 +60,7 @@ class _Plan:
     out: Path
     seed: int
     spec: FamilySpec
-    recipe: Recipe
+    family: SyntheticFamily
 
     @property
     def key(self) -> str:
@@ -87,14 +87,14 @@ def synthesize(model: str, llm: str, encoders: str, out: Path, seed: int = 0, re
     before anything is written when disk or memory will not do.
     """
     plan = _plan(model, llm, encoders, out, seed)
-    vocabulary = plan.recipe.vocabulary()
-    prompt = plan.recipe.prompt(vocabulary)
+    vocabulary = plan.family.vocabulary()
+    prompt = plan.family.prompt(vocabulary)
     with Staging(out, report) as staging:
-        writers = plan.recipe.graphs
+        writers = plan.family.graphs
         for done, (name, write) in enumerate(writers.items()):
             report(f"export {name}", done, len(writers))
             staging.part(name, plan.key, _graph_builder(plan, name, write))
-        for name, write_data in plan.recipe.data_files.items():
+        for name, write_data in plan.family.data_files.items():
             staging.part(name, plan.key, _data_builder(name, write_data))
 
         def write_llm(directory: Path) -> tuple[tuple[str, ...], Any]:
@@ -112,9 +112,9 @@ def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
     if model not in MODELS:
         raise InputError(f"{model!r} is not a model whose shapes are known: choose {', '.join(MODELS)}")
     spec = RELEASED.get(model) or read_manifest(shipped_bundle()).spec
-    plan = _Plan(model, llm, PRECISIONS[encoders], out, seed, spec, recipe(spec))
+    plan = _Plan(model, llm, PRECISIONS[encoders], out, seed, spec, synthetic_family(spec))
     what = f"{model} {llm} with {encoders} encoders"
-    require_room(_nearest(out), disk_bytes(spec, llm, encoders) - _written(out), what)
+    require_free_space(_nearest(out), disk_bytes(spec, llm, encoders) - _written(out), what)
     available = _available_memory()
     if 0 < available < MEMORY_BYTES:
         raise InputError(
@@ -125,10 +125,10 @@ def _plan(model: str, llm: str, encoders: str, out: Path, seed: int) -> _Plan:
 
 
 def disk_bytes(spec: FamilySpec, llm: str, encoders: str) -> int:
-    """Room that making the bundle takes at its fullest: a quantized graph lies beside the fp32 one it is made from."""
+    """Free space that the bundle takes while it is made: a quantized graph lies beside the fp32 one it is made from."""
     precision = PRECISIONS[encoders]
     done = highest = 0
-    for make in recipe(spec).hollow.values():
+    for make in synthetic_family(spec).weightless.values():
         module = make()
         passing = module_bytes(module, PRECISIONS["fp32"]) if precision.integer else 0
         done += module_bytes(module, precision)
@@ -177,7 +177,7 @@ def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
         graphs=spec.graphs,
         llm=LlmInfo(LLM_FILE, lora="merged", lora_scale=spec.lora.scale, adapter=None),
         prompt=prompt,
-        generation=GenerationInfo(plan.recipe.max_new_tokens, beams=1),
+        generation=GenerationInfo(plan.family.max_new_tokens, beams=1),
         quantization=QuantizationInfo(
             plan.encoders.name, plan.llm, {name: () for name in spec.graphs} if plan.encoders.integer else {}
         ),

@@ -1,4 +1,4 @@
-"""A Qwen vocabulary without a tokenizer.json: bytes, the words of a SALM's prompt, and invented ones up to a size.
+"""A Qwen vocabulary without a tokenizer.json: bytes, the words of a SALM's prompt, and synthetic ones up to a size.
 
 For bundles of random weights. It cuts canary-qwen's prompt into as many ids as Qwen3's own, 9 before the audio and 5
 after it, and its special tokens have Qwen3's ids, so that a prompt of random weights is the work of a real one.
@@ -21,12 +21,12 @@ _WORDS = ("user", "assistant", "Trans", "cribe", f"{_SPACE}the", f"{_SPACE}follo
 _SYLLABLES = [c + v for c in "bdfghklmnprstvz" for v in ("a", "e", "i", "o", "u", "ar", "en", "is")]
 
 
-def invented_bytes(size: int = 151936) -> ByteVocabulary:
+def synthetic_bytes(size: int = 151936) -> ByteVocabulary:
     """A vocabulary of `size` rows, BEYOND of them special or unused."""
     n_normal = size - BEYOND
     pieces = dict.fromkeys(LETTERS)
     merges = list[str]()
-    for left, right in chain(*map(_chain, _WORDS), _invented()):
+    for left, right in chain(*map(_chain, _WORDS), _synthetic()):
         if len(pieces) >= n_normal:
             break
         if left + right not in pieces:
@@ -49,7 +49,7 @@ def _chain(word: str) -> Iterator[tuple[str, str]]:
     return zip(accumulate(word[:-1]), word[1:], strict=True)
 
 
-def _invented() -> Iterable[tuple[str, str]]:
+def _synthetic() -> Iterable[tuple[str, str]]:
     """Syllables from letters, then words of two and three syllables, each from the one before and a syllable."""
     yield from chain(*map(_chain, _SYLLABLES))
     yield from ((first, second) for first, second in product(_SYLLABLES, repeat=2))

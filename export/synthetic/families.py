@@ -19,14 +19,14 @@ from ...models.families.registry import FamilySpec
 from ...models.families.salm import SalmSpec
 from ...models.families.salmonn import SalmonnSpec
 from ...models.prompt import PromptInfo
-from ..encoders.beats import export_beats, hollow_beats
-from ..encoders.fastconformer import export_fastconformer, hollow_fastconformer, write_featurizer
-from ..encoders.qformer import export_qformer, hollow_qformer
-from ..encoders.whisper import export_whisper, hollow_whisper
+from ..encoders.beats import export_beats, weightless_beats
+from ..encoders.fastconformer import export_fastconformer, weightless_fastconformer, write_featurizer
+from ..encoders.qformer import export_qformer, weightless_qformer
+from ..encoders.whisper import export_whisper, weightless_whisper
 from ..formats.byte_bpe import ByteVocabulary, byte_ids
 from ..formats.sentencepiece import Vocabulary
 from ..graphs.weightless import SaveGraph
-from .byte_vocabulary import invented_bytes
+from .byte_vocabulary import synthetic_bytes
 from .vocabulary import gguf_vocabulary, padded, piece_ids
 
 WriteGraph = Callable[[Path, SaveGraph], object]
@@ -34,10 +34,10 @@ WriteGraph = Callable[[Path, SaveGraph], object]
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SyntheticFamily:
     """What goes into one bundle."""
 
-    hollow: dict[str, Callable[[], Any]]
+    weightless: dict[str, Callable[[], Any]]
     """Graph -> its module without weights, to tell its size."""
     graphs: dict[str, WriteGraph]
     vocabulary: Callable[[], Vocabulary | ByteVocabulary]
@@ -47,18 +47,18 @@ class Recipe:
     data_files: dict[str, Callable[[Path], object]] = field(default_factory=dict[str, Callable[[Path], object]])
 
 
-def recipe(spec: FamilySpec) -> Recipe:
+def synthetic_family(spec: FamilySpec) -> SyntheticFamily:
     """For a bundle of these sizes."""
-    return RECIPES[type(spec)](spec)
+    return SYNTHETIC_FAMILIES[type(spec)](spec)
 
 
-def _salmonn(spec: SalmonnSpec) -> Recipe:
+def _salmonn(spec: SalmonnSpec) -> SyntheticFamily:
     def write_whisper(path: Path, save: SaveGraph) -> None:
-        module = hollow_whisper(spec.whisper)
+        module = weightless_whisper(spec.whisper)
         export_whisper(module.encoder, module.ln_speech, spec.whisper, path, save)
 
     def write_beats(path: Path, save: SaveGraph) -> None:
-        module = hollow_beats(spec.beats)
+        module = weightless_beats(spec.beats)
         export_beats(module.beats, module.ln_audio, path, save)
 
     def vocabulary() -> Vocabulary:
@@ -69,16 +69,16 @@ def _salmonn(spec: SalmonnSpec) -> Recipe:
         assert isinstance(pieces, Vocabulary)
         return salmonn.prompt_info(lambda text: piece_ids(pieces, text), pieces.bos, pieces.eos)
 
-    return Recipe(
-        hollow={
-            "whisper": lambda: hollow_whisper(spec.whisper),
-            "beats": lambda: hollow_beats(spec.beats),
-            "qformer": lambda: hollow_qformer(spec.qformer),
+    return SyntheticFamily(
+        weightless={
+            "whisper": lambda: weightless_whisper(spec.whisper),
+            "beats": lambda: weightless_beats(spec.beats),
+            "qformer": lambda: weightless_qformer(spec.qformer),
         },
         graphs={
             "whisper": write_whisper,
             "beats": write_beats,
-            "qformer": lambda path, save: export_qformer(hollow_qformer(spec.qformer), path, save),
+            "qformer": lambda path, save: export_qformer(weightless_qformer(spec.qformer), path, save),
         },
         vocabulary=vocabulary,
         prompt=prompt,
@@ -86,25 +86,27 @@ def _salmonn(spec: SalmonnSpec) -> Recipe:
     )
 
 
-def _salm(spec: SalmSpec) -> Recipe:
+def _salm(spec: SalmSpec) -> SyntheticFamily:
     def prompt(pieces: Vocabulary | ByteVocabulary) -> PromptInfo:
         assert isinstance(pieces, ByteVocabulary)
         return salm.prompt_info(lambda text: byte_ids(pieces, text), pieces.eos)
 
     encoder = spec.fastconformer
-    return Recipe(
-        hollow={"fastconformer": lambda: hollow_fastconformer(encoder)},
+    return SyntheticFamily(
+        weightless={"fastconformer": lambda: weightless_fastconformer(encoder)},
         graphs={
-            "fastconformer": lambda path, save: export_fastconformer(hollow_fastconformer(encoder), encoder, path, save)
+            "fastconformer": lambda path, save: export_fastconformer(
+                weightless_fastconformer(encoder), encoder, path, save
+            )
         },
-        vocabulary=lambda: invented_bytes(spec.llm.vocab),
+        vocabulary=lambda: synthetic_bytes(spec.llm.vocab),
         prompt=prompt,
         max_new_tokens=salm.MAX_NEW_TOKENS,
         data_files={FEATURIZER: lambda path: write_featurizer(path, mel_bank(encoder.n_mels), hann())},
     )
 
 
-RECIPES: dict[type[FamilySpec], Callable[[Any], Recipe]] = {SalmonnSpec: _salmonn, SalmSpec: _salm}
+SYNTHETIC_FAMILIES: dict[type[FamilySpec], Callable[[Any], SyntheticFamily]] = {SalmonnSpec: _salmonn, SalmSpec: _salm}
 
 
 def mel_bank(n_mels: int) -> NDArray[np.float32]:

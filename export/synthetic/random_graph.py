@@ -1,7 +1,7 @@
 """Graphs of full size with random weights, in little memory: for bundles that measure speed.
 
 A module whose weights take no memory (each is one number, seen through strides of 0) is exported as any other. In
-the graph, its weights are left hollow: name, type and shape without data. They get random data when they are written.
+the graph, its weights are left empty: name, type and shape without data. They get random data when they are written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..graphs.onnx_graph import EXTERNAL_BYTES, Shape, check_graph, data_file, e
 from ..graphs.weightless import SMALL
 from .random_weights import Pool, float_pool
 
-_HOLLOW = "hollow"
+_EMPTY = "empty"
 _FLOATS: dict[int, Any] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
@@ -38,7 +38,7 @@ def module_bytes(module: nn.Module, precision: Precision) -> int:
 
 
 class RandomWeights:
-    """Writes a hollow module's graph, filled with random weights: used where `save_graph` would be.
+    """Writes a weightless module's graph, filled with random weights: used where `save_graph` would be.
 
     half: in float16, by the same rules as graph.to_fp16.
     """
@@ -57,7 +57,7 @@ class RandomWeights:
     ) -> GraphInfo:
         model = _export(module, inputs, outputs, dynamic)
         if self._half:
-            model = _HollowHalf(model).convert()
+            model = _EmptyHalf(model).convert()
         self._fill(model, path)
         named = {name: (dynamic or {}).get(name, {}) for name in inputs}
         shapes = {name: tuple(named[name].get(n, size) for n, size in enumerate(x.shape)) for name, x in inputs.items()}
@@ -65,7 +65,7 @@ class RandomWeights:
 
     def _fill(self, model: onnx.ModelProto, path: Path) -> None:
         """Data into the graph, or past EXTERNAL_BYTES of it beside the graph, as write_model does."""
-        empty = [tensor for tensor in model.graph.initializer if _is_hollow(tensor)]
+        empty = [tensor for tensor in model.graph.initializer if _is_empty(tensor)]
         pools = {kind: float_pool(_FLOATS[kind], self._rng) for kind in {tensor.data_type for tensor in empty}}
         data_file(path).unlink(missing_ok=True)
         if sum(map(_n_bytes, empty)) > EXTERNAL_BYTES:
@@ -84,23 +84,29 @@ def _export(
     outputs: Mapping[str, Shape],
     dynamic: Mapping[str, Mapping[int, str]] | None,
 ) -> onnx.ModelProto:
-    """As save_graph exports, but with hollow weights."""
+    """As save_graph exports, but with empty weights."""
     program = export_module(module, inputs, outputs, dynamic)
     for value in program.model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.size > SMALL:
             value.const_value = ir.ExternalTensor(
-                _HOLLOW, 0, 0, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=value.name or "", base_dir=""
+                _EMPTY,
+                0,
+                0,
+                tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=value.name or "",
+                base_dir="",
             )
     return finish(ir.serde.serialize_model(program.model), outputs)
 
 
-class _HollowHalf(HalfPrecision):
-    """The same conversion; a hollow weight stays hollow."""
+class _EmptyHalf(HalfPrecision):
+    """The same conversion; an empty weight stays empty."""
 
     def _halve(self, name: str, new_name: str) -> None:
         weight = self.weights[name]
-        if not _is_hollow(weight):
+        if not _is_empty(weight):
             super()._halve(name, new_name)
             return
         halved = TensorProto(name=new_name, data_type=TensorProto.FLOAT16, dims=weight.dims)
@@ -109,8 +115,8 @@ class _HollowHalf(HalfPrecision):
         self.graph.initializer.append(halved)
 
 
-def _is_hollow(tensor: TensorProto) -> bool:
-    return any(entry.key == "location" and entry.value == _HOLLOW for entry in tensor.external_data)
+def _is_empty(tensor: TensorProto) -> bool:
+    return any(entry.key == "location" and entry.value == _EMPTY for entry in tensor.external_data)
 
 
 def _n_bytes(tensor: TensorProto) -> int:

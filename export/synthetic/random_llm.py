@@ -29,7 +29,7 @@ def write_random_llm(
 ) -> None:
     """Write a model of these sizes with random weights, its blocks of the types llama.cpp's quantizer would choose.
 
-    Little memory is used, and nothing but the file's own room on disk. Rows must be multiples of 256.
+    Little memory is used, and nothing but the file's own size on disk. Rows must be multiples of 256.
     """
     writer = gguf.GGUFWriter(None, spec.architecture)
     add_metadata(writer, spec, f"random weights, seed {seed}", quantization, TRAINED[spec.architecture].scale)

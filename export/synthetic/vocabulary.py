@@ -1,4 +1,4 @@
-"""A LLaMA vocabulary without a tokenizer.model: the demo's pieces, the prompts' words, and invented ones up to a size.
+"""A LLaMA vocabulary without a tokenizer.model: the demo's pieces, the prompts' words, and synthetic ones up to a size.
 
 Vicuna's own vocabulary may not be shipped. This one cuts SALMONN's prompts as Vicuna's does, or nearly (7 ids before
 the audio, 21 after it for `asr`), so that measuring a prompt of random weights measures the work of a real one.
@@ -51,7 +51,7 @@ def gguf_vocabulary(path: Path) -> Vocabulary:
 
 
 def padded(small: Vocabulary, size: int) -> Vocabulary:
-    """`small`'s pieces, those of SALMONN's prompts, and invented words, `size` in all; reserved ids stay."""
+    """`small`'s pieces, those of SALMONN's prompts, and synthetic words, `size` in all; reserved ids stay."""
     normal = small.pieces[_N_RESERVED:]
     texts = (PREFIX, SUFFIX, *TASKS.values())
     letters = {letter: None for piece in (*normal, *texts) for letter in piece if not letter.isspace()}
@@ -59,9 +59,9 @@ def padded(small: Vocabulary, size: int) -> Vocabulary:
     merged = list(dict.fromkeys([*_chains(_CUT_AS_VICUNA), *kept]))
     words = [word for text in texts for word in re.findall(r"[^\W\d_]+", text) if word not in _IN_PIECES]
     pieces = dict.fromkeys([*merged, *_joins(_vocabulary(small, [*merged, *letters]), words)])
-    room = size - _N_RESERVED - len(pieces.keys() | letters.keys())
-    invented = (_SPACE + "".join(parts) for parts in product(_SYLLABLES, repeat=3))
-    new = [piece for piece, _ in zip((p for p in invented if p not in pieces), range(room), strict=False)]
+    n_free = size - _N_RESERVED - len(pieces.keys() | letters.keys())
+    synthetic = (_SPACE + "".join(parts) for parts in product(_SYLLABLES, repeat=3))
+    new = [piece for piece, _ in zip((p for p in synthetic if p not in pieces), range(n_free), strict=False)]
     return _vocabulary(small, list(dict.fromkeys([*pieces, *new, *letters])))
 
 

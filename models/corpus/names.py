@@ -1,4 +1,4 @@
-"""Invented names whose spelling cannot be heard, the sentences they are said in, and the word lists that spell them.
+"""Synthetic names whose spelling cannot be heard, the sentences they are said in, and the word lists that spell them.
 
 A name is a row of sounds. Synthesizers are given its plain respelling (`spoken`), the transcript has one of the many
 ways to write it (`spelled`): "kalfin" is heard, "Calphyn" is meant. So only a word list in the prompt can tell the
@@ -48,7 +48,7 @@ Syllable = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Name:
-    """An invented name as sounds: two or three syllables of onset, vowel and coda."""
+    """A synthetic name as sounds: two or three syllables of onset, vowel and coda."""
 
     syllables: tuple[Syllable, ...]
 
@@ -151,12 +151,12 @@ def named_sentence(rng: random.Random, split: str) -> NamedSentence:
 
 
 def ordinary_sentence(rng: random.Random, split: str) -> NamedSentence:
-    """A sentence of the first demo's grammar, without an invented name."""
+    """A sentence of the first demo's grammar, without a synthetic name."""
     return NamedSentence(sample_utterance(rng, split).text)
 
 
 def distractors(rng: random.Random, n: int, sentence: NamedSentence, split: str, near: float = 0.1) -> list[str]:
-    """`n` different words that are not said: invented names, in part like the ones that are, and ordinary words."""
+    """`n` different words that are not said: synthetic names, in part like the ones that are, and ordinary words."""
     said = {name.spoken for name in sentence.names}
     texts = set(sentence.spoken.split())
     out = dict[str, None]()

@@ -1,6 +1,6 @@
 """Synthesized everyday sounds for the demo model, with random parameters, and the words that name them.
 
-Every recipe takes a generator and a length in samples and returns a float64 array at 16 kHz of any
+Every synthesizer takes a generator and a length in samples and returns a float64 array at 16 kHz of any
 loudness; `random_sound` scales it. Nothing is recorded: each class is a few lines of arithmetic.
 """
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..audio import SAMPLE_RATE, Waveform
 
 _Samples = NDArray[np.float64]
-_Recipe = Callable[[Generator, int], _Samples]
+_Synthesizer = Callable[[Generator, int], _Samples]
 
 
 def _time(n: int) -> _Samples:
@@ -198,7 +198,7 @@ def _dripping(g: Generator, n: int) -> _Samples:
     return _place(n, _steady(g, n, g.uniform(0.3, 0.8), 0.3), drop)
 
 
-_RECIPES: dict[str, tuple[_Recipe, str]] = {
+_SYNTHESIZERS: dict[str, tuple[_Synthesizer, str]] = {
     "bell": (_bell, "a bell is ringing"),
     "siren": (_siren, "a siren is wailing"),
     "rain": (_rain, "rain is falling"),
@@ -214,17 +214,17 @@ _RECIPES: dict[str, tuple[_Recipe, str]] = {
     "footsteps": (_footsteps, "someone is walking"),
     "dripping": (_dripping, "water is dripping"),
 }
-SOUND_NAMES = tuple(_RECIPES)
+SOUND_NAMES = tuple(_SYNTHESIZERS)
 
 
 def caption(name: str) -> str:
     """The sentence that describes a sound, e.g. 'rain is falling'."""
-    return _RECIPES[name][1]
+    return _SYNTHESIZERS[name][1]
 
 
 def synthesize(name: str, rng: Generator, n_samples: int) -> Waveform:
     """One sound of class `name`: float32 [n_samples], peak 1."""
-    samples = _RECIPES[name][0](rng, n_samples)
+    samples = _SYNTHESIZERS[name][0](rng, n_samples)
     return (samples / max(float(np.abs(samples).max()), 1e-9)).astype(np.float32)
 
 

@@ -20,9 +20,9 @@ import gguf
 import torch
 from auricle.bench import result
 from auricle.bench.__main__ import main as auricle_bench
-from auricle.export.encoders.beats import export_beats, hollow_beats
-from auricle.export.encoders.qformer import export_qformer, hollow_qformer
-from auricle.export.encoders.whisper import export_whisper, hollow_whisper
+from auricle.export.encoders.beats import export_beats, weightless_beats
+from auricle.export.encoders.qformer import export_qformer, weightless_qformer
+from auricle.export.encoders.whisper import export_whisper, weightless_whisper
 from auricle.export.formats.sentencepiece import Vocabulary
 from auricle.export.graphs.float16 import to_fp16
 from auricle.export.graphs.int8 import write_int8
@@ -161,13 +161,13 @@ def filled(module: Any) -> Any:
 
 def write_graph(name: str, path: Path, save: Any, change: Callable[[Any], Any] = lambda module: module) -> None:
     if name == "whisper":
-        w = change(hollow_whisper(WHISPER))
+        w = change(weightless_whisper(WHISPER))
         export_whisper(w.encoder, w.ln_speech, WHISPER, path, save)
     elif name == "beats":
-        b = change(hollow_beats(BEATS))
+        b = change(weightless_beats(BEATS))
         export_beats(b.beats, b.ln_audio, path, save)
     else:
-        export_qformer(change(hollow_qformer(QFORMER)), path, save)
+        export_qformer(change(weightless_qformer(QFORMER)), path, save)
 
 
 FEEDS = {
@@ -187,9 +187,9 @@ def weights(path: Path) -> list[tuple[int, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize(("name", "half"), [("whisper", False), ("beats", True), ("qformer", False)])
-def test_a_hollow_graph_is_the_real_one_with_random_weights(name: str, half: bool, tmp_path: Path) -> None:
+def test_a_weightless_graph_is_the_real_one_with_random_weights(name: str, half: bool, tmp_path: Path) -> None:
     """The same operators on the same shapes; numbers come out, and other inputs give others."""
-    real, path = tmp_path / "real.onnx", tmp_path / "hollow.onnx"
+    real, path = tmp_path / "real.onnx", tmp_path / "weightless.onnx"
     write_graph(name, real, save_graph, filled)
     if half:
         to_fp16(real, tmp_path / "real16.onnx")

@@ -228,13 +228,13 @@ def test_tensorrt_can_parse_the_graph(graph: Path, tmp_path: Path, precision: st
     assert unsupported(graph if precision == "fp32" else tmp_path / "half.onnx") == []
 
 
-def test_a_hollow_module_has_the_same_graph(graph: Path, tmp_path: Path) -> None:
-    from auricle.export.encoders.fastconformer import export_fastconformer, hollow_fastconformer
+def test_a_weightless_module_has_the_same_graph(graph: Path, tmp_path: Path) -> None:
+    from auricle.export.encoders.fastconformer import export_fastconformer, weightless_fastconformer
     from auricle.export.graphs.onnx_graph import graph_info, operators, run_graph
     from auricle.export.synthetic.random_graph import RandomWeights
 
     path = tmp_path / "fastconformer.onnx"
-    export_fastconformer(hollow_fastconformer(TINY), TINY, path, RandomWeights(0))
+    export_fastconformer(weightless_fastconformer(TINY), TINY, path, RandomWeights(0))
     assert operators(path) == operators(graph) and graph_info(path) == graph_info(graph)
     tokens = run_graph(path, {INPUT: np.random.default_rng(0).standard_normal((1, 128, 300)).astype(np.float32)})[0]
     assert tokens.shape == (1, 38, 64) and np.isfinite(tokens).all() and tokens.std() > 0

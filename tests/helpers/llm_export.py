@@ -8,7 +8,7 @@ from auricle.export.formats.imatrix_file import read_imatrix, require_match
 from auricle.export.llm.export import Llm, LlmExport, LoraMode
 from auricle.export.llm.gptq import Rounding
 from auricle.export.llm.lora import Lora
-from auricle.export.llm.quantize import BY_MIXTURE, TableTypes, require_weighted
+from auricle.export.llm.quantize import DEFAULT_TABLES, TableTypes, require_weighted
 from auricle.export.progress import Report, no_report
 
 
@@ -24,7 +24,7 @@ def export_llm(
     force: bool = False,
     progress: Report = no_report,
     imatrix: Path | None = None,
-    tables: TableTypes = BY_MIXTURE,
+    tables: TableTypes = DEFAULT_TABLES,
     rounding: Rounding | None = None,
 ) -> list[Path]:
     """Writes into `out`; returns the paths. Raises as LlmExport, ExportOptions and require_match do."""

@@ -28,7 +28,7 @@ from auricle.export.llm.export import Llm
 from auricle.export.llm.gptq import Rounding, linears, require_groups
 from auricle.export.llm.imatrix import Passage
 from auricle.export.llm.lora import Lora
-from auricle.export.llm.quantize import BY_MIXTURE, TableTypes
+from auricle.export.llm.quantize import DEFAULT_TABLES, TableTypes
 from auricle.export.llm.torch_reference import ReferenceLlm
 from auricle.export.options import ExportOptions
 from auricle.models.bundle import LLM_FILE, read_manifest
@@ -289,7 +289,7 @@ def test_tables_that_cannot_be(vicuna: tuple[Llm, Lora], qwen: tuple[Llm, Lora],
         export_llm(*vicuna, tmp_path, quantization="f16", tables=TableTypes("q8_0"))
     with pytest.raises(InputError, match="give --output-tensor-type"):
         export_llm(*qwen, tmp_path, quantization="q8_0", tables=TableTypes("q8_0"))
-    assert not BY_MIXTURE and not list(tmp_path.iterdir())
+    assert not DEFAULT_TABLES and not list(tmp_path.iterdir())
 
 
 # --- GPTQModel itself

@@ -24,7 +24,7 @@ from auricle.export.llm.lora import Lora, read_salm_lora, require_fit, salm_lora
 from auricle.export.llm.quantize import quantize
 from auricle.export.llm.tensor_types import tensor_type
 from auricle.export.llm.torch_reference import ReferenceLlm
-from auricle.export.synthetic.byte_vocabulary import invented_bytes
+from auricle.export.synthetic.byte_vocabulary import synthetic_bytes
 from auricle.export.synthetic.random_llm import random_tensors, write_random_llm
 from auricle.models.errors import CheckpointError
 from auricle.models.llm import CANARY_QWEN_LORA, LLM_TYPES, QWEN3_1_7B, LlmSpec, LoraSpec
@@ -310,8 +310,8 @@ def test_the_arithmetic_of_sizes_is_near_the_truth(quantization: str) -> None:
     assert disk_bytes(QWEN3_1_7B, quantization) > size
 
 
-def test_an_invented_vocabulary_cuts_the_prompt_as_qwens_does(tmp_path: Path, judge: Callable[..., Judge]) -> None:
-    large = invented_bytes()
+def test_a_synthetic_vocabulary_cuts_the_prompt_as_qwens_does(tmp_path: Path, judge: Callable[..., Judge]) -> None:
+    large = synthetic_bytes()
     assert len(large) == len(set(large.pieces)) == QWEN3_1_7B.vocab
     assert (large.bos, large.eos, large.pieces[151644]) == (151643, 151645, "<|im_start|>")
     spec = replace(tiny(1), vocab=len(large))

@@ -91,7 +91,7 @@ def read_corpus(folder: Path) -> list[Spoken]:
 
 
 def training_clip(seed: int) -> tuple[Waveform, NamedSentence]:
-    """A random training clip: a sentence, two, the beginning of one, or nobody; six in ten have invented names."""
+    """A random training clip: a sentence, two, the beginning of one, or nobody; six in ten have synthetic names."""
     rng = random.Random(f"salm {seed}")
     generator = np.random.default_rng([seed, 7])
     kind = rng.choices(("one", "two", "begun", "nobody"), (0.73, 0.08, 0.15, 0.04))[0]

@@ -29,7 +29,7 @@ from .prompts import Asked, ask, batch_of
 HIDDEN = 256
 VOCAB = 1024
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
-SLOTS = 4  # letters an audio token of 80 ms has room for
+SLOTS = 4  # letters an audio token of 80 ms can hold
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|audioplaceholder|>")
 _QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -121,7 +121,7 @@ def train_llm(trainer: Trainer, tokenizer: Tokenizer, llm: Qwen3ForCausalLM, let
 
 
 def text_sentence(rng: random.Random, repeated: float) -> NamedSentence:
-    """A training sentence, mostly with invented names; a share are names said twice, to learn copying the sooner."""
+    """A training sentence, mostly with synthetic names; a share are names said twice, to learn copying the sooner."""
     kind = rng.random()
     if kind < repeated:
         names = tuple(sample_name(rng, "train") for _ in range(rng.choice((1, 2, 2, 3)))) * 2

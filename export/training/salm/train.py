@@ -1,10 +1,11 @@
 """Train the second demo model: `python -m auricle.export.training.salm.train --work DIR --out CHECKPOINT_DIR`.
 
-Stages, in order: `corpus` (synthetic speech with invented names), `tokenizer`, `llm` (text alone: writing what is heard
-and looking names up in a list), `encoder` (spelling, CTC), `joint` (everything, projection and LoRA included), `write`
-(canary-qwen's checkpoint format) and `judge` (what a word list is good for, measured on the written checkpoint). Each
-continues where it was stopped; a finished one returns at once. A stage that trains can also run under torchrun, one
-process per core: `torchrun --nproc-per-node 2 -m auricle.export.training.salm.train --threads 1 --stage joint ...`
+Stages, in order: `corpus` (synthetic speech with synthetic names), `tokenizer`, `llm` (text alone: writing what is
+heard and looking names up in a list), `encoder` (spelling, CTC), `joint` (everything, projection and LoRA included),
+`write` (canary-qwen's checkpoint format) and `judge` (what a word list is good for, measured on the written
+checkpoint). Each continues where it was stopped; a finished one returns at once. A stage that trains can also run under
+torchrun, one process per core:
+`torchrun --nproc-per-node 2 -m auricle.export.training.salm.train --threads 1 --stage joint ...`
 """
 
 from __future__ import annotations

@@ -112,18 +112,18 @@ def pad_rows(rows: list[tuple[list[int], list[int]]]) -> tuple[Tensor, Tensor]:
     return ids, labels
 
 
-def invented_word(rng: random.Random) -> str:
+def synthetic_word(rng: random.Random) -> str:
     """A word that is in no list, so that copying is learned and not only recalling."""
     return "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 4))) + rng.choice(("", "n", "s", "r", "l"))
 
 
 def _utterance(rng: random.Random) -> Utterance:
-    """A training sentence; in one of six a slot is filled with an invented word."""
+    """A training sentence; in one of six a slot is filled with a synthetic word."""
     utterance = sample_utterance(rng, "train")
     if not utterance.slots or rng.random() > 0.17:
         return utterance
     value = rng.choice(tuple(utterance.slots.values()))
-    new = invented_word(rng)
+    new = synthetic_word(rng)
     slots = {name: new if old == value else old for name, old in utterance.slots.items()}
     return Utterance(utterance.text.replace(value, new), utterance.answer.replace(value, new), slots)
 
