@@ -1,4 +1,4 @@
-"""Text and its times to cues: what a screen shows at once, at most two lines of 42 columns; as SubRip or WebVTT.
+"""Subtitle cues: text and its times -> what a screen shows at once, two lines of 42 columns, as SubRip or WebVTT.
 
 A model's text is not trusted: nothing in it ends a cue or begins one.
 """
@@ -48,7 +48,7 @@ def cues(start_s: float, end_s: float, text: str) -> list[Cue]:
 
 
 def word_cues(start_s: float, end_s: float, words: Sequence[Word]) -> list[Cue]:
-    """As few cues as hold the words, each 1 to 7 s long and shown about when its words were heard.
+    """As few cues as hold the words, each 1 to 7 s long and shown about when its words were spoken.
 
     A segment shorter than 1 s has one shorter cue; where there is more text than time, `cues` shares it out.
     """

@@ -1,4 +1,4 @@
-"""A live session written to a file as it happens: each entry is one write at the end, and stays whatever comes after.
+"""Transcript: live events -> a file, as they happen; each entry is one write at its end, and stays.
 
     Final ─► its cues (srt, vtt), a line of text with its answers below it (txt), a JSON line (jsonl)
 
@@ -66,7 +66,7 @@ class Transcript:
             self.path.unlink(missing_ok=True)
 
     def _begin(self) -> None:
-        """Take what is empty, or holds no more than the head of a session that said nothing."""
+        """Take what is empty, or holds no more than the head of a session without a Final."""
         state = os.fstat(self._file)
         if stat.S_ISREG(state.st_mode):
             self._size = state.st_size
@@ -99,7 +99,7 @@ class Transcript:
             with contextlib.suppress(OSError):  # no file but a pipe
                 os.ftruncate(self._file, self._size)
             raise RunError(
-                f"{self.path} takes no more ({error.strerror}); what was said before is in it: make room, start again"
+                f"{self.path} takes no more ({error.strerror}); what came before is in it: make room, start again"
             ) from error
         self._size += len(data)
 
@@ -117,7 +117,7 @@ def final_cues(final: Final) -> list[Cue]:
 
 
 def also_lines(also: tuple[tuple[str, str], ...]) -> list[str]:
-    """Answers to further questions, one line each, set off from what was said."""
+    """Answers to further questions, one line each, indented."""
     return [f"    {plain(prompt)} {plain(answer)}" for prompt, answer in also if plain(answer)]
 
 
