@@ -87,6 +87,11 @@ def plain(text: str) -> str:
     return " ".join(harmless(" ".join(text.split())).split())
 
 
+def also_lines(also: tuple[tuple[str, str], ...]) -> list[str]:
+    """Answers to further questions, one line each, indented."""
+    return [f"    {plain(prompt)} {plain(answer)}" for prompt, answer in also if plain(answer)]
+
+
 def harmless(text: str) -> str:
     """Without what controls a terminal or the order of characters, and lone surrogates; line feeds stay."""
     return "".join(c for c in text if c == "\n" or c in _JOINERS or unicodedata.category(c) not in _UNSEEN)

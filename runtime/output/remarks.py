@@ -13,8 +13,7 @@ from ..events import (
     LiveEvent,
     SessionEnded,
 )
-from .cues import plain
-from .transcript import also_lines
+from .cues import also_lines, plain
 
 NAMED = 20  # words that are named of a long list
 

@@ -22,9 +22,9 @@ from ..events import (
     LiveEvent,
     SessionEnded,
 )
-from .cues import plain
+from .cues import also_lines, plain
 from .remarks import clock, final_lines, remark, update_line
-from .transcript import also_lines, event_line
+from .transcript import event_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -17,7 +17,7 @@ from types import TracebackType
 from ...models.dataclass_json import encode
 from ...models.errors import InputError, RunError
 from ..events import AssistantEvent, AudioDropped, DeviceFound, DeviceLost, Final, LiveEvent, SessionEnded
-from .cues import VTT_HEAD, Cue, cues, plain, srt_block, vtt_block, word_cues
+from .cues import VTT_HEAD, Cue, also_lines, cues, plain, srt_block, vtt_block, word_cues
 from .subtitles import FORMATS, json_line
 
 KEPT = (Final, AudioDropped, DeviceLost, DeviceFound, SessionEnded)
@@ -114,11 +114,6 @@ def final_cues(final: Final) -> list[Cue]:
     if final.words:
         return word_cues(final.start_s, final.end_s, final.words)
     return cues(final.start_s, final.end_s, final.text)
-
-
-def also_lines(also: tuple[tuple[str, str], ...]) -> list[str]:
-    """Answers to further questions, one line each, indented."""
-    return [f"    {plain(prompt)} {plain(answer)}" for prompt, answer in also if plain(answer)]
 
 
 def _open(path: Path) -> tuple[int, bool]:
