@@ -1,4 +1,4 @@
-"""`auricle`: speech and sound in, words out, offline."""
+"""`auricle`: words of the command line -> a command's exit status; errors -> one sentence on standard error."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ class _Session:
         elif isinstance(event, Closed):
             if event.start in self._own_voice:
                 self._own_voice.remove(event.start)
-                self._ear.done(event, heard=False)
+                self._ear.done(event, decoded=False)
             else:
                 yield SpeechEnded(seconds(event.start), seconds(event.end))
                 yield from self._read_keywords(seconds(event.end))
@@ -209,7 +209,7 @@ class _Session:
 
     def _answer(self, closed: Closed) -> Iterator[Piece | Answered]:
         if self._stopped.is_set():
-            self._ear.done(closed, heard=False)
+            self._ear.done(closed, decoded=False)
             yield self._answered(closed, Decoded("", (), NOTHING, "end"))
             return
         started = time.monotonic()

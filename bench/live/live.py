@@ -182,13 +182,13 @@ def watch(
                 seen.captions.append((event, moment))
                 screen.show(event.stable.split(), event.unstable.split(), moment)
             elif isinstance(event, Final):
-                moment = Moment(session.heard_s, wall_s)
+                moment = Moment(session.received_s, wall_s)
                 seen.finals.append((event, moment))
                 seen.available_s.append(timed.available_s(event.end_s))
                 seen.segments.append(screen.finish(event.start_s, event.end_s, event.text.split(), moment))
             elif isinstance(event, SessionEnded):
                 seen.audio_s = event.captured_s
-            tell(session.heard_s)
+            tell(session.received_s)
     seen.cpu_s = time.process_time() - cpu_0
     return seen
 

@@ -1,4 +1,4 @@
-"""Sound in: any file that PyAV reads, or an array, as the one waveform format of models/audio.py.
+"""Decoding: any file that PyAV reads, or an array -> the one waveform format of models/audio.py.
 
     file -> PyAV frames -> channel 0, or the mean -> float32 -> soxr HQ -> chunks of about 1 s, mono, 16 kHz
     array ------------------^

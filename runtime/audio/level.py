@@ -1,4 +1,4 @@
-"""How loud a waveform is, and what counts as silence."""
+"""Level: a waveform -> its peak in dBFS, and whether that is silence."""
 
 from __future__ import annotations
 

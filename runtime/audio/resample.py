@@ -1,4 +1,4 @@
-"""Any sample rate to 16 kHz, chunk by chunk."""
+"""Resampler: chunks at any sample rate -> chunks at 16 kHz."""
 
 from __future__ import annotations
 

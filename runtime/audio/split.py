@@ -1,4 +1,4 @@
-"""Long clips, cut at pauses into segments that fit the model's window.
+"""Splitting: a clip of any length -> segments that fit the model's window, cut at pauses.
 
     |<------------------- max_seconds ------------------->|
     |           kept            |<- the pause is sought ->|<- least tail ->|
@@ -31,7 +31,7 @@ PAUSE_FLOOR = 1e-8  # power: below -80 dBFS all is equally quiet
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a clip that one prompt hears."""
+    """A stretch of a clip that one prompt is about."""
 
     start_s: float
     """Seconds from the beginning of the clip."""

@@ -1,4 +1,4 @@
-"""How many bytes a sound file promises and does not hold: the sign of a copy or recording that was cut short.
+"""Truncation: a sound file -> how many bytes it promises and does not hold, where a copy was cut short.
 
 FFmpeg plays what is there and says nothing, so the promise is read here: RIFF and AIFF chunk sizes, ISO media
 (mp4, m4a, mov) boxes, the Matroska/WebM segment, the last Ogg page, the Xing header of an mp3. A size that a

@@ -1,4 +1,4 @@
-"""`auricle assist`: a conversation by voice, its answers on standard output and to a text-to-speech command.
+"""`auricle assist`: a conversation by voice -> its answers on standard output and to a TTS command.
 
 source opened ─► model opened ─► assistant ─► answers as they are decoded, or with --json-schema a line of JSON each
 """

@@ -1,4 +1,4 @@
-"""`caption`: audio files -> plain text, subtitles or JSON lines, one file after the other."""
+"""`auricle caption`: audio files -> plain text, subtitles or JSON lines, one file after the other."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _put_captions(rows: list[TimedText], target: Path | None, format: str, audio
         print(write_captions(target, rows, format, audio=audio))
     elif rows:
         part = write_captions(target.with_stem(target.stem + ".partial"), rows, format, audio=audio)
-        print(f"auricle: what was said of {audio} so far is in {part}", file=sys.stderr)
+        print(f"auricle: what was decoded of {audio} so far is in {part}", file=sys.stderr)
 
 
 def _caption_targets(command: CaptionCommand) -> list[Path | None]:

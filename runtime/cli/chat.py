@@ -1,4 +1,4 @@
-"""`auricle chat AUDIO`: questions about one clip, a line each, from the terminal or a pipe."""
+"""`auricle chat`: one clip and questions, a line each from a terminal or a pipe -> their answers, a line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`demo`: the clips that come with the bundle -> their answers, with times."""
+"""`auricle demo`: the clips that come with the bundle -> their answers, with times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine has, in plain words, and the remedy for what it lacks.
+"""`auricle doctor`: this machine -> what it has, in plain words, and the remedy for what it lacks.
 
 Nothing here may fail because something is missing: that is what it is asked to find. Native packages are
 imported in a child process first: a wheel built for another processor kills whoever imports it. No network.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..system.machine import cpu_quota, usable_cores
-from ..system.stderr import quiet_stderr
+from ..system.stderr import silenced_stderr
 
 Status = Literal["ok", "warning", "broken"]
 IMPORT_SECONDS = 60.0  # a child that needs longer to import a package hangs
@@ -191,7 +191,7 @@ def _rebuild(gpu: str) -> str:
 
 
 def _microphone() -> Finding:
-    with quiet_stderr():  # ALSA and JACK report every absent device to stderr
+    with silenced_stderr():  # ALSA and JACK report every absent device to stderr
         loaded = _load("sounddevice")
         if isinstance(loaded, str):
             remedy = "pip install sounddevice"

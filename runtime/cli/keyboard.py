@@ -1,4 +1,4 @@
-"""Single keys from a terminal, while the program goes on. Where the terminal gives none, there are none."""
+"""Keyboard: single keys from a terminal while the program goes on -> calls; where a terminal gives none, none."""
 
 from __future__ import annotations
 

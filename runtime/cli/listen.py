@@ -1,4 +1,4 @@
-"""`auricle listen`: live captions from a microphone, a file or a pipe, to the terminal and to a file.
+"""`auricle listen`: a microphone, a file or a pipe -> live captions on the terminal and in a file.
 
 source opened ─► model opened ─► events ─► transcript ─► view
      (sound is kept meanwhile)      ▲

@@ -1,4 +1,4 @@
-"""Live sessions on the command line: source, signals and errors around `listen` and `assist`."""
+"""Live sessions on the command line: options -> an opened source; signals and errors around `listen` and `assist`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`verify` and `tasks`: a bundle -> whether it is whole, and what can be asked of it."""
+"""`auricle verify` and `auricle tasks`: a bundle -> whether it is whole, and what can be asked of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BEATs' Kaldi filter bank in numpy, and its encoder. Source: torchaudio's kaldi.py (docs/reference.md §1.3)."""
+"""BEATs: waveform -> filter bank in numpy -> audio frames. Source: torchaudio's kaldi.py (docs/reference.md §1.3)."""
 
 from __future__ import annotations
 

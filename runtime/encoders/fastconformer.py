@@ -1,4 +1,4 @@
-"""NeMo's log-mel front end in numpy, and the FastConformer encoder of a SALM.
+"""FastConformer of a SALM: waveform -> NeMo's log-mel features in numpy -> audio tokens.
 
 Source: NeMo asr/parts/preprocessing/features.py (docs/reference.md §7.2).
 """
@@ -40,7 +40,7 @@ class FastConformerEncoder:
         """
         if len(waveform) >= self.spec.n_samples + LEAST_SAMPLES:
             raise AudioError(
-                f"the clip lasts {len(waveform) / SAMPLE_RATE:.1f} s where one pass hears {self.spec.seconds:g} s: "
+                f"the clip lasts {len(waveform) / SAMPLE_RATE:.1f} s where one pass takes {self.spec.seconds:g} s: "
                 "cut it into segments"
             )
         return self.session.run(**{INPUT: features(waveform, self.featurizer)}).numpy()[0]

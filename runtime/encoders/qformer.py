@@ -1,4 +1,4 @@
-"""The window-level Q-Former: two encoders' frames in, audio tokens for the LLM out (docs/reference.md §3)."""
+"""Window-level Q-Former: the frames of two encoders -> audio tokens for the language model (docs/reference.md §3)."""
 
 from __future__ import annotations
 

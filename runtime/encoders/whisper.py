@@ -1,4 +1,4 @@
-"""Whisper's log-mel front end in numpy, and its encoder. Source: openai/whisper audio.py (docs/reference.md §1.2)."""
+"""Whisper: waveform -> log-mel in numpy -> speech frames. Source: openai/whisper audio.py (docs/reference.md §1.2)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WhisperEncoder:
     def encode(self, waveform: Waveform, n_positions: int | None = None) -> OrtValue:
         """Encode at most spec.seconds; the result stays on the session's device. Raises RunError.
 
-        n_positions: how much of the window to hear, in frames of 20 ms; all of it when None, as Whisper was trained.
+        n_positions: how much of the window to encode, in frames of 20 ms; all of it when None, as Whisper was trained.
         """
         n_frames = None if n_positions is None else 2 * n_positions
         return self.session.run(**{INPUT: log_mel(waveform, self.spec, n_frames)})

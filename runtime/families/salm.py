@@ -1,4 +1,4 @@
-"""SALM's encoder: one graph from features to audio tokens."""
+"""SALM's encoders: a waveform -> audio tokens, by one graph."""
 
 from __future__ import annotations
 

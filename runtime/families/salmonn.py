@@ -1,4 +1,4 @@
-"""SALMONN's encoders: Whisper and BEATs side by side, the Q-Former behind them.
+"""SALMONN's encoders: a waveform -> audio tokens, by Whisper and BEATs side by side and the Q-Former behind them.
 
 log_mel -> whisper ┐
 fbank   -> beats   ┴-> qformer -> audio tokens

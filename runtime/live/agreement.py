@@ -1,4 +1,4 @@
-"""From hypotheses that change with every update to text that can be trusted: local agreement over words."""
+"""Local agreement: the hypotheses of successive updates -> stable text, and the interim rest that may still change."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Agreement:
         return " ".join(self.stable), " ".join(newest[len(self.stable) :])
 
     def words(self, end_s: float) -> tuple[Word, ...]:
-        """The newest hypothesis' words, each with the audio heard when it first stood in its place.
+        """The newest hypothesis' words, each with the audio received when it first stood in its place.
 
-        end_s: of the segment; an update may have heard more of the pause behind it.
+        end_s: of the segment; an update may have taken in more of the pause behind it.
         """
         newest = self._last[-1] if self._last else []
         return tuple(Word(word, min(at, end_s)) for word, at in zip(newest, self._since, strict=True))

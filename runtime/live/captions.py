@@ -1,4 +1,4 @@
-"""Live captions: the segment that is being spoken is read again every hop, and what comes out alike stays.
+"""Live captions: a source -> interim results (Caption) every hop, and one Final for each segment.
 
     segmenter ─► SpeechStarted
            every hop: encoders over the segment ─► audio tokens, the last hypothesis as draft ─► Caption
@@ -26,7 +26,7 @@ from ..llm.sampling import Generation
 from ..sources.source import Source
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
-from .incremental import Read, Reading, ReadingOptions
+from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions
 from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 
 POLL_SECONDS = 0.1
@@ -116,12 +116,12 @@ class Live:
         return self._segmenter.level_dbfs
 
     @property
-    def heard_s(self) -> float:
+    def received_s(self) -> float:
         """How much sound has come, gaps included."""
-        return self._segmenter.heard_s
+        return self._segmenter.received_s
 
     def stop(self) -> None:
-        """End the session: what was heard is finished, then SessionEnded comes. Twice is fine."""
+        """End the session: the segment that is open is finished, then SessionEnded comes. Twice is fine."""
         self._segmenter.close()
 
     def __iter__(self) -> Generator[LiveEvent]:
@@ -137,8 +137,11 @@ class Live:
     def _take(self, event: SegmenterEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
             yield from self._prepare(seconds(event.start))
-            reading = Reading(self._engine, self._prompts, _reading_options(self._options, self._generation))
-            self._segment = _Segment(event.start, reading, Agreement(self._options.agreement), heard=event.start)
+            decoder = IncrementalDecoder(
+                self._engine, self._prompts, _incremental_options(self._options, self._generation)
+            )
+            agreement = Agreement(self._options.agreement)
+            self._segment = _Segment(event.start, decoder, agreement, decoded_until=event.start)
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
             yield self._finish(event)
@@ -157,47 +160,51 @@ class Live:
             if self._scale == scale:  # or a key was pressed meanwhile
                 self._scale = None
 
-    def _update(self, heard: GateProgress) -> Iterator[LiveEvent]:
+    def _update(self, progress: GateProgress) -> Iterator[LiveEvent]:
         """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
         segment = self._segment
-        if segment is None or heard.end - segment.heard < self._hop or (self._segmenter.realtime and not heard.newest):
+        if segment is None or (self._segmenter.realtime and not progress.newest):
             return
-        if lagging := self._lag(segment, heard.end):
+        if progress.end - segment.decoded_until < self._hop:
+            return
+        if lagging := self._lag(segment, progress.end):
             yield lagging
-        read, latency_ms = self._read(segment, heard.end)
+        found, latency_ms = self._decode(segment, progress.end)
         stable, unstable = segment.agreement.caption()
-        work = _work(read, latency_ms)
-        yield Caption(seconds(segment.start), seconds(heard.end), stable, unstable, _also(segment.reading, read), work)
+        also = _also(segment.decoder, found)
+        work = _work(found, latency_ms)
+        yield Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work)
 
     def _finish(self, closed: Closed) -> Final:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
-        read, _ = self._read(segment, closed.end)
+        found, _ = self._decode(segment, closed.end)
         self._segment = None
         self._segmenter.done(closed)
         return Final(
             start_s=seconds(closed.start),
             end_s=seconds(closed.end),
-            text=read.texts[0],
-            token_ids=read.replies[0].ids,
-            timings=read.timings,
-            prompt=segment.reading.prompts[0],
-            finish_reason=read.replies[0].finish_reason,
+            text=found.texts[0],
+            token_ids=found.replies[0].ids,
+            timings=found.timings,
+            prompt=segment.decoder.prompts[0],
+            finish_reason=found.replies[0].finish_reason,
             words=segment.agreement.words(seconds(closed.end)),
-            also=_also(segment.reading, read),
+            also=_also(segment.decoder, found),
             n_revised=segment.agreement.n_revised(),
         )
 
-    def _read(self, segment: _Segment, end: int) -> tuple[Read, float]:
+    def _decode(self, segment: _Segment, end: int) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
-        read = segment.reading.read(self._segmenter.read(segment.start, end))
-        segment.heard, segment.n_updates = end, segment.n_updates + 1
-        segment.agreement.push(read.texts[0], seconds(end))
-        return read, (time.perf_counter() - started) * 1e3
+        found = segment.decoder.decode(self._segmenter.read(segment.start, end))
+        segment.decoded_until = end
+        segment.n_updates += 1
+        segment.agreement.push(found.texts[0], seconds(end))
+        return found, (time.perf_counter() - started) * 1e3
 
     def _lag(self, segment: _Segment, end: int) -> Lagging | None:
         """Say it once when updates come later than asked, and again when that changes much."""
-        since_s = seconds(end - segment.heard)
+        since_s = seconds(end - segment.decoded_until)
         late = self._segmenter.realtime and segment.n_updates and since_s > LATE * seconds(self._hop)
         if not late or abs(since_s - self._lag_s) <= 0.5 * self._lag_s:
             return None
@@ -210,10 +217,10 @@ class _Segment:
     """The one that is being spoken."""
 
     start: int
-    reading: Reading
+    decoder: IncrementalDecoder
     agreement: Agreement
-    heard: int
-    """Up to which position it was read."""
+    decoded_until: int
+    """Up to which position the last hypothesis goes."""
     n_updates: int = 0
 
 
@@ -250,22 +257,22 @@ def _require_greedy(generation: Generation) -> None:
         raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
 
 
-def _reading_options(options: LiveOptions, generation: Generation) -> ReadingOptions:
-    return ReadingOptions(options.context == "short", options.settle_s, generation, options.draft)
+def _incremental_options(options: LiveOptions, generation: Generation) -> IncrementalOptions:
+    return IncrementalOptions(options.context == "short", options.settle_s, generation, options.draft)
 
 
-def _also(reading: Reading, read: Read) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(reading.prompts[1:], read.texts[1:], strict=True))
+def _also(decoder: IncrementalDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:
+    return tuple(zip(decoder.prompts[1:], found.texts[1:], strict=True))
 
 
-def _work(read: Read, latency_ms: float) -> Work:
+def _work(found: Hypotheses, latency_ms: float) -> Work:
     return Work(
         latency_ms=latency_ms,
-        encoders_ms=read.timings.encoders_ms,
-        n_audio_tokens=read.timings.n_audio_tokens,
-        n_kept=read.n_kept,
-        n_drafted=sum(reply.n_drafted for reply in read.replies),
-        n_accepted=sum(reply.n_accepted for reply in read.replies),
-        n_new_tokens=read.timings.n_new_tokens,
-        n_steps=read.n_steps,
+        encoders_ms=found.timings.encoders_ms,
+        n_audio_tokens=found.timings.n_audio_tokens,
+        n_kept=found.n_kept,
+        n_drafted=sum(reply.n_drafted for reply in found.replies),
+        n_accepted=sum(reply.n_accepted for reply in found.replies),
+        n_new_tokens=found.timings.n_new_tokens,
+        n_steps=found.n_steps,
     )

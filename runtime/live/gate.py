@@ -1,4 +1,4 @@
-"""The speech gate: which stretches of a stream are shown to the model, decided as the samples come.
+"""Speech gate and endpoint detection: samples as they come -> segments, Opened and Closed at an endpoint.
 
     probability of speech   ......:||||||||||:..::|||||||:.............
                             |<pad>|          |            |<pad>|
@@ -59,7 +59,7 @@ class GateOptions:
     min_speech_ms: float = 250.0  # shorter sounds are not speech
     min_silence_ms: float = 500.0  # shorter pauses do not end a segment
     speech_pad_ms: float = 200.0  # kept on both sides: soft beginnings and ends of words
-    max_segment_s: float = 30.0  # what the model hears at once
+    max_segment_s: float = 30.0  # the longest that is encoded at once
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -217,7 +217,7 @@ class FixedGate:
     """Segments of a fixed length, for sounds and music; a new one does not start in digital silence."""
 
     def __init__(self, max_segment_s: float = 30.0) -> None:
-        """Raises InputError for a length the models cannot hear."""
+        """Raises InputError for a length that no model takes."""
         _check_max_segment(max_segment_s)
         self._max_length = int(max_segment_s * SAMPLE_RATE)
         self._waiting: Waveform = np.zeros(0, np.float32)
@@ -278,4 +278,4 @@ def _samples(milliseconds: float) -> int:
 
 def _check_max_segment(seconds: float) -> None:
     if not 1 <= seconds <= 30:
-        raise InputError(f"max_segment_s {seconds} must be 1 to 30 s: the models hear no more at once")
+        raise InputError(f"max_segment_s {seconds} must be 1 to 30 s: the models take no more at once")

@@ -1,7 +1,7 @@
-"""One segment, read again and again while it grows: what is kept from one reading to the next.
+"""Incremental re-decoding: a segment that grows -> its newest hypotheses, and what is kept from one to the next.
 
 Of the language model the prefix's KV is kept, and with `settle_s` that of the audio tokens of older windows; the
-answers of one reading are the drafts of the next.
+hypotheses of one pass are the speculative drafts of the next.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ..llm.stopping import cut_at
 
 
 @dataclass(frozen=True)
-class ReadingOptions:
-    """How a segment is read."""
+class IncrementalOptions:
+    """How a segment is decoded."""
 
     short: bool = False
     """The segment alone is encoded, not its whole padded window, where the family pads it."""
@@ -35,8 +35,8 @@ class ReadingOptions:
 
 
 @dataclass(frozen=True)
-class Read:
-    """What one reading found and took."""
+class Hypotheses:
+    """What one pass over the segment found and took."""
 
     texts: tuple[str, ...]
     """One answer per prompt."""
@@ -48,10 +48,10 @@ class Read:
     """Passes through the language model after the prefill."""
 
 
-class Reading:
-    """The readings of one segment with fixed prompts. What others ask the engine in between costs time, no truth."""
+class IncrementalDecoder:
+    """One segment and its prompts. What others ask the engine between two passes costs time, never correctness."""
 
-    def __init__(self, engine: Engine, prompts: tuple[str, ...], options: ReadingOptions) -> None:
+    def __init__(self, engine: Engine, prompts: tuple[str, ...], options: IncrementalOptions) -> None:
         self.prompts = prompts
         self._engine = engine
         self._options = options
@@ -59,12 +59,12 @@ class Reading:
         self._settled = np.zeros((0, engine.spec.llm.hidden), np.float32)
         self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
 
-    def read(self, waveform: Waveform) -> Read:
+    def decode(self, waveform: Waveform) -> Hypotheses:
         """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
         engine, options = self._engine, self._options
         started = time.monotonic()
-        heard = engine.encode(waveform, options.short)
-        tokens = np.concatenate([self._settled, heard.audio_tokens[len(self._settled) :]])
+        encoded = engine.encode(waveform, options.short)
+        tokens = np.concatenate([self._settled, encoded.audio_tokens[len(self._settled) :]])
         n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
         limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]
         found = reply_to_all(
@@ -74,10 +74,10 @@ class Reading:
         self._settle(tokens, len(waveform) / SAMPLE_RATE)
         if options.draft:
             self._drafts = tuple(reply.ids for reply in found.replies)
-        timings = heard.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
+        timings = encoded.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
         stops = options.generation.stop
         texts = tuple(cut_at(engine.llm.text(reply.ids), stops).strip() for reply in found.replies)
-        return Read(texts, found.replies, timings, found.n_kept, found.n_steps)
+        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps)
 
     def _limit(self, prompt: str, seconds: float) -> int:
         most = self._options.generation.max_new_tokens
@@ -85,10 +85,10 @@ class Reading:
             return most
         return min(most, self._engine.prompt.token_budget(prompt, seconds) or most)
 
-    def _settle(self, tokens: Floats, heard_s: float) -> None:
+    def _settle(self, tokens: Floats, end_s: float) -> None:
         """Keep the tokens of what ended more than settle_s ago."""
         if self._options.settle_s is None:
             return
-        n_old = self._engine.spec.n_settled(int((heard_s - self._options.settle_s) * SAMPLE_RATE))
+        n_old = self._engine.spec.n_settled(int((end_s - self._options.settle_s) * SAMPLE_RATE))
         if n_old > len(self._settled):
             self._settled = tokens[:n_old].copy()

@@ -1,4 +1,4 @@
-"""What became of every sample: nothing a source captured is ever lost without a word.
+"""Ledger: samples captured -> decoded, skipped or dropped; nothing is lost without a report.
 
 captured == decoded + skipped + dropped + pending        at every moment
 """
@@ -17,9 +17,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self.captured = 0
-        """Every sample of the timeline so far, heard or lost."""
+        """Every sample of the timeline so far, received or lost."""
         self.decoded = 0
-        """In a segment that the model heard."""
+        """In a segment that was decoded."""
         self.skipped = 0
         """Never shown to the model: silence by the gate's decision, or not meant for it."""
         self.dropped = 0
@@ -35,7 +35,7 @@ class Ledger:
         self.captured += _checked(n)
 
     def decode(self, n: int) -> None:
-        """n pending samples were in a segment that the model heard."""
+        """n pending samples were in a segment that was decoded."""
         self.decoded += self._take(n)
 
     def skip(self, n: int) -> None:

@@ -89,7 +89,7 @@ class Segmenter:
         return events
 
     @property
-    def heard_s(self) -> float:
+    def received_s(self) -> float:
         """How much sound has come, gaps included; any thread may look."""
         return seconds(self._tape.end)
 
@@ -97,9 +97,9 @@ class Segmenter:
         """float32 [end - start] of a segment that is not done."""
         return self._tape.read(start, end)
 
-    def done(self, closed: Closed, heard: bool = True) -> None:
-        """The model has heard this segment, or is not meant to: it is accounted for and forgotten."""
-        account = self.ledger.decode if heard else self.ledger.skip
+    def done(self, closed: Closed, decoded: bool = True) -> None:
+        """This segment was decoded, or is not meant to be: it is accounted for and forgotten."""
+        account = self.ledger.decode if decoded else self.ledger.skip
         account(closed.end - closed.start)
         self._starts.popleft()
         self._forget()

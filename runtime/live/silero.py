@@ -1,4 +1,4 @@
-"""Silero VAD: how likely it is that somebody speaks, for every 32 ms. The graph and its licence: models/vad/."""
+"""Silero VAD: frames of 32 ms -> the probability of speech in each. The graph and its licence: models/vad/."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...models.errors import BundleError, RunError
 
 ort: Any = onnxruntime  # it has no types of its own
 
-FRAME_LENGTH = 512  # samples, 32 ms: what one step hears
+FRAME_LENGTH = 512  # samples, 32 ms: what one step takes
 CONTEXT_LENGTH = 64  # samples of the frame before, which the graph wants in front
 
 
@@ -57,13 +57,13 @@ class SileroVad:
             raise ValueError(f"a frame is [{FRAME_LENGTH}] samples, not {list(frame.shape)}")
         if self._session is None:
             raise RunError("the speech gate was closed and cannot run")
-        heard = np.concatenate([state.context, frame], dtype=np.float32)
-        inputs = {"input": heard[None], "state": state.lstm, "sr": self._sample_rate}
+        samples = np.concatenate([state.context, frame], dtype=np.float32)
+        inputs = {"input": samples[None], "state": state.lstm, "sr": self._sample_rate}
         try:
             probability, lstm = self._session.run(["output", "stateN"], inputs)
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise RunError(f"{self._path.name} failed: run without the speech gate") from error
-        return float(probability[0, 0]), VadState(lstm, heard[-CONTEXT_LENGTH:])
+        return float(probability[0, 0]), VadState(lstm, samples[-CONTEXT_LENGTH:])
 
     def close(self) -> None:
         """Free the graph's memory. Closing twice is fine."""

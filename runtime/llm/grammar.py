@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...models.errors import InputError, RunError
-from ..system.stderr import kept_stderr
+from ..system.stderr import captured_stderr
 from .llama import Floats, Model, llama_cpp, reason, silence
 
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
@@ -36,7 +36,7 @@ class Grammar:
         self._handle: Any = None
         _check_counts(gbnf)
         silence()
-        with kept_stderr() as printed:  # its parser prints, what comes after logs
+        with captured_stderr() as printed:  # its parser prints, what comes after logs
             self._handle = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
         if not self._handle:
             causes = (line.partition(_PARSER)[2].strip().removesuffix(" at") for line in printed if _PARSER in line)

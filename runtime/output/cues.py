@@ -1,4 +1,4 @@
-"""Text and its times to cues: what a screen shows at once, at most two lines of 42 columns; as SubRip or WebVTT.
+"""Subtitle cues: text and its times -> what a screen shows at once, two lines of 42 columns, as SubRip or WebVTT.
 
 A model's text is not trusted: nothing in it ends a cue or begins one.
 """
@@ -48,7 +48,7 @@ def cues(start_s: float, end_s: float, text: str) -> list[Cue]:
 
 
 def word_cues(start_s: float, end_s: float, words: Sequence[Word]) -> list[Cue]:
-    """As few cues as hold the words, each 1 to 7 s long and shown about when its words were heard.
+    """As few cues as hold the words, each 1 to 7 s long and shown about when its words were spoken.
 
     A segment shorter than 1 s has one shorter cue; where there is more text than time, `cues` shares it out.
     """
@@ -85,6 +85,11 @@ def vtt_block(cue: Cue) -> str:
 def plain(text: str) -> str:
     """One line of what is harmless: every run of white space is one blank."""
     return " ".join(harmless(" ".join(text.split())).split())
+
+
+def also_lines(also: tuple[tuple[str, str], ...]) -> list[str]:
+    """Answers to further questions, one line each, indented."""
+    return [f"    {plain(prompt)} {plain(answer)}" for prompt, answer in also if plain(answer)]
 
 
 def harmless(text: str) -> str:

@@ -13,19 +13,18 @@ from ..events import (
     LiveEvent,
     SessionEnded,
 )
-from .cues import plain
-from .transcript import also_lines
+from .cues import also_lines, plain
 
 NAMED = 20  # words that are named of a long list
 
 
 def was_cut(finish_reason: str) -> bool:
-    """Whether an answer goes on behind what was said: not at its own end, nor where it was told to stop."""
+    """Whether an answer would have gone on: not at its own end, nor at a stop sequence."""
     return finish_reason not in ("eos", "stop")
 
 
 def final_lines(final: Final) -> list[str]:
-    """What was said, with its time, and the answers to further questions; "..." where the model was stopped."""
+    """The text, with its time, and the answers to further questions; "..." where the model was stopped."""
     text = plain(final.text)
     also = also_lines(final.also)
     if not text and not also:
@@ -35,14 +34,14 @@ def final_lines(final: Final) -> list[str]:
 
 
 def keywords_line(event: KeywordsRead) -> str:
-    """What is listened for, and what not."""
-    heard = ", ".join(map(plain, event.words)) or "no words"
+    """Which words are used, and which were left out."""
+    used = ", ".join(map(plain, event.words)) or "no words"
     if event.problem is not None:
-        return f"[{clock(event.start_s)}] {plain(event.problem)}; still listening for {heard}"
+        return f"[{clock(event.start_s)}] {plain(event.problem)}; still listening for {used}"
     named = ", ".join(map(plain, event.left_out[:NAMED])) + (" ..." if len(event.left_out) > NAMED else "")
     n = len(event.left_out)
     more = f"; {n} more were left out, for {len(event.words)} are read: {named}" if n else ""
-    return f"[{clock(event.start_s)}] listening for {heard}{more}"
+    return f"[{clock(event.start_s)}] listening for {used}{more}"
 
 
 def remark(event: LiveEvent) -> str:

@@ -1,4 +1,4 @@
-"""Answers with their times as text, SubRip (srt), WebVTT (vtt) or JSON lines; a whole file at once.
+"""Subtitle files: answers with their times -> text, SubRip (srt), WebVTT (vtt) or JSON lines, a whole file at once.
 
 In srt and vtt a caption becomes as many cues as it needs, its time shared among them by their length.
 """
@@ -22,7 +22,7 @@ FORMATS = ("txt", "srt", "vtt", "jsonl")
 
 @dataclass(frozen=True)
 class TimedText:
-    """What was said about one segment of a clip."""
+    """One segment of a clip and its text."""
 
     start_s: float
     """Seconds from the beginning of the clip."""
@@ -33,7 +33,7 @@ class TimedText:
     audio: str = ""
     """The clip, as it was named."""
     finish_reason: str = "eos"
-    """As Final.finish_reason; "end": the clip was not heard to its end."""
+    """As Final.finish_reason; "end": the clip was not decoded to its end."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= self.end_s < math.inf:

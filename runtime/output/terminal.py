@@ -1,7 +1,7 @@
-"""What people see while the runtime works, and what programs read in its place: one view for each.
+"""Views: live events -> a terminal for people, lines of text or JSON for programs.
 
 JsonLines    every event, a JSON object in a line
-PlainLines   what was said, a line each; anything else goes to standard error
+PlainLines   final texts, a line each; anything else goes to standard error
 Screen       a terminal: finals scroll up, below them the words that are being spoken and a status line
 
 turn on the light in the kit          stable text, the rest dimmed
@@ -22,9 +22,9 @@ from ..events import (
     LiveEvent,
     SessionEnded,
 )
-from .cues import plain
+from .cues import also_lines, plain
 from .remarks import clock, final_lines, remark, update_line
-from .transcript import also_lines, event_line
+from .transcript import event_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -42,7 +42,7 @@ class Meter(Protocol):
     def level_dbfs(self) -> float: ...
 
     @property
-    def heard_s(self) -> float: ...
+    def received_s(self) -> float: ...
 
 
 class View(Protocol):
@@ -90,8 +90,8 @@ class PlainLines:
         """See View."""
         for line in final_lines(event) if isinstance(event, Final) else ():
             print(line, file=self._out, flush=True)
-        if (said := remark(event)) and not (isinstance(event, SessionEnded) and not event.dropped_s):
-            self.notice(said)
+        if (text := remark(event)) and not (isinstance(event, SessionEnded) and not event.dropped_s):
+            self.notice(text)
 
     def notice(self, text: str) -> None:
         """See View."""
@@ -128,8 +128,8 @@ class Screen:
                 self._caption = None
         if isinstance(event, Final):
             self._print(final_lines(event))
-        elif said := remark(event):
-            self._print([said], style="yellow")
+        elif text := remark(event):
+            self._print([text], style="yellow")
         self._live.refresh()
 
     def notice(self, text: str) -> None:
@@ -163,7 +163,7 @@ class Screen:
             gap = " " if stable and unstable else ""
             lines.append(Text.assemble((stable, "bold"), gap, (unstable, "dim")))
             lines += [Text(line, style="dim") for line in also_lines(caption.also)]
-        meter = f"{level_bar(self._meter.level_dbfs)}  {clock(self._meter.heard_s)}"
+        meter = f"{level_bar(self._meter.level_dbfs)}  {clock(self._meter.received_s)}"
         status = "  ".join(part for part in (meter, update, self._hint) if part)
         return Group(*lines, Text(status, style="cyan", no_wrap=True, overflow="ellipsis"))
 

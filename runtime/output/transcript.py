@@ -1,4 +1,4 @@
-"""A live session written to a file as it happens: each entry is one write at the end, and stays whatever comes after.
+"""Transcript: live events -> a file, as they happen; each entry is one write at its end, and stays.
 
     Final ─► its cues (srt, vtt), a line of text with its answers below it (txt), a JSON line (jsonl)
 
@@ -17,7 +17,7 @@ from types import TracebackType
 from ...models.dataclass_json import encode
 from ...models.errors import InputError, RunError
 from ..events import AssistantEvent, AudioDropped, DeviceFound, DeviceLost, Final, LiveEvent, SessionEnded
-from .cues import VTT_HEAD, Cue, cues, plain, srt_block, vtt_block, word_cues
+from .cues import VTT_HEAD, Cue, also_lines, cues, plain, srt_block, vtt_block, word_cues
 from .subtitles import FORMATS, json_line
 
 KEPT = (Final, AudioDropped, DeviceLost, DeviceFound, SessionEnded)
@@ -66,7 +66,7 @@ class Transcript:
             self.path.unlink(missing_ok=True)
 
     def _begin(self) -> None:
-        """Take what is empty, or holds no more than the head of a session that said nothing."""
+        """Take what is empty, or holds no more than the head of a session without a Final."""
         state = os.fstat(self._file)
         if stat.S_ISREG(state.st_mode):
             self._size = state.st_size
@@ -99,7 +99,7 @@ class Transcript:
             with contextlib.suppress(OSError):  # no file but a pipe
                 os.ftruncate(self._file, self._size)
             raise RunError(
-                f"{self.path} takes no more ({error.strerror}); what was said before is in it: make room, start again"
+                f"{self.path} takes no more ({error.strerror}); what came before is in it: make room, start again"
             ) from error
         self._size += len(data)
 
@@ -114,11 +114,6 @@ def final_cues(final: Final) -> list[Cue]:
     if final.words:
         return word_cues(final.start_s, final.end_s, final.words)
     return cues(final.start_s, final.end_s, final.text)
-
-
-def also_lines(also: tuple[tuple[str, str], ...]) -> list[str]:
-    """Answers to further questions, one line each, set off from what was said."""
-    return [f"    {plain(prompt)} {plain(answer)}" for prompt, answer in also if plain(answer)]
 
 
 def _open(path: Path) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""A microphone that loses nothing without saying so.
+"""Microphone: a device -> chunks with their times, gaps reported, the device looked for when it is gone.
 
 PortAudio's thread:  device -> callback -> ring of 60 s -----.      the callback only copies
 watching thread:     gone? -> close, rescan, open, 0.5 .. 10 s |
@@ -33,7 +33,7 @@ class MicrophoneOptions:
     """Patience with a microphone."""
 
     ring_s: float = 60.0  # sound that is kept while nobody reads
-    opening_s: float = 5.0  # until the first sound: a headset may change its mode first
+    first_sound_s: float = 5.0  # until the first sound: a headset may change its mode first
     silent_s: float = 1.0  # without a callback the device is gone
     retry_s: tuple[float, float] = (0.5, 10.0)  # first and longest wait before it is opened again; doubles
 
@@ -78,7 +78,7 @@ class _Stop:
 
 
 class Microphone:
-    """Records from the moment it is made: what is said while a model loads is waiting in the ring.
+    """Records from the moment it is made: what is spoken while a model loads waits in the ring.
 
     Seconds count from its first sample. A source as timeline.Source says.
     """
@@ -115,17 +115,17 @@ class Microphone:
         """See timeline.Source."""
         if self._ended:
             return None
-        heard: list[SourceItem] = []
+        items: list[SourceItem] = []
         deadline = time.monotonic() + timeout_s
-        while not heard and not self._ended:
+        while not items and not self._ended:
             try:
                 mark = self._marks.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 return []
-            heard += self._place(mark)
+            items += self._place(mark)
             while not self._marks.empty() and not self._ended:
-                heard += self._place(self._marks.get())
-        return heard or None
+                items += self._place(self._marks.get())
+        return items or None
 
     def close(self) -> None:
         """See timeline.Source. Frees the device."""
@@ -139,19 +139,19 @@ class Microphone:
     def _open(self, device: InputDevice) -> None:
         self._n_lost = 0
         self._overflow = False
-        self._heard_any = False
-        self._heard_s = self._clock()
+        self._sound_came = False
+        self._newest_s = self._clock()
         token = self._current = object()
 
         def on_frames(frames: NDArray[np.float32], device_s: float, now_s: float, overflow: bool) -> None:
             if self._current is not token:  # a stream that was given up and still speaks
                 return
-            self._heard_s = self._clock()
-            self._heard_any = True
+            self._newest_s = self._clock()
+            self._sound_came = True
             if not self._ring.write(frames):
                 self._n_lost, self._overflow = self._n_lost + len(frames), self._overflow or overflow
                 return
-            clock_s = self._heard_s - (now_s - device_s)
+            clock_s = self._newest_s - (now_s - device_s)
             overflow = overflow or self._overflow
             self._marks.put(_Block(len(frames), device, device_s, clock_s, self._n_lost, overflow))
             self._n_lost = 0
@@ -172,7 +172,7 @@ class Microphone:
         while not self._closed.wait(CHECK_S):
             if self._sounds():
                 n_missed = 0
-                wait_s = first_s if self._heard_any else wait_s
+                wait_s = first_s if self._sound_came else wait_s
                 continue
             n_missed += 1
             if n_missed < 2:  # once may be this program's own pause
@@ -185,8 +185,8 @@ class Microphone:
 
     def _sounds(self) -> bool:
         stream = self._stream
-        patience_s = self._options.silent_s if self._heard_any else self._options.opening_s
-        return stream is not None and stream.alive() and self._clock() - self._heard_s <= patience_s
+        patience_s = self._options.silent_s if self._sound_came else self._options.first_sound_s
+        return stream is not None and stream.alive() and self._clock() - self._newest_s <= patience_s
 
     def _shut(self, final: bool) -> None:
         """Close the stream, if there is one, and tell the reader."""
@@ -206,7 +206,7 @@ class Microphone:
         except AuricleError:  # not back yet
             self._current = None
 
-    # --- the reading thread
+    # --- the thread that reads
 
     def _place(self, mark: _Block | _Stop) -> list[SourceItem]:
         """Chunks and gaps in the order of time."""
@@ -214,10 +214,10 @@ class Microphone:
         full_s = mark.n_lost / rate
         if isinstance(mark, _Stop):
             return self._stop(mark, full_s)
-        heard = self._gap(mark, full_s)
-        heard += self._timeline.push(self._ring.read(mark.n), rate)
+        items = self._gap(mark, full_s)
+        items += self._timeline.push(self._ring.read(mark.n), rate)
         self._end_s = (mark.device_s + mark.n / rate, mark.clock_s + mark.n / rate)
-        return heard
+        return items
 
     def _gap(self, block: _Block, full_s: float) -> list[SourceItem]:
         """What was lost before a block: by the device, then by the ring, which was full for full_s."""
@@ -241,11 +241,11 @@ class Microphone:
         return [*tail, AudioDropped(self._timeline.now_s, self._timeline.gap(seconds))]
 
     def _stop(self, stop: _Stop, full_s: float) -> list[SourceItem]:
-        heard = [*self._timeline.flush(), *self._dropped(full_s)]
+        items = [*self._timeline.flush(), *self._dropped(full_s)]
         if self._end_s is not None:
             self._end_s = (self._end_s[0] + full_s, self._end_s[1] + full_s)
         self._ended = stop.final
         if not stop.final and not self._lost:
             self._lost = True
-            heard.append(DeviceLost(self._timeline.now_s, stop.device.name))
-        return heard
+            items.append(DeviceLost(self._timeline.now_s, stop.device.name))
+        return items

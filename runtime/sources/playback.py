@@ -1,4 +1,4 @@
-"""Where sound comes from: one way to read a microphone, a file and standard input. float32 mono 16 kHz."""
+"""Playback: a file, or raw PCM from a pipe -> chunks with their times, float32 mono 16 kHz, in real time or at once."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class FilePlayback:
 
     def _due(self, elapsed_s: float) -> list[SourceItem]:
         """The chunks that end by then."""
-        heard: list[SourceItem] = []
+        items: list[SourceItem] = []
         while isinstance(chunk := self._next, Chunk) and _end_s(chunk) <= elapsed_s:
-            heard.append(chunk)
+            items.append(chunk)
             self._next = next(self._chunks, None)
-        return heard
+        return items
 
 
 _Received = Waveform | bytes | Exception | None
@@ -90,7 +90,7 @@ class RawInput:
         sample_format: SampleFormat = "s16le",
         pace: Pace = "realtime",
     ) -> None:
-        """s16le: 16-bit integers; f32le: floats in [-1, 1]; channels interleaved, of which the mean is heard.
+        """s16le: 16-bit integers; f32le: floats in [-1, 1]; channels interleaved, of which the mean is taken.
         realtime: whoever writes speaks now; fast: a recording, of which nothing may be passed over.
         InputError for a rate or a number of channels that no sound has.
         """
@@ -110,18 +110,18 @@ class RawInput:
     def read(self, timeout_s: float) -> list[SourceItem] | None:
         """See Source. Behind what came before: AudioError for samples that are none, RunError for a broken pipe."""
         deadline = time.monotonic() + timeout_s
-        heard: list[SourceItem] = []
-        while not heard and not self._ended:
+        items: list[SourceItem] = []
+        while not items and not self._ended:
             try:
-                heard += self._place(self._blocks.get(timeout=max(0.0, deadline - time.monotonic())))
+                items += self._place(self._blocks.get(timeout=max(0.0, deadline - time.monotonic())))
             except Empty:
                 self._ended = self._closed.is_set()
                 break
             while not self._blocks.empty() and not self._ended:
-                heard += self._place(self._blocks.get())
-        if not heard and isinstance(self._ended, Exception):
+                items += self._place(self._blocks.get())
+        if not items and isinstance(self._ended, Exception):
             raise self._ended
-        return heard or (None if self._ended else [])
+        return items or (None if self._ended else [])
 
     def close(self) -> None:
         """See Source. The stream itself stays open."""

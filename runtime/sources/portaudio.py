@@ -1,4 +1,4 @@
-"""Microphones as PortAudio knows them: list, choose, open."""
+"""PortAudio: the microphones of this machine -> a list, the chosen one, its frames to a callback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import InputError, RunError
-from ..system.stderr import quiet_stderr
+from ..system.stderr import silenced_stderr
 
 MAX_CHANNELS = 2  # virtual devices offer 32, of which most are empty: their mean would be too quiet
 LATENCY_S = 0.1  # what PortAudio may hold back: a Python callback on a busy machine is late at times
@@ -47,7 +47,7 @@ def list_devices() -> list[InputDevice]:
     """Every device that can record, as PortAudio saw them last. Raises RunError without PortAudio."""
     sd = _sounddevice()
     try:
-        with quiet_stderr():
+        with silenced_stderr():
             hosts: Any = sd.query_hostapis()
             found: list[dict[str, Any]] = [dict(device) for device in sd.query_devices()]
     except sd.PortAudioError as error:
@@ -114,7 +114,7 @@ class PortAudio:
     def rescan(self) -> None:
         """Look for devices anew; every open stream must be closed before."""
         sd = _sounddevice()
-        with quiet_stderr():
+        with silenced_stderr():
             for step in (sd._terminate, sd._initialize):  # after a start that failed there is nothing to end
                 with contextlib.suppress(sd.PortAudioError):
                     step()
@@ -127,7 +127,7 @@ class PortAudio:
             now_s: float = time.currentTime
             on_frames(frames, time.inputBufferAdcTime or now_s, now_s, bool(status.input_overflow))
 
-        with quiet_stderr():
+        with silenced_stderr():
             try:
                 stream = sd.InputStream(
                     device=device.number,
@@ -161,13 +161,13 @@ class PortAudioStream:
 
     def close(self) -> None:
         """Free the device, whether it is still there or not."""
-        with quiet_stderr(), contextlib.suppress(Exception):
+        with silenced_stderr(), contextlib.suppress(Exception):
             self._stream.close()
 
 
 def _sounddevice() -> Any:
     try:
-        with quiet_stderr():  # ALSA and JACK report every absent device
+        with silenced_stderr():  # ALSA and JACK report every absent device
             return importlib.import_module("sounddevice")
     except ImportError:
         raise RunError("sounddevice is not installed: pip install sounddevice") from None

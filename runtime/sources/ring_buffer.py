@@ -1,4 +1,4 @@
-"""A minute of sound between the thread that must not wait and the one that may: no locks, no allocation."""
+"""Ring buffer: frames from the thread that must not wait -> samples for the one that may; no locks, no allocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line of time for everything a source hears: chunks and gaps, end to end, in samples at 16 kHz.
+"""Source: the interface of live audio in, chunks and gaps out, end to end on one line of time at 16 kHz.
 
 0                                                   seconds since the source's first sample
 |-- Chunk --|-- Chunk --| AudioDropped |-- Chunk --|    DeviceFound    |-- Chunk --|

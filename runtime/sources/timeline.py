@@ -1,4 +1,4 @@
-"""Timeline: chunks with times, gaps and losses -> one unbroken waveform position."""
+"""Timeline: samples at any rate, and gaps -> 16 kHz chunks, each with its start in seconds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Timeline:
         return self._chunks(self._resampler.flush())
 
     def gap(self, seconds: float) -> float:
-        """Nothing was heard for so long; call flush() before. Returns it in whole samples at 16 kHz, as seconds."""
+        """So much is missing here; call flush() before. Returns it in whole samples at 16 kHz, as seconds."""
         n_lost = round(seconds * SAMPLE_RATE)
         self._n_given += n_lost
         return n_lost / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""How many cores this process may really use, and how the parts share them.
+"""Machine: this process -> the cores it may use, the threads each part takes of them, the memory there is.
 
 onnxruntime and llama.cpp work in turn, never at once, so each takes every core; what keeps them out of each other's way
 is that neither spins for long once it waits. onnxruntime is told not to spin. llama.cpp's threads meet at barriers of

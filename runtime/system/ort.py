@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: the provider that really starts, threads, and values that stay on its device."""
+"""ONNX Runtime: a graph -> an opened session on the provider that really starts; its values stay on the device."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _start(name: str) -> str | None:
         return f"this onnxruntime has only {', '.join(available)}"
     if name == PROVIDERS["cuda"] and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # from NVIDIA's own wheels, where they are installed
-    with _quiet():
+    with _silenced_logger():
         try:
             session = ort.InferenceSession(_PROBE, providers=[name])
         except Exception as error:  # onnxruntime's exceptions share no public base
@@ -240,7 +240,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def _silenced_logger() -> Generator[None]:
     """onnxruntime prints pages when a provider's library is missing; the probe says it in one line."""
     ort.set_default_logger_severity(4)
     try:

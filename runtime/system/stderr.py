@@ -1,4 +1,4 @@
-"""Native libraries that talk to stderr, silenced or listened to."""
+"""Stderr of native libraries: silenced, or captured -> lines of text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ONE_AT_A_TIME = threading.RLock()  # two that overlap could leave stderr closed
 
 
 @contextlib.contextmanager
-def quiet_stderr() -> Generator[None, None, None]:
+def silenced_stderr() -> Generator[None, None, None]:
     """Nothing reaches stderr meanwhile, native libraries' messages included; of the whole process."""
     with open(os.devnull, "wb") as nowhere, _stderr_to(nowhere.fileno()):
         yield
 
 
 @contextlib.contextmanager
-def kept_stderr() -> Generator[list[str]]:
+def captured_stderr() -> Generator[list[str]]:
     """The same, and what would have reached it is in the list afterwards, line by line."""
     lines: list[str] = []
     with _scratch() as file:

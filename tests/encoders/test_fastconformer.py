@@ -78,7 +78,7 @@ def test_a_clip_of_any_length_is_encoded(encoder: FastConformerEncoder, n: int) 
 
 def test_a_clip_that_is_too_long_is_refused() -> None:
     encoder = FastConformerEncoder(SimpleNamespace(), TINY, TABLES)  # pyright: ignore
-    with pytest.raises(AudioError, match=r"40\.0 s where one pass hears 40 s"):
+    with pytest.raises(AudioError, match=r"40\.0 s where one pass takes 40 s"):
         encoder.audio_tokens(np.zeros(640_320, np.float32))
 
 

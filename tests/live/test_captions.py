@@ -30,7 +30,7 @@ from auricle.runtime.events import (
 )
 from auricle.runtime.live.captions import Live, LiveOptions, captions, captions_async
 from auricle.runtime.live.gate import GateOptions
-from auricle.runtime.live.incremental import Reading, ReadingOptions
+from auricle.runtime.live.incremental import IncrementalDecoder, IncrementalOptions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.speculative import reply_to_all
 from auricle.runtime.sources.playback import FilePlayback
@@ -155,10 +155,10 @@ def test_the_draft_changes_no_token_and_saves_passes(engine: Engine, clips: list
     prompt = "Recognize the speech and give me the transcription."
     passes = drafted = accepted = 0
     for clip in clips:
-        reading = Reading(engine, (prompt,), ReadingOptions())
+        decoder = IncrementalDecoder(engine, (prompt,), IncrementalOptions())
         for end in [*range(SAMPLE_RATE // 2, len(clip), SAMPLE_RATE // 2), len(clip)]:
-            read = reading.read(clip[:end])
-            scratch = Reading(engine, (prompt,), ReadingOptions()).read(clip[:end])
+            read = decoder.decode(clip[:end])
+            scratch = IncrementalDecoder(engine, (prompt,), IncrementalOptions()).decode(clip[:end])
             assert read.replies[0].ids == scratch.replies[0].ids
             reply = read.replies[0]
             assert read.n_steps <= max(0, len(reply.ids) - reply.n_accepted)  # one for each token that differs

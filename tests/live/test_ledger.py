@@ -126,7 +126,7 @@ class Listener:
         self.check()
         return events is not None
 
-    def done(self, heard: bool = True) -> None:
+    def done(self, decoded: bool = True) -> None:
         """With the oldest segment, if one waits."""
         if not self._waiting:
             return
@@ -134,11 +134,11 @@ class Listener:
         np.testing.assert_array_equal(
             self.segmenter.read(closed.start, closed.end), self.given.samples(closed.start, closed.end), strict=True
         )
-        self.segmenter.done(closed, heard)
+        self.segmenter.done(closed, decoded)
         length = closed.end - closed.start
         self._n_decoded, self._n_passed_over = (
-            self._n_decoded + length * heard,
-            self._n_passed_over + length * (not heard),
+            self._n_decoded + length * decoded,
+            self._n_passed_over + length * (not decoded),
         )
         self.check()
 
@@ -218,7 +218,7 @@ def test_microphones(gate: str, sample_rate: int, todo: list[tuple[str, float]])
         if action == "poll":
             listener.poll()
         elif action == "done":
-            listener.done(heard=bool(value))
+            listener.done(decoded=bool(value))
     n_reads = listener.given.n_reads
     while listener.given.n_reads == n_reads:  # the ring is emptied, once no gap waits for a segment any more
         listener.poll()

@@ -32,7 +32,7 @@ SESSION: list[LiveEvent] = [
 
 class Meter:
     level_dbfs = -24.0
-    heard_s = 62.5
+    received_s = 62.5
 
 
 def terminal() -> Console:

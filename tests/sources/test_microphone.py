@@ -22,18 +22,18 @@ from fake_microphone import BLOCK, FakeHost, FakeStream, SteppedMicrophone
 
 
 def read_all(microphone: Microphone) -> list[SourceItem]:
-    heard: list[SourceItem] = []
+    items: list[SourceItem] = []
     while new := microphone.read(0):
-        heard += new
-    return heard
+        items += new
+    return items
 
 
-def n_samples(heard: list[SourceItem]) -> int:
-    return sum(len(item.waveform) for item in heard if isinstance(item, Chunk))
+def n_samples(items: list[SourceItem]) -> int:
+    return sum(len(item.waveform) for item in items if isinstance(item, Chunk))
 
 
-def reports(heard: list[SourceItem]) -> list[SourceItem]:
-    return [item for item in heard if not isinstance(item, Chunk)]
+def reports(items: list[SourceItem]) -> list[SourceItem]:
+    return [item for item in items if not isinstance(item, Chunk)]
 
 
 def test_the_ring_gives_back_what_was_put_in() -> None:
@@ -55,12 +55,12 @@ def test_what_is_said_while_a_model_loads_is_kept() -> None:
     host = FakeHost(48_000)
     microphone = SteppedMicrophone(host)
     host.stall(20)
-    heard = read_all(microphone)
+    items = read_all(microphone)
     host.deliver(480)
     microphone.close()
-    heard += read_all(microphone)
-    assert heard[0].start_s == 0 and reports(heard) == []
-    assert n_samples(heard) == round(host.now / 3)
+    items += read_all(microphone)
+    assert items[0].start_s == 0 and reports(items) == []
+    assert n_samples(items) == round(host.now / 3)
     assert microphone.read(0) is None and host.streams[0].closed
 
 
@@ -94,13 +94,13 @@ def test_an_overrun_of_the_device_is_a_gap_of_what_its_clock_says() -> None:
     host.deliver(1600)  # too little to be told from a late callback
     host.lose(0.5)
     host.deliver(1600)  # PortAudio said nothing, its clock did
-    heard = read_all(microphone)
-    assert reports(heard) == [
+    items = read_all(microphone)
+    assert reports(items) == [
         AudioDropped(0.1, 0.1),
         AudioDropped(0.3, 0.0),
         AudioDropped(0.5, 0.5),
     ]
-    assert n_samples(heard) == 5 * 1600
+    assert n_samples(items) == 5 * 1600
 
 
 def test_a_clock_that_is_set_is_no_gap() -> None:
@@ -142,11 +142,11 @@ def test_unplugged_and_back() -> None:
     microphone.find_again()
     host.deliver(4410)
     microphone.close()
-    found, *heard = read_all(microphone)
+    found, *items = read_all(microphone)
     assert isinstance(found, DeviceFound)
     assert (found.start_s, found.seconds_lost) == (pytest.approx(5.0, abs=1e-3), pytest.approx(4.9, abs=1e-3))
-    assert n_samples(heard) == 1600 and host.n_scans == 2
-    assert isinstance(heard[0], Chunk) and heard[0].start_s == found.start_s
+    assert n_samples(items) == 1600 and host.n_scans == 2
+    assert isinstance(items[0], Chunk) and items[0].start_s == found.start_s
 
 
 def test_a_stream_that_was_given_up_is_not_heard() -> None:
@@ -240,8 +240,8 @@ def test_closing_from_another_thread_ends_a_read() -> None:
     host.deliver(800)
     threading.Timer(0.1, microphone.close).start()
     start = time.monotonic()
-    heard = microphone.read(60)
-    assert heard and n_samples(heard) == 800
+    items = microphone.read(60)
+    assert items and n_samples(items) == 800
     assert microphone.read(60) is None and microphone.read(60) is None
     microphone.close()
     assert time.monotonic() - start < 20
@@ -326,11 +326,11 @@ def test_opening_takes_the_devices_rate_and_at_most_two_channels(monkeypatch: py
             raise PortAudioError("the device is gone")
 
     monkeypatch.setitem(sys.modules, "sounddevice", fake_sounddevice(InputStream=Stream))
-    heard: list[Any] = []
+    items: list[Any] = []
     host = PortAudio()
-    stream = host.open(host.find("array"), lambda *given: heard.append(given))
+    stream = host.open(host.find("array"), lambda *given: items.append(given))
     assert (opened["device"], opened["samplerate"], opened["channels"]) == (1, 96_000, 2)
-    assert heard[0][1:] == (7.0, 7.0, True) and stream.alive()
+    assert items[0][1:] == (7.0, 7.0, True) and stream.alive()
     stream.close()
 
 

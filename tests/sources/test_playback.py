@@ -22,22 +22,22 @@ from auricle.runtime.sources.timeline import Timeline
 
 def everything(source: Source, at: int = 0) -> list[SourceItem]:
     """From sample `at` to the end, which lasts; chunks and gaps must follow each other end to end."""
-    heard: list[SourceItem] = []
+    items: list[SourceItem] = []
     while (new := source.read(5)) is not None:
-        heard += new
+        items += new
     assert source.read(0) is None
-    for item in heard:
+    for item in items:
         if isinstance(item, Chunk):
             assert item.waveform.dtype == np.float32 and item.start_s == at / SAMPLE_RATE
             at += len(item.waveform)
         elif isinstance(item, AudioDropped):
             assert item.start_s == at / SAMPLE_RATE
             at += round(item.seconds * SAMPLE_RATE)
-    return heard
+    return items
 
 
-def joined(heard: list[SourceItem]) -> Waveform:
-    return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in heard if isinstance(item, Chunk))])
+def joined(items: list[SourceItem]) -> Waveform:
+    return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in items if isinstance(item, Chunk))])
 
 
 @pytest.mark.parametrize("n", [1, 7, 160, 1600, 48_000])
@@ -46,14 +46,14 @@ def test_a_waveform_in_chunks_of_any_size(n: int) -> None:
     source = FilePlayback(clip, "fast", chunk_samples=n)
     first = source.read(0)
     assert first and len(first) == 1 and isinstance(first[0], Chunk) and len(first[0].waveform) == n
-    heard = [*first, *everything(source, n)]
-    assert np.array_equal(joined(heard), clip)
-    assert {len(item.waveform) for item in heard[:-1] if isinstance(item, Chunk)} == {n}
+    items = [*first, *everything(source, n)]
+    assert np.array_equal(joined(items), clip)
+    assert {len(item.waveform) for item in items[:-1] if isinstance(item, Chunk)} == {n}
 
 
 def test_a_file_is_what_read_audio_reads(golden: Path) -> None:
-    heard = everything(FilePlayback(golden / "jfk.wav", "fast", chunk_samples=777))
-    assert np.array_equal(joined(heard), read_audio(golden / "jfk.wav"))
+    items = everything(FilePlayback(golden / "jfk.wav", "fast", chunk_samples=777))
+    assert np.array_equal(joined(items), read_audio(golden / "jfk.wav"))
 
 
 def test_a_file_that_is_wrong_says_so_at_once(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_damage_comes_behind_what_was_sound(monkeypatch: pytest.MonkeyPatch, pac
 
     monkeypatch.setattr(sources, "open_audio", blocks)
     source = FilePlayback("clip.wav", pace)
-    heard: list[SourceItem] = []
+    items: list[SourceItem] = []
     with pytest.raises(AudioError, match="damaged"):
         while (new := source.read(1)) is not None:
-            heard += new
-    assert len(joined(heard)) == 4000
+            items += new
+    assert len(joined(items)) == 4000
     with pytest.raises(AudioError, match="damaged"):
         source.read(0)
 
@@ -85,12 +85,12 @@ def test_realtime_gives_what_the_clock_allows() -> None:
     source = FilePlayback(clip, "realtime", chunk_samples=1600)
     assert source.realtime and not FilePlayback(clip, "fast").realtime
     start = time.monotonic()
-    heard: list[SourceItem] = []
+    items: list[SourceItem] = []
     while (new := source.read(5)) is not None:
         elapsed_s = time.monotonic() - start
-        heard += new
-        assert len(joined(heard)) / SAMPLE_RATE <= elapsed_s
-    assert np.array_equal(joined(heard), clip)
+        items += new
+        assert len(joined(items)) / SAMPLE_RATE <= elapsed_s
+    assert np.array_equal(joined(items), clip)
     assert time.monotonic() - start >= 0.6
 
 
@@ -141,24 +141,24 @@ def test_raw_samples_come_through_a_pipe_as_they_were(sample_format: SampleForma
     thread = threading.Thread(target=write)
     thread.start()
     with os.fdopen(reader, "rb") as stream:
-        heard = everything(RawInput(stream, channels=channels, sample_format=sample_format))
+        items = everything(RawInput(stream, channels=channels, sample_format=sample_format))
     thread.join()
-    assert np.array_equal(joined(heard), clip)
+    assert np.array_equal(joined(items), clip)
 
 
 @pytest.mark.parametrize("sample_rate", [8_000, 44_100, 48_000])
 def test_raw_samples_at_other_rates(sample_rate: int) -> None:
     clip = synthetic_clip(1, 1.0)
-    heard = joined(everything(RawInput(io.BytesIO(pcm(clip, "f32le")), sample_rate, sample_format="f32le")))
+    items = joined(everything(RawInput(io.BytesIO(pcm(clip, "f32le")), sample_rate, sample_format="f32le")))
     whole = as_waveform(clip, sample_rate)
-    assert abs(len(heard) - len(clip) * SAMPLE_RATE / sample_rate) <= 1
-    np.testing.assert_allclose(heard[: len(whole)], whole[: len(heard)], atol=1e-5)
+    assert abs(len(items) - len(clip) * SAMPLE_RATE / sample_rate) <= 1
+    np.testing.assert_allclose(items[: len(whole)], whole[: len(items)], atol=1e-5)
 
 
 def test_a_torn_last_sample_is_reported() -> None:
-    heard = everything(RawInput(io.BytesIO(b"\0\0" * 500 + b"\1")))
-    assert len(joined(heard)) == 500
-    assert heard[-1] == AudioDropped(500 / SAMPLE_RATE, 1 / SAMPLE_RATE)
+    items = everything(RawInput(io.BytesIO(b"\0\0" * 500 + b"\1")))
+    assert len(joined(items)) == 500
+    assert items[-1] == AudioDropped(500 / SAMPLE_RATE, 1 / SAMPLE_RATE)
 
 
 def test_whoever_writes_waits_while_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +213,9 @@ def test_raw_input_that_breaks_off() -> None:
 
 def test_a_timeline_keeps_whole_samples() -> None:
     timeline = Timeline()
-    heard = timeline.push(np.zeros(441, np.float32), 44_100)
-    heard += timeline.flush()
-    assert sum(len(chunk.waveform) for chunk in heard) == 160
+    items = timeline.push(np.zeros(441, np.float32), 44_100)
+    items += timeline.flush()
+    assert sum(len(chunk.waveform) for chunk in items) == 160
     assert timeline.gap(0.1 / 3) == 533 / SAMPLE_RATE
     (chunk,) = timeline.push(np.ones(10, np.float32), SAMPLE_RATE)
     assert chunk.start_s == (160 + 533) / SAMPLE_RATE

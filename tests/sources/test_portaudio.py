@@ -23,7 +23,7 @@ from virtual_microphone import VirtualMicrophone, missing, seen
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 CLIPS = Path(str(resources.files("auricle.models"))) / "demo" / "clips"
-PATIENT = MicrophoneOptions(silent_s=8.0, opening_s=20.0)  # a busy machine is no unplugged one
+PATIENT = MicrophoneOptions(silent_s=8.0, first_sound_s=20.0)  # a busy machine is no unplugged one
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,16 @@ def virtual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMicroph
 
 def listen(microphone: Microphone, until: Any) -> list[SourceItem]:
     """Read until a predicate over everything heard is true."""
-    heard: list[SourceItem] = []
+    items: list[SourceItem] = []
     deadline = time.monotonic() + 40
-    while not until(heard):
-        assert time.monotonic() < deadline, [item for item in heard if not isinstance(item, Chunk)]
-        heard += microphone.read(0.1) or []
-    return heard
+    while not until(items):
+        assert time.monotonic() < deadline, [item for item in items if not isinstance(item, Chunk)]
+        items += microphone.read(0.1) or []
+    return items
 
 
-def joined(heard: list[SourceItem]) -> Waveform:
-    return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in heard if isinstance(item, Chunk))])
+def joined(items: list[SourceItem]) -> Waveform:
+    return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in items if isinstance(item, Chunk))])
 
 
 def lag(clip: Waveform, part: Waveform) -> tuple[int, float]:
@@ -69,16 +69,16 @@ def test_what_is_played_is_heard(
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
         file.writeframes((clip * 32767).astype("<i2").tobytes())
     microphone = Microphone(virtual.name, PATIENT)
-    heard = listen(microphone, lambda heard: len(joined(heard)) > 1600)
+    items = listen(microphone, lambda items: len(joined(items)) > 1600)
     with virtual.play(tmp_path / "clip.wav") as player:
-        heard += listen(microphone, lambda _: player.poll() is not None)
+        items += listen(microphone, lambda _: player.poll() is not None)
         assert player.returncode == 0
-    n_heard = len(joined(heard))
-    heard += listen(microphone, lambda more: n_heard + len(joined(more)) > (seconds + 1) * SAMPLE_RATE)
+    n_heard = len(joined(items))
+    items += listen(microphone, lambda more: n_heard + len(joined(more)) > (seconds + 1) * SAMPLE_RATE)
     microphone.close()
     assert microphone.device.sample_rate != SAMPLE_RATE, "nothing was resampled"
-    assert not any(isinstance(item, AudioDropped | DeviceLost) for item in heard)
-    sound = joined(heard)
+    assert not any(isinstance(item, AudioDropped | DeviceLost) for item in items)
+    sound = joined(items)
     loud = [at for at in range(0, len(clip) - 8000, 4000) if np.abs(clip[at : at + 8000]).max() > 0.1]
     delay, _ = lag(sound, clip)
     near = 400
@@ -90,17 +90,17 @@ def test_what_is_played_is_heard(
 
 
 def test_unplugged_and_plugged_in_again(virtual: VirtualMicrophone) -> None:
-    microphone = Microphone(virtual.name, MicrophoneOptions(silent_s=8.0, opening_s=20.0, retry_s=(0.1, 0.5)))
-    heard = listen(microphone, lambda heard: len(joined(heard)) > 1600)
+    microphone = Microphone(virtual.name, MicrophoneOptions(silent_s=8.0, first_sound_s=20.0, retry_s=(0.1, 0.5)))
+    items = listen(microphone, lambda items: len(joined(items)) > 1600)
     virtual.unplug()
-    heard += listen(microphone, lambda heard: any(isinstance(item, DeviceLost) for item in heard))
+    items += listen(microphone, lambda items: any(isinstance(item, DeviceLost) for item in items))
     virtual.plug()
-    heard += listen(microphone, lambda heard: len(heard) > 1 and isinstance(heard[-1], Chunk))
+    items += listen(microphone, lambda items: len(items) > 1 and isinstance(items[-1], Chunk))
     microphone.close()
-    (found,) = (item for item in heard if isinstance(item, DeviceFound))
+    (found,) = (item for item in items if isinstance(item, DeviceFound))
     assert found.name == virtual.name and found.seconds_lost > 0
     at = 0.0
-    for item in heard:
+    for item in items:
         at = item.start_s if isinstance(item, DeviceFound) else at
         assert item.start_s == pytest.approx(at)
         at += len(item.waveform) / SAMPLE_RATE if isinstance(item, Chunk) else 0
