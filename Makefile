@@ -109,6 +109,7 @@ system:
 	bash scripts/system-packages.sh
 
 $(VENV)/runtime.stamp: pyproject.toml constraints.txt
+	bash scripts/system-packages.sh build
 	bash scripts/install.sh $(VENV) "-e .[cpu]"
 	touch $@
 
@@ -119,6 +120,7 @@ $(VENV)/gptq.stamp: $(VENV)/test.stamp
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
+	bash scripts/system-packages.sh build
 	bash scripts/install.sh $(VENV) "-e .[cpu,export,bench,dev]"
 	touch $@ $(VENV)/runtime.stamp
 
