@@ -10,6 +10,7 @@
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
+# make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
 PYTHON ?= python3
 SEED ?= 1
 VENV := .venv
@@ -22,7 +23,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -105,10 +106,21 @@ wheel-test: $(VENV)/test.stamp
 	cd build && wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider ../tests \
 		--without-torch
 
+golden: build/golden-bundle/manifest.json
+
+build/golden-bundle/manifest.json: $(VENV)/test.stamp
+	rm -rf build/golden-bundle* build/golden-salm-bundle*
+	PYTHONPATH=tests $(BIN)/python -c "import conftest as c; from auricle.export.__main__ import main; \
+		raise SystemExit(main(c.salm_arguments(c.BUILT_SALM)) or main(c.export_arguments(c.BUILT)))"
+
+matrix: golden
+	bash scripts/matrix.sh
+
 system:
 	bash scripts/system-packages.sh
 
 $(VENV)/runtime.stamp: pyproject.toml constraints.txt
+	bash scripts/system-packages.sh build
 	bash scripts/install.sh $(VENV) "-e .[cpu]"
 	touch $@
 
@@ -119,6 +131,7 @@ $(VENV)/gptq.stamp: $(VENV)/test.stamp
 	touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
+	bash scripts/system-packages.sh build
 	bash scripts/install.sh $(VENV) "-e .[cpu,export,bench,dev]"
 	touch $@ $(VENV)/runtime.stamp
 

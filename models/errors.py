@@ -41,9 +41,21 @@ class RunError(AuricleError, RuntimeError):
     """The input was right and the machine failed."""
 
 
+INSTALL_WHERE = "in Auricle's checkout, or with its wheel file's path for the dot"
+
+
+def install_command(extras: str) -> str:
+    """The command that installs Auricle with these extras, from where INSTALL_WHERE says: it is not on PyPI.
+
+    torch comes with "export" alone; unpinned it brings gigabytes that nothing here uses.
+    """
+    pinned = "-c constraints.txt " if "export" in extras else ""
+    return f"pip install {pinned}'.[{extras}]'"
+
+
 def missing_package(error: ModuleNotFoundError, extra: str) -> InputError:
     """What to say when a third-party package is not there; a missing module of our own is a bug and raised as it is."""
     name = (error.name or "").split(".")[0]
     if name == "auricle":
         raise error
-    return InputError(f"{name} is not installed: pip install 'auricle[{extra}]'; `auricle doctor` says more")
+    return InputError(f"{name} is not installed: {install_command(extra)} {INSTALL_WHERE}; `auricle doctor` says more")

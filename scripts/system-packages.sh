@@ -1,25 +1,49 @@
 #!/usr/bin/env bash
-# Debian packages that `make test` and `make demo-eval` use: speech for the demo corpus, PortAudio for sounddevice.
-# With apt-get also PulseAudio, which the tests start as a microphone that plays files, and Chromium, which opens the
-# bench's report; without them those tests are skipped.
+# Usage: system-packages.sh [build]. Debian packages, installed when this is root's, else named.
+# build: what installing needs: venv, and a compiler where llama-cpp-python is not there yet ($VENV, default .venv).
+# Else what `make test` and `make demo-eval` use: speech for the demo corpus, PortAudio for sounddevice. With apt-get also
+# PulseAudio, which the tests start as a microphone that plays files, and Chromium, which opens the bench's report;
+# without them those tests are skipped.
 set -euo pipefail
 wanted=() tested=()
-command -v espeak-ng >/dev/null || wanted+=(espeak-ng)
-command -v flite >/dev/null || wanted+=(flite)
-ldconfig -p | grep -q libportaudio || wanted+=(libportaudio2)
-command -v pulseaudio >/dev/null || tested+=(pulseaudio)
-command -v paplay >/dev/null || tested+=(pulseaudio-utils)
-compgen -G "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so" >/dev/null || tested+=(libasound2-plugins)
-command -v chromium google-chrome >/dev/null || tested+=(chromium)
+
+manage() { # apt-get that waits while another one works: for dpkg's lock by itself, for the lists' lock here
+  local try errors
+  for try in $(seq 120); do
+    errors=$(DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 -qq "$@" 2>&1 >/dev/null) && return
+    [[ $errors == */lock* ]] || break
+    [ "$try" -gt 1 ] || echo "Waiting for another package manager to finish." >&2
+    sleep 5
+  done
+  echo "$errors" >&2
+  return 1
+}
+
+if [ "${1:-}" = build ]; then
+  python=$(ls "${VENV:-.venv}/bin/python" 2>/dev/null || echo "${PYTHON:-python3}")
+  command -v "$python" >/dev/null || wanted+=(python3)
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
+  "$python" -c 'import llama_cpp' 2>/dev/null || command -v c++ >/dev/null || wanted+=(g++)
+else
+  command -v espeak-ng >/dev/null || wanted+=(espeak-ng)
+  command -v flite >/dev/null || wanted+=(flite)
+  ldconfig -p | grep -q libportaudio || wanted+=(libportaudio2)
+  command -v pulseaudio >/dev/null || tested+=(pulseaudio)
+  command -v paplay >/dev/null || tested+=(pulseaudio-utils)
+  compgen -G "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so" >/dev/null || tested+=(libasound2-plugins)
+  command -v chromium google-chrome >/dev/null || tested+=(chromium)
+fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
   [ ${#wanted[@]} -eq 0 ] && exit 0
   echo "Please install: ${wanted[*]} (Debian names), then run this again." >&2
+  [[ " ${wanted[*]} " == *" g++ "* ]] &&
+    echo "Without a compiler: llama-cpp-python's own wheels, https://abetlen.github.io/llama-cpp-python/whl/cpu" >&2
   exit 1
 fi
 [ $((${#wanted[@]} + ${#tested[@]})) -eq 0 ] && exit 0
-apt-get update -qq
+manage update
 for package in "${tested[@]}"; do # Ubuntu has Chromium as a snap only
   apt-cache show "$package" >/dev/null 2>&1 && wanted+=("$package")
 done
 [ ${#wanted[@]} -eq 0 ] && exit 0
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${wanted[@]}" >/dev/null
+manage install -y "${wanted[@]}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...models.errors import AuricleError, InputError, RunError
+from ...models.errors import INSTALL_WHERE, AuricleError, InputError, RunError, install_command
 from ..result import OURS
 from .task import Contestant, Task
 
@@ -136,8 +136,9 @@ class Worker:
             raise RunError(f"{self.name} died ({_death(self._process.wait())}): {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "missing" in answer:
-            package = self._contestant.pip or "'auricle[cpu,export]'"
-            raise Missing(f"{answer['missing']} is not installed: {self._python} -m pip install {package}")
+            package = self._contestant.pip
+            command = f"pip install {package}" if package else f"{install_command('cpu,export')} {INSTALL_WHERE}"
+            raise Missing(f"{answer['missing']} is not installed: {self._python} -m {command}")
         if "error" in answer:
             raise RunError(f"{self.name} failed: {answer['error']}")
         return answer

@@ -82,7 +82,7 @@ class Contestant:
     prepare: Callable[[Task], object] | None = None
     """Writes files below task.work, in a process of its own, so that it leaves no trace in the memory measured."""
     pip: str | None = None
-    """What to install when its package is missing; None: it comes with auricle[export]."""
+    """What to install when its package is missing; None: it comes with Auricle's [export]."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.errors import InputError, RunError
+from ...models.errors import INSTALL_WHERE, InputError, RunError, install_command
 from ..formats.q4_blocks import GROUP, LEVELS, MIDDLE, FourBit
 
 DAMPING = 0.3  # of the mean square of the inputs, added to each: much less fits few recordings too closely
@@ -102,7 +102,8 @@ def _library() -> SimpleNamespace:
             from gptqmodel.quantization import GPTQ  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise InputError(
-            f"GPTQ needs GPTQModel, which is not installed here ({error}): pip install 'auricle[export,gptq]'"
+            f"GPTQ needs GPTQModel, which is not installed here ({error}): "
+            f"{install_command('export,gptq')} {INSTALL_WHERE}"
         ) from None
     except Exception as error:  # it reaches deep into torch and transformers
         raise InputError(

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...models.errors import INSTALL_WHERE, install_command
 from ..system.machine import cpu_quota, usable_cores
 from ..system.stderr import silenced_stderr
 
@@ -29,6 +31,7 @@ IMPORT_SECONDS = 60.0  # a child that needs longer to import a package hangs
 LOW_MEMORY_GB = 1.0  # the demo bundle and its working memory fit in this; a 7B model needs 5 and more
 
 _LLAMA_PIN = "llama-cpp-python==0.3.36"
+_LLAMA_WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cpu"  # its maker's, for who cannot compile
 _LLAMA_FLAGS = {"CUDA": "-DGGML_CUDA=on", "Vulkan": "-DGGML_VULKAN=on", "Metal": "-DGGML_METAL=on"}
 
 
@@ -107,8 +110,21 @@ def _memory() -> list[Finding]:
 def _package(module: str, purpose: str) -> Finding:
     loaded = _load(module)
     if isinstance(loaded, str):
-        return Finding(module, "broken", f"{loaded} ({purpose})", f"pip install --force-reinstall {module}")
+        return Finding(module, "broken", f"{loaded} ({purpose})", _reinstall(module))
     return Finding(module, "ok", f"{_version(module)}, {purpose}")
+
+
+def _install(extras: str) -> str:
+    return f"{install_command(extras)}  # {INSTALL_WHERE}"
+
+
+def _reinstall(distribution: str) -> str:
+    """With the bounds that Auricle's own metadata gives, so that no newer major comes."""
+    with contextlib.suppress(Exception):  # a copied source tree has no metadata
+        for line in importlib.metadata.requires("auricle") or []:
+            if found := re.match(rf"{distribution}\s*([<>=][^;\s]*)", line):
+                return f"pip install --force-reinstall '{distribution}{found[1]}'"
+    return f"pip install --force-reinstall {distribution}"
 
 
 def _onnxruntime(gpu: str) -> list[Finding]:
@@ -116,13 +132,13 @@ def _onnxruntime(gpu: str) -> list[Finding]:
     extra = "cuda" if gpu == "nvidia" else "cpu"
     names = _distributions("onnxruntime")
     if len(names) > 1:
-        remedy = f"pip uninstall -y {' '.join(names)}\npip install 'auricle[{extra}]'"
+        remedy = f"pip uninstall -y {' '.join(names)}\n{_install(extra)}"
         text = f"{' and '.join(names)} are both installed and overwrite each other's files"
         return [Finding("onnxruntime", "broken", text, remedy)]
     loaded = _load("onnxruntime")
     if isinstance(loaded, str):
         removal = f"pip uninstall -y {names[0]}\n" if names else ""
-        remedy = f"{removal}pip install 'auricle[{extra}]'"
+        remedy = f"{removal}{_install(extra)}"
         return [Finding("onnxruntime", "broken", f"{loaded} (runs the encoders)", remedy)]
     name = names[0] if names else "onnxruntime"
     text = f"{name} {getattr(loaded, '__version__', '')}, runs the encoders"
@@ -146,18 +162,18 @@ def _providers(gpu: str, distribution: str) -> list[Finding]:
             text = "starts" if reason is None else f"is in this onnxruntime but does not start: {reason}"
             findings.append(Finding(f"provider {short}", status, text, _provider_remedy(short) if reason else ""))
     except Exception as error:  # whatever a broken onnxruntime raises is the finding
-        return [Finding("providers", "broken", _one_line(error), "pip install --force-reinstall onnxruntime")]
+        return [Finding("providers", "broken", _one_line(error), _reinstall("onnxruntime"))]
     if gpu == "nvidia" and "CUDAExecutionProvider" not in compiled_in:
-        remedy = f"pip uninstall -y {distribution}\npip install 'auricle[cuda]'"
+        remedy = f"pip uninstall -y {distribution}\n{_install('cuda')}"
         findings.append(Finding("provider cuda", "warning", "this machine's NVIDIA GPU is not used", remedy))
     return findings
 
 
 def _provider_remedy(name: str) -> str:
     remedies = {
-        "cuda": "pip install 'auricle[cuda]' brings CUDA and cuDNN; the NVIDIA driver comes from your system",
+        "cuda": f"{_install('cuda')}\nThis brings CUDA and cuDNN; the NVIDIA driver comes from your system.",
         "tensorrt": "for --provider tensorrt alone: install TensorRT 10, its lib folder on LD_LIBRARY_PATH",
-        "cpu": "pip install --force-reinstall onnxruntime",
+        "cpu": _reinstall("onnxruntime"),
     }
     return remedies.get(name, "")
 
@@ -165,7 +181,11 @@ def _provider_remedy(name: str) -> str:
 def _llama(gpu: str) -> Finding:
     loaded = _load("llama_cpp")
     if isinstance(loaded, str):
-        remedy = f"pip install {_LLAMA_PIN}  # compiles for about 6 minutes on 2 cores; needs a C++ compiler"
+        remedy = (
+            f"pip install {_LLAMA_PIN}  # compiles for minutes; needs a C++ compiler\n"
+            f"Without a compiler, the wheels that its maker built:\n"
+            f"pip install --only-binary llama-cpp-python --extra-index-url {_LLAMA_WHEELS} {_LLAMA_PIN}"
+        )
         return Finding("llama.cpp", "broken", f"{loaded} (runs the language model)", remedy)
     version = f"llama-cpp-python {getattr(loaded, '__version__', '')}"
     try:
@@ -194,7 +214,7 @@ def _microphone() -> Finding:
     with silenced_stderr():  # ALSA and JACK report every absent device to stderr
         loaded = _load("sounddevice")
         if isinstance(loaded, str):
-            remedy = "pip install sounddevice"
+            remedy = _reinstall("sounddevice")
             if "PortAudio" in loaded:
                 darwin = platform.system() == "Darwin"
                 remedy = "brew install portaudio" if darwin else "apt-get install libportaudio2"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime import OrtValue
 
 from ...models.bundle import axis_profiles
-from ...models.errors import BundleError, InputError, RunError
+from ...models.errors import INSTALL_WHERE, BundleError, InputError, RunError, install_command
 from ...models.graph_io import TensorInfo
 from .machine import default_threads
 
@@ -31,9 +31,10 @@ PROVIDERS = {
 
 _REMEDY = {
     "tensorrt": "install onnxruntime-gpu and TensorRT 10, or choose --provider cuda",
-    "cuda": "install auricle[cuda] in place of onnxruntime and an NVIDIA driver, or choose --provider cpu",
+    "cuda": f"{install_command('cuda')} {INSTALL_WHERE}, in place of onnxruntime, and an NVIDIA driver; "
+    "or choose --provider cpu",
     "coreml": "CoreML is part of onnxruntime on macOS only; choose --provider cpu",
-    "cpu": "install auricle[cpu]",
+    "cpu": f"{install_command('cpu')} {INSTALL_WHERE}",
 }
 _PROBE = (
     b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01pZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f'

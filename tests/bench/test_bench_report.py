@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.M
 
 def test_without_matplotlib_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install 'auricle\[bench\]'"):
+    with pytest.raises(InputError, match=r"pip install '.\[bench\]'"):
         report.write([fit()], tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from auricle.models.errors import INSTALL_WHERE
 from auricle.runtime.cli import doctor
 from auricle.runtime.cli.doctor import Finding, run_doctor
 
@@ -58,6 +60,7 @@ def test_every_way_a_package_can_fail(tmp_path: Path, monkeypatch: pytest.Monkey
     finding = doctor._llama("none")
     assert finding.status == "broken" and finding.remedy.startswith("pip install llama-cpp-python==")
     assert words in finding.text and "\n" not in finding.text
+    assert "--extra-index-url https://abetlen.github.io/llama-cpp-python/whl/cpu" in finding.remedy
 
 
 def test_nothing_is_there_at_all(tmp_path: Path) -> None:
@@ -67,7 +70,9 @@ def test_nothing_is_there_at_all(tmp_path: Path) -> None:
     assert status == 1
     broken = {subject for subject, row in found.items() if row["status"] == "broken"}
     assert broken == {"av", "soxr", "onnxruntime", "llama.cpp"}
-    assert "pip install 'auricle[" in found["onnxruntime"]["remedy"]
+    assert "pip install '.[c" in found["onnxruntime"]["remedy"] and INSTALL_WHERE in found["onnxruntime"]["remedy"]
+    bounded = next(line for line in importlib.metadata.requires("auricle") or [] if line.startswith("av"))
+    assert found["av"]["remedy"] == f"pip install --force-reinstall '{bounded}'"
     text = consult(tmp_path, as_json=False)[2]
     assert text.splitlines()[-1] == "Not ready: mend av, soxr, onnxruntime, llama.cpp."
 
@@ -137,7 +142,7 @@ def test_an_nvidia_gpu_with_a_cpu_onnxruntime(monkeypatch: pytest.MonkeyPatch) -
     findings = doctor._providers("nvidia", "onnxruntime")
     last = findings[-1]
     if last.subject == "provider cuda" and last.status == "warning":
-        assert last.remedy == "pip uninstall -y onnxruntime\npip install 'auricle[cuda]'"
+        assert last.remedy == f"pip uninstall -y onnxruntime\npip install '.[cuda]'  # {INSTALL_WHERE}"
 
 
 def test_text_goes_with_its_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -262,7 +262,7 @@ def test_the_extra_is_named(
     monkeypatch.setitem(__import__("sys").modules, "gptqmodel", None)
     assert main([*export_arguments(tmp_path / "b", llm="gptq-q4_0"), "--quiet"]) == 2
     gptq_linear._library.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    assert "pip install 'auricle[export,gptq]'" in capsys.readouterr().err
+    assert "pip install -c constraints.txt '.[export,gptq]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

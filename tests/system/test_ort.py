@@ -79,7 +79,7 @@ def test_auto_takes_the_best_that_starts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_provider("auto") == "cuda"
     monkeypatch.setattr(ort, "_PROBED", dict.fromkeys(("tensorrt", "cuda", "coreml"), "no"))
     assert choose_provider("auto") == "cpu"
-    with pytest.raises(InputError, match=r"cuda does not start here \(no\): install"):
+    with pytest.raises(InputError, match=r"cuda does not start here \(no\): pip install"):
         choose_provider("cuda")
 
 
