@@ -153,10 +153,10 @@ def qformer_params(spec: QFormerSpec) -> int:
 def qformer(spec: QFormerSpec, n_positions: int, precision: str = "fp32") -> Work:
     """The folded Q-Former: one query per window meets that window's frames, in every layer."""
     n_windows = spec.n_windows(n_positions)
-    heard = n_windows * spec.n_heads * spec.window * spec.d_encoder
+    pooled = n_windows * spec.n_heads * spec.window * spec.d_encoder
     return Work(
         linear=2.0 * n_windows * qformer_params(spec),
-        attention=4.0 * spec.n_layers * heard,
+        attention=4.0 * spec.n_layers * pooled,
         weight_bytes=qformer_params(spec) * PRECISIONS[precision].weight_bytes,
     )
 
@@ -242,8 +242,8 @@ def forward(spec: LlmSpec, quantization: str, n_tokens: int, n_past: int, n_outp
 
 def prefill(spec: LlmSpec, quantization: str, n_prefix: int, n_audio: int, n_suffix: int, n_draft: int = 0) -> Work:
     """Reading a question behind its kept prefix: a pass for the audio tokens, one for the prompt's end and a draft."""
-    heard = forward(spec, quantization, n_audio, n_prefix, 0)
-    return heard + forward(spec, quantization, n_suffix + n_draft, n_prefix + n_audio, 1 + n_draft)
+    audio = forward(spec, quantization, n_audio, n_prefix, 0)
+    return audio + forward(spec, quantization, n_suffix + n_draft, n_prefix + n_audio, 1 + n_draft)
 
 
 def decode(spec: LlmSpec, quantization: str, n_past: int) -> Work:

@@ -112,7 +112,7 @@ def make_record(
     gpu: str | None = None,
 ) -> Record:
     """A record of now and here; a synthetic subject adds its note by itself."""
-    said = [f"{s.name}: {SYNTHETIC}" for s in subjects if s.synthetic]
+    synthetic_notes = [f"{s.name}: {SYNTHETIC}" for s in subjects if s.synthetic]
     return Record(
         SCHEMA,
         command,
@@ -121,7 +121,7 @@ def make_record(
         tuple(subjects),
         settings,
         tuple(measures),
-        (*said, *notes),
+        (*synthetic_notes, *notes),
     )
 
 

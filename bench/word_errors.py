@@ -60,19 +60,19 @@ def normalized(text: str) -> list[str]:
 
 def word_errors(reference: str, hypothesis: str, words: Callable[[str], list[str]] = normalized) -> WordErrors:
     """The fewest word edits that turn the hypothesis into the reference; `words=str.split` takes both as they are."""
-    said = words(reference)
-    heard = words(hypothesis)
-    if not said or not heard:  # jiwer refuses some of these
-        return WordErrors(max(len(said), len(heard)), len(said))
-    found = jiwer.process_words(" ".join(said), " ".join(heard))
-    return WordErrors(found.substitutions + found.deletions + found.insertions, len(said))
+    reference_words = words(reference)
+    hypothesis_words = words(hypothesis)
+    if not reference_words or not hypothesis_words:  # jiwer refuses some of these
+        return WordErrors(max(len(reference_words), len(hypothesis_words)), len(reference_words))
+    found = jiwer.process_words(" ".join(reference_words), " ".join(hypothesis_words))
+    return WordErrors(found.substitutions + found.deletions + found.insertions, len(reference_words))
 
 
-def matches(said: Sequence[str], heard: Sequence[str]) -> list[tuple[int, int]]:
+def matches(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int, int]]:
     """(index in said, index in heard) of the words that an alignment with the fewest edits leaves as they are."""
-    if not said or not heard:
+    if not reference or not hypothesis:
         return []
-    chunks = jiwer.process_words(" ".join(said), " ".join(heard)).alignments[0]
+    chunks = jiwer.process_words(" ".join(reference), " ".join(hypothesis)).alignments[0]
     return [
         (chunk.ref_start_idx + n, chunk.hyp_start_idx + n)
         for chunk in chunks
@@ -97,12 +97,12 @@ def bootstrap_interval(
 
 def token_f1(reference: str, hypothesis: str) -> float:
     """How alike two descriptions are: F1 of their words as bags, 0 to 1. Not a published caption metric."""
-    said = normalized(reference)
-    heard = normalized(hypothesis)
-    if not said or not heard:
-        return float(said == heard)
-    shared = sum(min(said.count(word), heard.count(word)) for word in set(said))
-    return 2 * shared / (len(said) + len(heard))
+    reference_words = normalized(reference)
+    hypothesis_words = normalized(hypothesis)
+    if not reference_words or not hypothesis_words:
+        return float(reference_words == hypothesis_words)
+    shared = sum(min(reference_words.count(word), hypothesis_words.count(word)) for word in set(reference_words))
+    return 2 * shared / (len(reference_words) + len(hypothesis_words))
 
 
 def _plain(letter: str) -> str:

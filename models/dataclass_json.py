@@ -80,8 +80,8 @@ def _decode_dataclass(kind: type[object], value: Json, where: str) -> object:
     missing = [n for n in names if n not in value]
     unknown = [n for n in value if n not in names]
     if missing or unknown:
-        said = "lacks " + ", ".join(missing) if missing else "has unknown " + ", ".join(unknown)
-        raise DecodeError(f"{where or 'the document'} {said}")
+        problem = "lacks " + ", ".join(missing) if missing else "has unknown " + ", ".join(unknown)
+        raise DecodeError(f"{where or 'the document'} {problem}")
     return kind(**{name: _decode(hints[name], value[name], _join(where, name)) for name in names})
 
 

@@ -213,14 +213,14 @@ class _Session:
             yield self._answered(closed, Decoded("", (), NOTHING, "end"))
             return
         started = time.monotonic()
-        heard = self._engine.encode(self._ear.read(closed.start, closed.end))
+        encoded = self._engine.encode(self._ear.read(closed.start, closed.end))
         self._ear.done(closed)
         if not self._options.remember:
             self._conversation.forget()
         n_new = self._generation.max_new_tokens
-        prefill = partial(self._conversation.prefill_audio, heard.audio_tokens, self._prompt, n_new)
+        prefill = partial(self._conversation.prefill_audio, encoded.audio_tokens, self._prompt, n_new)
         generate = self._conversation.answer
-        decoding = self._engine.decode(heard, prefill, generate, self._generation, started, self._interrupted)
+        decoding = self._engine.decode(encoded, prefill, generate, self._generation, started, self._interrupted)
         decoded = yield from self._spoken(decoding)
         if decoded.finish_reason == "loop":
             self._conversation.keep(len(decoded.token_ids))

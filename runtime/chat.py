@@ -41,13 +41,13 @@ class Chat:
         started = time.monotonic()
         self._check(generation)
         prompt = engine.prompt.prompt_for(prompt_or_task)
-        heard = self._hear()
+        encoded = self._hear()
         if not self._conversation.n_turns:
-            prefill = partial(self._first_turn, heard, prompt, generation.max_new_tokens)
+            prefill = partial(self._first_turn, encoded, prompt, generation.max_new_tokens)
         else:
             prompt = engine.prompt.without_audio(prompt)
             prefill = partial(self._conversation.prefill_text, prompt, generation.max_new_tokens)
-        decoded = yield from engine.decode(heard, prefill, self._conversation.answer, generation, started)
+        decoded = yield from engine.decode(encoded, prefill, self._conversation.answer, generation, started)
         self._conversation.keep(len(decoded.token_ids))
         yield decoded.final(self._segment.start_s, self._segment.end_s, prompt)
 
@@ -57,10 +57,10 @@ class Chat:
         if not self._conversation.n_turns:
             self._conversation.reserve(len(self._hear().audio_tokens), SHORTEST, generation.max_new_tokens)
 
-    def _first_turn(self, heard: EncodedSegment, prompt: str, max_new_tokens: int) -> None:
+    def _first_turn(self, encoded: EncodedSegment, prompt: str, max_new_tokens: int) -> None:
         """The clip and the question; a later one does not pay for the encoders."""
-        self._conversation.prefill_audio(heard.audio_tokens, prompt, max_new_tokens)
-        self._heard = replace(heard, stages={}, encoders_ms=0.0)
+        self._conversation.prefill_audio(encoded.audio_tokens, prompt, max_new_tokens)
+        self._heard = replace(encoded, stages={}, encoders_ms=0.0)
 
     def _check(self, generation: Generation) -> None:
         if generation.beams > 1:

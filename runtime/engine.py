@@ -179,16 +179,16 @@ class Engine:
 
     def _answer(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[Piece | Final]:
         started = time.monotonic()
-        heard = [self.encode(segment.waveform) for segment in segments]
+        encoded = [self.encode(segment.waveform) for segment in segments]
         seconds = sum(segment.end_s - segment.start_s for segment in segments)
         guarded = generation.guard and generation.gbnf is None
         budget = self.prompt.token_budget(prompt, seconds) if guarded else None
         if budget is not None:
             generation = replace(generation, max_new_tokens=min(budget, generation.max_new_tokens))
-        tokens = [each.audio_tokens for each in heard]
+        tokens = [each.audio_tokens for each in encoded]
         span = segments[0].start_s, segments[0].start_s + seconds
         prefill = partial(self.llm.prefill, tokens, prompt, generation)
-        decoded = yield from self.decode(_together(heard), prefill, self.llm.generate, generation, started)
+        decoded = yield from self.decode(_together(encoded), prefill, self.llm.generate, generation, started)
         yield decoded.final(*span, prompt)
 
     def stream_text(self, prompt: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
@@ -205,7 +205,7 @@ class Engine:
 
     def decode(
         self,
-        heard: EncodedSegment,
+        encoded: EncodedSegment,
         prefill: Callable[[], object],
         generate: Callable[[Generation], Iterator[int]],
         generation: Generation,
@@ -232,7 +232,7 @@ class Engine:
         if rest := criteria.finish(reason or "eos"):
             yield Piece(rest)
         decode_ms = (time.perf_counter() - prefilled) * 1e3
-        timings = heard.timings((prefilled - start) * 1e3, decode_ms, len(criteria.ids))
+        timings = encoded.timings((prefilled - start) * 1e3, decode_ms, len(criteria.ids))
         text = cut_at(self.llm.text(criteria.ids), generation.stop).strip()
         return Decoded(text, tuple(criteria.ids), timings, reason or criteria.finish_reason or "eos")
 
@@ -262,11 +262,11 @@ def _open_llm(bundle: Bundle, options: LlmOptions) -> Llm:
     return Llm(bundle.path(info.file), bundle.manifest, adapter, options)
 
 
-def _together(heard: list[EncodedSegment]) -> EncodedSegment:
+def _together(encoded: list[EncodedSegment]) -> EncodedSegment:
     """Several clips' audio tokens one after the other, their times summed."""
-    stages = {name: sum(each.stages[name] for each in heard) for name in heard[0].stages}
-    tokens = np.concatenate([each.audio_tokens for each in heard])
-    return EncodedSegment(tokens, stages, sum(each.encoders_ms for each in heard))
+    stages = {name: sum(each.stages[name] for each in encoded) for name in encoded[0].stages}
+    tokens = np.concatenate([each.audio_tokens for each in encoded])
+    return EncodedSegment(tokens, stages, sum(each.encoders_ms for each in encoded))
 
 
 def _clips(n: int) -> str:

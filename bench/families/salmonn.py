@@ -46,7 +46,7 @@ def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
     n_bank = beats.n_frames(len(padded))
     yield Part(whisper.INPUT, lambda: log_mel(waveform, spec.whisper), (1, spec.whisper.n_mels, n_mel), n_mel)
     yield Part(beats.INPUT, lambda: fbank(padded), (1, n_bank, beats.N_MELS), n_bank)
-    heard: dict[str, OrtValue] = {}
+    outputs: dict[str, OrtValue] = {}
     sessions = {_WHISPER: encoders.whisper.session, _BEATS: encoders.beats.session}
     feeds = {
         _WHISPER: {whisper.INPUT: log_mel(waveform, spec.whisper)},
@@ -54,15 +54,15 @@ def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
     }
 
     def encode(name: str) -> Floats:
-        heard[name] = sessions[name].run(**feeds[name])
-        return heard[name].numpy()
+        outputs[name] = sessions[name].run(**feeds[name])
+        return outputs[name].numpy()
 
     n = spec.whisper.n_positions
     n_audio = spec.beats.n_tokens(n_bank)
     yield Part(_WHISPER, lambda: encode(_WHISPER), (1, n, spec.whisper.d_model), n, feeds[_WHISPER])
     yield Part(_BEATS, lambda: encode(_BEATS), (1, n_audio, spec.beats.d_model), n_audio, feeds[_BEATS])
-    speech = heard[_WHISPER]
-    audio = heard[_BEATS]
+    speech = outputs[_WHISPER]
+    audio = outputs[_BEATS]
     read = {qformer.SPEECH_INPUT: speech.numpy(), qformer.AUDIO_INPUT: audio.numpy()}
     n_windows = spec.n_audio_tokens
     run = encoders.qformer.audio_tokens

@@ -96,7 +96,7 @@ def measure(engine: Engine, n: int, seed: int, progress: Progress) -> dict[str, 
 
 
 def _read(engine: Engine, example: examples.Example, options: LiveOptions, tally: Tally) -> None:
-    said: list[str] = []
+    texts: list[str] = []
     shown: list[str] = []
     for event in captions(FilePlayback(example.clip.waveform, "fast"), engine, options):
         if isinstance(event, Caption):
@@ -109,13 +109,13 @@ def _read(engine: Engine, example: examples.Example, options: LiveOptions, tally
             tally.n_prefilled += work.n_audio_tokens - work.n_kept
             shown = _erase(shown, f"{event.stable} {event.unstable}".split(), tally)
         elif isinstance(event, Final):
-            said.append(event.text)
+            texts.append(event.text)
             tally.final_ms.append(event.timings.total_ms)
             tally.n_words += len(event.text.split())
             tally.n_revised += event.n_revised
             _erase(shown, event.text.split(), tally)
             shown = []
-    tally.errors += word_errors(example.expected, " ".join(said), str.split)
+    tally.errors += word_errors(example.expected, " ".join(texts), str.split)
 
 
 def _erase(before: list[str], after: list[str], tally: Tally) -> list[str]:

@@ -108,10 +108,10 @@ def laal(delays: Sequence[float], source: float, n_reference: int) -> float:
 
 def matched(spoken: Sequence[SpokenWord], shown: Sequence[ShownWord]) -> list[tuple[SpokenWord, ShownWord]]:
     """The words that were spoken and heard alike, punctuation and case apart."""
-    said = [(key, each) for each in spoken if (key := "".join(normalized(each.word)))]
-    heard = [(key, each) for each in shown if (key := "".join(normalized(each.word)))]
-    pairs = matches([key for key, _ in said], [key for key, _ in heard])
-    return [(said[at][1], heard[to][1]) for at, to in pairs]
+    by_speech = [(key, each) for each in spoken if (key := "".join(normalized(each.word)))]
+    by_caption = [(key, each) for each in shown if (key := "".join(normalized(each.word)))]
+    pairs = matches([key for key, _ in by_speech], [key for key, _ in by_caption])
+    return [(by_speech[at][1], by_caption[to][1]) for at, to in pairs]
 
 
 def read_words(path: Path, seconds: float) -> list[SpokenWord]:

@@ -83,12 +83,12 @@ class TimedSource:
         """See Source; the first call starts the clock."""
         if self._started is None:
             self._started = time.perf_counter()
-        heard = self._playback.read(timeout_s)
-        for item in heard or ():
+        items = self._playback.read(timeout_s)
+        for item in items or ():
             if isinstance(item, Chunk):
                 self._ends.append(item.start_s + len(item.waveform) / SAMPLE_RATE)
                 self._came.append(self.now_s)
-        return heard
+        return items
 
     def close(self) -> None:
         """See Source."""
@@ -250,11 +250,11 @@ def word_measures(seen: Seen, spoken: Sequence[SpokenWord], pace: Pace) -> list[
         return Measure("words", name, unit, samples, better)
 
     wrong = word_errors(" ".join(each.word for each in spoken), " ".join(word.word for word in shown))
-    heard = one("wer", "%", "lower", 100 * wrong.rate)
+    word_error = one("wer", "%", "lower", 100 * wrong.rate)
     if not (pairs := matched(spoken, shown)):
-        return [heard]
+        return [word_error]
     measures = [
-        heard,
+        word_error,
         one("heard_unstable", "s", "lower", *(seen_as.unstable.heard_s - word.end_s for word, seen_as in pairs)),
         one("heard_stable", "s", "lower", *(seen_as.stable.heard_s - word.end_s for word, seen_as in pairs)),
         one("laal_unaware", "s", "lower", _laal(seen.segments, spoken, by_wall=False)),

@@ -92,8 +92,8 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
             with torch.inference_mode():
                 speech = parts.whisper(torch.from_numpy(log_mel(waveform, spec.whisper)))
                 audio = parts.beats(torch.from_numpy(fbank(waveform)))
-                heard = parts.qformer(speech, audio)
-                prompt = torch.cat([embed(torch.tensor([before])), heard, embed(torch.tensor([after]))], dim=1)
+                audio_tokens = parts.qformer(speech, audio)
+                prompt = torch.cat([embed(torch.tensor([before])), audio_tokens, embed(torch.tensor([after]))], dim=1)
                 mask = torch.ones(prompt.shape[:2], dtype=torch.long)
                 ids = parts.llm.generate(inputs_embeds=prompt, attention_mask=mask, **choice)[0].tolist()
             return Outcome(tokens=tuple(i for i in ids if i != stop))

@@ -62,8 +62,8 @@ def write_canary(path: Path, spec: SalmSpec, quantization: str, n_tokens: int = 
     for name, shape in (*_encoder(spec.fastconformer), *_decoder(spec.llm)):
         kind = _kind(gguf, name, shape, spec.llm, quantization)
         if name == "dec.token_embd.weight":
-            said = (*range(_FIRST_WORD, _FIRST_WORD + n_tokens), vocabulary.eos)
-            tensors.append(_embedding(RawTensor, gguf, shape, kind, said, rng))
+            answer_ids = (*range(_FIRST_WORD, _FIRST_WORD + n_tokens), vocabulary.eos)
+            tensors.append(_embedding(RawTensor, gguf, shape, kind, answer_ids, rng))
         elif len(shape) == 1 or kind == gguf.GGMLQuantizationType.F32:
             ones = name.endswith((".running_var", "bn.weight")) or ("norm" in name and name.endswith("weight"))
             tensors.append(_given(RawTensor, gguf, name, np.full(shape, float(ones), np.float32)))
@@ -221,7 +221,7 @@ def _zeros(raw: Any, gguf: Any, name: str, shape: tuple[int, ...], kind: Any) ->
 
 
 def _embedding(
-    raw: Any, gguf: Any, shape: tuple[int, ...], kind: Any, said: tuple[int, ...], rng: np.random.Generator
+    raw: Any, gguf: Any, shape: tuple[int, ...], kind: Any, answer_ids: tuple[int, ...], rng: np.random.Generator
 ) -> Any:
     """A thousand rows, repeated; among them those of what is said, in its order, the end token last."""
 
@@ -234,10 +234,10 @@ def _embedding(
     def pieces() -> Iterator[NDArray[Any]]:
         size = 1024
         common = _quantized(gguf, rows(size), kind)
-        own = _quantized(gguf, answer_rows(len(said), shape[1]), kind)
+        own = _quantized(gguf, answer_rows(len(answer_ids), shape[1]), kind)
         for start in range(0, shape[0], size):
             piece = common[: shape[0] - start].copy()
-            for token, row in zip(said, own, strict=True):
+            for token, row in zip(answer_ids, own, strict=True):
                 if start <= token < start + len(piece):
                     piece[token - start] = row
             yield piece

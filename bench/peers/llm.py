@@ -49,11 +49,11 @@ def open_our_decode(task: Task) -> Work:
 
     def decode() -> Outcome:
         text = llm.detokenizer()
-        said = list[int]()
+        generated = list[int]()
         for token in llm.generate(generation):
-            said.append(token)
+            generated.append(token)
             text.add(token)
-        return Outcome(tokens=tuple(said))
+        return Outcome(tokens=tuple(generated))
 
     return Work(decode, read)
 
@@ -86,11 +86,11 @@ def open_decode(task: Task) -> Work:
     bare = _Bare(task)
 
     def decode() -> Outcome:
-        said = [bare.sample()]
-        while len(said) < task.tokens:
-            bare.feed(said[-1:])
-            said.append(bare.sample())
-        return Outcome(tokens=tuple(said))
+        generated = [bare.sample()]
+        while len(generated) < task.tokens:
+            bare.feed(generated[-1:])
+            generated.append(bare.sample())
+        return Outcome(tokens=tuple(generated))
 
     return Work(decode, bare.read)
 

@@ -155,8 +155,8 @@ def open_whole(task: Task) -> Work:
 
     def run() -> Outcome:
         engine.llm.prefill(engine.encode(waveform).audio_tokens, prompt, generation)
-        said = tuple(engine.llm.generate(generation))[:-1]
-        return Outcome(shape=(len(said),))
+        ids = tuple(engine.llm.generate(generation))[:-1]
+        return Outcome(shape=(len(ids),))
 
     return Work(run)
 

@@ -121,13 +121,13 @@ def _at(engine: Engine, scale: float, items: Sequence[Item], waveforms: Sequence
     """All measures at the scale that is set."""
     errors: list[WordErrors] = []
     tokens = list[float]()
-    said = list[float]()
+    lengths = list[float]()
     cut = list[float]()
     for item, waveform in zip(items, waveforms, strict=True):
         answer = engine.ask(waveform, ResolvedPrompt(item.prompt))
         errors.append(word_errors(item.reference, answer.text))
         tokens.append(float(sum(len(final.token_ids) for final in answer.segments)))
-        said.append(float(len(normalized(answer.text))))
+        lengths.append(float(len(normalized(answer.text))))
         cut.append(float(any(final.finish_reason != "eos" for final in answer.segments)))
     low, high = bootstrap_interval(errors, seed)
     group = f"scale {scale:g}"
@@ -136,7 +136,7 @@ def _at(engine: Engine, scale: float, items: Sequence[Item], waveforms: Sequence
         Measure(group, "wer", "%", (100 * total(errors).rate,), "lower"),
         Measure(group, "wer_low", "%", (100 * low,), "lower"),
         Measure(group, "wer_high", "%", (100 * high,), "lower"),
-        Measure(group, "said", "words", (fmean(said),)),
+        Measure(group, "said", "words", (fmean(lengths),)),
         Measure(group, "tokens", "tokens", (fmean(tokens),)),
         Measure(group, "cut", "%", (100 * fmean(cut),), "lower"),
         Measure(group, "spoken", "words", (fmean(each.words for each in errors),)),

@@ -178,8 +178,8 @@ def _measures(
     name: str, manifest: Manifest, items: Sequence[Item], found: Findings, seed: int, cache: str | None = None
 ) -> list[Measure]:
     """Everything about one bundle, or one type of its cache; what does not apply is left out."""
-    heard = [reply for reply in found.replies if reply.fault is None]
-    speaking = [reply for reply in heard if reply.n_tokens]
+    answered = [reply for reply in found.replies if reply.fault is None]
+    speaking = [reply for reply in answered if reply.n_tokens]
 
     def one(measure: str, unit: str, better: Better, *samples: float) -> Measure:
         return Measure(name, measure, unit, samples, better)
@@ -192,11 +192,11 @@ def _measures(
         measures.append(one("encoders_size", "MB", "lower", _graph_bytes(manifest) / 1e6))
     if found.peak_bytes:
         measures.append(one("memory", "GB", "lower", found.peak_bytes / 1e9))
-    if heard:
+    if answered:
         measures += [
-            one("encoders", "ms", "lower", *(reply.encoders_ms for reply in heard)),
-            one("ttft", "ms", "lower", *(reply.ttft_ms for reply in heard)),
-            one("rtf", "", "lower", *(reply.total_ms / 1e3 / reply.seconds for reply in heard)),
+            one("encoders", "ms", "lower", *(reply.encoders_ms for reply in answered)),
+            one("ttft", "ms", "lower", *(reply.ttft_ms for reply in answered)),
+            one("rtf", "", "lower", *(reply.total_ms / 1e3 / reply.seconds for reply in answered)),
         ]
     if speaking:
         n_tokens = sum(r.n_tokens for r in speaking)
@@ -246,9 +246,9 @@ def _word_scores(items: Sequence[Item], replies: Sequence[Reply], seed: int) -> 
 def _other_scores(items: Sequence[Item], replies: Sequence[Reply]) -> list[_Score]:
     """Shares of sounds named and of exact answers, the mean F1 of captions, %; of the items that are scored so."""
     judges: dict[str, tuple[str, Callable[[str, str], float]]] = {
-        "sound": ("sounds", lambda wanted, said: examples.named_sound(said) == wanted),
+        "sound": ("sounds", lambda wanted, answer: examples.named_sound(answer) == wanted),
         "caption": ("caption", token_f1),
-        "exact": ("exact", lambda wanted, said: normalized(said) == normalized(wanted)),
+        "exact": ("exact", lambda wanted, answer: normalized(answer) == normalized(wanted)),
     }
     scores: list[_Score] = []
     for kind, (measure, judge) in judges.items():
@@ -279,14 +279,14 @@ def _differences(found: Findings) -> list[_Difference]:
 def _notes(items: Sequence[Item], options: QualityOptions) -> list[str]:
     """How the scores are made, of those that are."""
     kinds = {item.kind for item in items}
-    said = {
+    explanations = {
         "words": "WER: lower case, punctuation dropped, numbers as they are; letters count as words in scripts without"
         " spaces; interval: 95 % bootstrap over clips",
         "sound": "sounds: share of descriptions that name the demo's class",
         "caption": "caption: mean F1 of the words an answer and its reference have in common, no published metric",
         "exact": "exact: share of answers with the reference's very words",
     }
-    notes = [sentence for kind, sentence in said.items() if kind in kinds]
+    notes = [sentence for kind, sentence in explanations.items() if kind in kinds]
     return [
         *notes,
         "memory: peak resident of a process that opens the bundle and answers every clip once",

@@ -56,10 +56,10 @@ def _against(record: Record, reference: str, corner: str) -> list[str]:
     errors = [(f"{name.removeprefix(ERROR).replace('_', ' ')} %", name, "{:.2f}") for name in stages]
     whose = ["error of each stage's output; then of the next token, by the language", "model alone and by all: "]
     how = "KL divergence in thousandths of a nat, and how many tokens stay the same"
-    said = [f"against {reference}: {whose[0]}", f"{whose[1]}{how}"] if stages else [f"against {reference}: {how}"]
+    heading = [f"against {reference}: {whose[0]}", f"{whose[1]}{how}"] if stages else [f"against {reference}: {how}"]
     columns = [*errors, *(column for column in _DIFFERENCES if stages or not column[1].startswith("audio_"))]
     rows = [(name, _cells(record, name, columns)) for name in record.groups]
-    return said + _table([title for title, _, _ in columns], rows, corner)
+    return heading + _table([title for title, _, _ in columns], rows, corner)
 
 
 def summary(record: Record, name: str) -> str:

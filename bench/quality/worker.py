@@ -169,8 +169,8 @@ def _keep_all(engine: Engine, job: Job, answers: list[Answer | AudioError], tell
         answer = answers[index]
         if isinstance(answer, AudioError):
             continue
-        heard = (segment for segment in engine.segments(load_clip(job.items[index])) if not segment.silent)
-        for segment, final in zip(heard, answer.segments, strict=True):
+        segments = (segment for segment in engine.segments(load_clip(job.items[index])) if not segment.silent)
+        for segment, final in zip(segments, answer.segments, strict=True):
             path = Path(job.folder) / f"{n_kept}.npz"
             ended = final.finish_reason == "eos"
             n_bytes += keep(engine, segment.waveform, answer.prompt, final.token_ids, ended, path)
@@ -188,8 +188,8 @@ def _compare(engine: Engine, folder: Path) -> Comparison | None:
 def _death(bundle: str, status: int, log: Path) -> str:
     if status == -9:
         return f"measuring {bundle} was killed, as the system does when memory is short: close other programs"
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = said[-1] if said else "it did not say why"
+    log_lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    reason = log_lines[-1] if log_lines else "it did not say why"
     return f"measuring {bundle} ended with status {status} ({reason}): try the bundle with auricle verify --run"
 
 

@@ -88,19 +88,21 @@ def _waterfalls(record: Record) -> list[Chart]:
     """One answer and one live update laid out in time, from stages measured one by one; or a group that has parts."""
     walls = {_key(m.group): _seconds(m) for m in record.measures if m.name == "wall" and m.unit in SECONDS}
     found: list[Chart] = []
-    hearing, at, said = _hearing(record, walls)
-    if hearing and "prefill" in walls:
+    encoder_rows, at, remark = _hearing(record, walls)
+    if encoder_rows and "prefill" in walls:
         tokens = record.settings.get("new tokens", "")
         n_tokens = int(tokens) if tokens.isdecimal() else 1
         writing = TITLES["decode"] + (f", {n_tokens} tokens" if n_tokens > 1 else "")
         after = [(TITLES["prefill"], walls["prefill"]), (writing, walls.get("decode", 0.0) * n_tokens)]
-        found.append(_waterfall("One answer, from audio to the last word", [*hearing, *_in_turn(after, at)], said))
+        found.append(
+            _waterfall("One answer, from audio to the last word", [*encoder_rows, *_in_turn(after, at)], remark)
+        )
         updates = {m.name: _seconds(m) for m in record.measures if m.group == "live update" and m.unit in SECONDS}
         if {"draft", "no draft"} <= updates.keys():
-            rows = [*hearing, ("without a draft", GREY, at, updates["no draft"])]
+            rows = [*encoder_rows, ("without a draft", GREY, at, updates["no draft"])]
             rows.append(("reading and checking the draft", ORANGE, at, updates["draft"]))
             more = "The grey bar is what the language model would take without its last words as a draft."
-            found.append(_waterfall("One live update", rows, f"{said} {more}".strip()))
+            found.append(_waterfall("One live update", rows, f"{remark} {more}".strip()))
     for group in record.groups:
         times = {_key(m.name): _seconds(m) for m in record.measures if m.group == group and m.unit in SECONDS}
         parts = [(label, times[name]) for name, label in IN_TURN.items() if times.get(name, 0) > 0]
@@ -160,11 +162,11 @@ def _in_turn(stages: Iterable[tuple[str, float]], at: float) -> list[Row]:
 
 def _portion(length: float, whole: float) -> str:
     share = length / whole
-    said = f" ({share:.0%})" if 0.005 <= share <= 1 else " (< 1%)" if share < 1 else ""
-    return in_unit(length, "s") + said
+    share_text = f" ({share:.0%})" if 0.005 <= share <= 1 else " (< 1%)" if share < 1 else ""
+    return in_unit(length, "s") + share_text
 
 
-def _waterfall(title: str, rows: Sequence[Row], said: str, hop_s: float | None = None) -> Chart:
+def _waterfall(title: str, rows: Sequence[Row], remark: str, hop_s: float | None = None) -> Chart:
     """The last row ends the whole."""
     whole = rows[-1][2] + rows[-1][3]
     scale, unit = (1e3, "ms") if whole < 2 else (1.0, "s")
@@ -172,7 +174,7 @@ def _waterfall(title: str, rows: Sequence[Row], said: str, hop_s: float | None =
         Bar(label, length * scale, start * scale, color, note=_portion(length, whole))
         for label, color, start, length in rows
     ]
-    caption = f"{in_unit(whole, 's')} from end to end; medians, and their shares of that whole. {said}".strip()
+    caption = f"{in_unit(whole, 's')} from end to end; medians, and their shares of that whole. {remark}".strip()
     mark = (hop_s * scale, f"the next one is due after {in_unit(hop_s, 's')}") if hop_s else None
     return bars(title, caption, drawn, f"time since the start, {unit}", mark)
 
@@ -192,9 +194,9 @@ def _histograms(record: Record) -> list[Chart]:
 
 def _histogram(measure: Measure, hop_s: float | None) -> Chart:
     marks: list[tuple[str, float, str, str]] = []
-    for share, said, dash in ((0.5, "half", "-"), (0.95, "95 %", "--"), (0.99, "99 %", ":")):
+    for share, label, dash in ((0.5, "half", "-"), (0.95, "95 %", "--"), (0.99, "99 %", ":")):
         value = measure.value if share == 0.5 else measure.percentile(share)
-        marks.append((f"{said} ≤ {quantity(value, measure.unit)}", value, INK, dash))
+        marks.append((f"{label} ≤ {quantity(value, measure.unit)}", value, INK, dash))
     caption = f"{len(measure.samples)} samples; the lines are what half, 95 % and 99 % of them do not exceed."
     if hop_s and measure.group == "update" and measure.name == "latency" and measure.unit in SECONDS:
         hop = hop_s / SECONDS[measure.unit]
@@ -221,21 +223,21 @@ def _hop(record: Record) -> float | None:
 def _scatters(record: Record) -> list[Chart]:
     """Quality of each bundle against its size, and against its speed; or its encoders', where these differ most."""
     found: list[Chart] = []
-    hearing = len({s.encoders for s in record.subjects}) > len({s.llm for s in record.subjects})
-    costs = ENCODER_COSTS if hearing else COSTS
-    for names, said in (*QUALITY, BEFORE_LLM) if hearing else QUALITY:
+    with_encoders = len({s.encoders for s in record.subjects}) > len({s.llm for s in record.subjects})
+    costs = ENCODER_COSTS if with_encoders else COSTS
+    for names, label in (*QUALITY, BEFORE_LLM) if with_encoders else QUALITY:
         name = next((name for name in names if any(record.find(group, name) for group in record.groups)), names[0])
         for x, cost, better in costs:
             pairs = [(group, record.find(group, x), record.find(group, name)) for group in record.groups]
             points = [(group, a, b) for group, a, b in pairs if a and b]
             if len(points) < 2:
                 continue
-            title = f"{said[:1].upper() + said[1:]} against {cost}"
+            title = f"{label[:1].upper() + label[1:]} against {cost}"
             caption = f"A point per bundle; {better} is better."
             drawn = [Point(group, a.value, b.value, _interval(record, b)) for group, a, b in points]
             if any(point.spread for point in drawn):
                 caption += " Upright lines are 95 % intervals."
-            found.append(scatter(title, caption, drawn, _axis(cost, points[0][1]), _axis(said, points[0][2])))
+            found.append(scatter(title, caption, drawn, _axis(cost, points[0][1]), _axis(label, points[0][2])))
     return found
 
 
@@ -248,7 +250,7 @@ def _sweep(record: Record, along: str, axis: str) -> list[Chart]:
     found: list[Chart] = []
     places = {group: place.value for group in record.groups if (place := record.find(group, along))}
     trained = record.settings.get("trained scale")
-    for name, said in SWEPT.items() if len(places) > 1 else ():
+    for name, label in SWEPT.items() if len(places) > 1 else ():
         measures = {group: record.find(group, name) for group in sorted(places, key=places.__getitem__)}
         drawn = [
             Point(f"{places[g]:g}, as trained" if f"{places[g]:g}" == trained else "", places[g], m.value, spread)
@@ -260,13 +262,13 @@ def _sweep(record: Record, along: str, axis: str) -> list[Chart]:
             continue
         unit = next(m.unit for m in measures.values() if m)
         caption = "A point for each." + (" Upright lines are 95 % intervals." if any(p.spread for p in drawn) else "")
-        title = f"{said[:1].upper() + said[1:]} against the {axis}"
-        found.append(scatter(title, caption, drawn, axis, f"{said}, {unit}", joined=True))
+        title = f"{label[:1].upper() + label[1:]} against the {axis}"
+        found.append(scatter(title, caption, drawn, axis, f"{label}, {unit}", joined=True))
     return found
 
 
-def _axis(said: str, measure: Measure) -> str:
-    return f"{said}, {measure.unit}" if measure.unit else said
+def _axis(label: str, measure: Measure) -> str:
+    return f"{label}, {measure.unit}" if measure.unit else label
 
 
 def _interval(record: Record, measure: Measure) -> tuple[float, float] | None:

@@ -122,17 +122,17 @@ def lines(comparison: Comparison) -> list[str]:
     head = ("", "", "before", "after", "unit", "ratio", "noise", "")
     rows = [head, *(_row(change) for change in notable(comparison))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    said = [f"before: {comparison.before}", f"after:  {comparison.after}"]
+    found = [f"before: {comparison.before}", f"after:  {comparison.after}"]
     if comparison.circumstances:
-        said.append(f"Not the same, compared all the same: {'; '.join(comparison.circumstances)}.")
-    said.append("")
+        found.append(f"Not the same, compared all the same: {'; '.join(comparison.circumstances)}.")
+    found.append("")
     left = {0, 1, 4, 7}
     for row in rows:
         cells = (f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        said.append("  ".join(cells).rstrip())
-    said += [f"only before: {name}" for name in comparison.only_before]
-    said += [f"only after: {name}" for name in comparison.only_after]
-    return [*said, "", summary(comparison)]
+        found.append("  ".join(cells).rstrip())
+    found += [f"only before: {name}" for name in comparison.only_before]
+    found += [f"only after: {name}" for name in comparison.only_after]
+    return [*found, "", summary(comparison)]
 
 
 def notable(comparison: Comparison) -> list[Change]:
@@ -145,10 +145,10 @@ def summary(comparison: Comparison) -> str:
     worse = len(comparison.with_verdict("worse"))
     better = len(comparison.with_verdict("better"))
     same = sum(change.verdict == "within noise" for change in notable(comparison))
-    said = f"{worse} worse, {better} better, {same} within noise"
+    text = f"{worse} worse, {better} better, {same} within noise"
     if differs := len(comparison.with_verdict("the work differs")):
-        said += f"; the work itself differs in {differs}, so times cannot be compared like for like"
-    return said
+        text += f"; the work itself differs in {differs}, so times cannot be compared like for like"
+    return text
 
 
 def word(change: Change) -> str:
@@ -239,20 +239,20 @@ def _standard_error(samples: Samples, statistic: Statistic) -> float:
 
 
 def _circumstances(before: Record, after: Record) -> list[str]:
-    said: list[str] = []
+    differences: list[str] = []
     for name in ("cpu", "cores", "memory_gb", "gpu", "system"):
-        said += _differs(name, getattr(before.machine, name), getattr(after.machine, name))
-    said += _maps("", before.machine.packages, after.machine.packages)
-    said += _differs("bundles", _subjects(before), _subjects(after))
-    said += _maps("setting ", before.settings, after.settings)
-    return [*_differs("command", before.command, after.command), *said]
+        differences += _differs(name, getattr(before.machine, name), getattr(after.machine, name))
+    differences += _maps("", before.machine.packages, after.machine.packages)
+    differences += _differs("bundles", _subjects(before), _subjects(after))
+    differences += _maps("setting ", before.settings, after.settings)
+    return [*_differs("command", before.command, after.command), *differences]
 
 
 def _maps(what: str, before: dict[str, str], after: dict[str, str]) -> list[str]:
-    said: list[str] = []
+    differences: list[str] = []
     for name in dict.fromkeys([*before, *after]):
-        said += _differs(f"{what}{name}", before.get(name), after.get(name))
-    return said
+        differences += _differs(f"{what}{name}", before.get(name), after.get(name))
+    return differences
 
 
 def _differs(what: str, before: object, after: object) -> list[str]:

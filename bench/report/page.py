@@ -85,8 +85,10 @@ def write(records: Sequence[Record], directory: Path, comparison: Comparison | N
         for name in old - pictures.keys():
             (directory / name).unlink(missing_ok=True)
     except OSError as error:
-        said = f"the report cannot be written to {directory} ({error.strerror}): give a directory that can be written"
-        raise RunError(said) from None
+        message = (
+            f"the report cannot be written to {directory} ({error.strerror}): give a directory that can be written"
+        )
+        raise RunError(message) from None
     return index
 
 
@@ -113,8 +115,8 @@ def page(records: Sequence[Record], pictures: Mapping[str, Picture], comparison:
     )
     body: list[str] = []
     if comparison:
-        said = html.escape(summary(comparison))
-        body.append(f"<article><h1>Before and after</h1><p>{said}</p>{tables.comparison(comparison)}</article>")
+        verdict = html.escape(summary(comparison))
+        body.append(f"<article><h1>Before and after</h1><p>{verdict}</p>{tables.comparison(comparison)}</article>")
     if len(records) > 1:
         links = (f'<li><a href="#r{i + 1}">{html.escape(_title(record))}</a></li>' for i, record in enumerate(records))
         body.append(f"<nav><ul>{''.join(links)}</ul></nav>")

@@ -145,9 +145,9 @@ def bars(title: str, caption: str, rows: Sequence[Bar], axis: str, mark: tuple[f
             if row.low is not None and row.high is not None and row.high > row.low:
                 axes.plot([row.low, row.high], [place, place], color=INK, linewidth=1.2)
                 end = max(end, row.high)
-            said = row.note or number(row.length)
+            label = row.note or number(row.length)
             box = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6}  # covers what lies behind the words
-            axes.annotate(said, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=box)
+            axes.annotate(label, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=box)
         axes.set_yticks(list(places), labels, color=INK)
         axes.invert_yaxis()
         longest = max(len(row.note or number(row.length)) for row in rows)

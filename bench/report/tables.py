@@ -32,10 +32,10 @@ def cell(text: object, tag: str = "td", extra: str = "") -> str:
 
 def table(head: Sequence[str], kinds: Sequence[str], rows: Iterable[str], caption: str = "") -> str:
     """In a box of its own that scrolls sideways where the page is narrow; kind "n" is a column of numbers."""
-    said = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    found = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     top = "".join(cell(name, "th", f' scope="col" class="{kind}"') for name, kind in zip(head, kinds, strict=True))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    inside = f"<table>{said}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    inside = f"<table>{found}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll" tabindex="0">{inside}</div>'
 
 
@@ -89,8 +89,8 @@ def headlines(record: Record) -> list[tuple[str, Measure]]:
             continue
         highest = (fits[0].better == "higher") != name.startswith("ratio")
         chosen = (max if highest else min)(fits, key=lambda m: m.value)
-        said = f"{spoken(name)}, {'highest' if highest else 'lowest'}: {chosen.group}"
-        found.append((said if len(fits) > 1 else _said(chosen), chosen))
+        label = f"{spoken(name)}, {'highest' if highest else 'lowest'}: {chosen.group}"
+        found.append((label if len(fits) > 1 else _said(chosen), chosen))
     found = found or [(_said(measure), measure) for measure in judged]
     return found[:N_HEADLINES]
 
@@ -119,12 +119,12 @@ def measures(record: Record) -> str:
 def comparison(compared: Comparison) -> str:
     """What `compare` found."""
     head = ("", "measure", "before", "after", "unit", "ratio", "noise", "")
-    said = facts([("before", compared.before), ("after", compared.after)])
+    found = facts([("before", compared.before), ("after", compared.after)])
     if compared.circumstances:
-        said += f"<p>Not the same, compared all the same: {html.escape('; '.join(compared.circumstances))}.</p>"
+        found += f"<p>Not the same, compared all the same: {html.escape('; '.join(compared.circumstances))}.</p>"
     only = [("only before", name) for name in compared.only_before] + [("only after", n) for n in compared.only_after]
     kinds = ("", "", "n", "n", "", "n", "n", "")
-    return said + table(head, kinds, map(_change, notable(compared))) + facts(only)
+    return found + table(head, kinds, map(_change, notable(compared))) + facts(only)
 
 
 def _change(change: Change) -> str:

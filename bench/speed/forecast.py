@@ -95,9 +95,9 @@ def times(
     gpu_share: of the language model's layers; without a GPU here their time is left out. question: positions before and
     after the audio; those of a transcription when None.
     """
-    heard = ahead.encoders.get(encoders)
+    encoded = ahead.encoders.get(encoders)
     rates = ahead.llm.get(llm)
-    if heard is None or (rates is None and gpu_share < 1):
+    if encoded is None or (rates is None and gpu_share < 1):
         return None
     prefix, suffix = question or family_of(spec).question
     n_audio = ahead.n_audio
@@ -108,7 +108,7 @@ def times(
     prefill = sum(share * asked.flop / r.prefill_gflops / 1e9 for r, share in parts if r)
     draft = sum(share * drafted.flop / r.draft_gflops / 1e9 for r, share in parts if r)
     decode = sum(share * token.bytes / r.decode_gb_s / 1e9 for r, share in parts if r)
-    return Times(heard, prefill, decode, draft, prefill + (n_new - 1) * decode)
+    return Times(encoded, prefill, decode, draft, prefill + (n_new - 1) * decode)
 
 
 def by_shares(

@@ -77,14 +77,14 @@ class Stage:
 
     def measures(self, machine: Limits) -> list[Measure]:
         """Everything about this stage, against the machine."""
-        reading = self.limit == "read"
-        amount = (self.work.bytes if reading else self.work.flop) / 1e9
-        best = machine.read if reading else machine.product(self.limit)
+        traffic = self.limit == "read"
+        amount = (self.work.bytes if traffic else self.work.flop) / 1e9
+        best = machine.read if traffic else machine.product(self.limit)
         rates = tuple(amount / wall for wall in self.times.wall_s)
         found = [
             Measure(self.name, "wall", "s", self.times.wall_s, "lower"),
             Measure(self.name, "cpu", "s", self.times.cpu_s, "lower"),
-            Measure(self.name, "rate", "GB/s" if reading else "GFLOP/s", rates, "higher"),
+            Measure(self.name, "rate", "GB/s" if traffic else "GFLOP/s", rates, "higher"),
             Measure(self.name, "share", "%", tuple(100 * rate / best for rate in rates), "higher"),
             Measure(self.name, "flop", "FLOP", (self.work.flop,)),
             Measure(self.name, "bytes", "B", (self.work.bytes,)),

@@ -207,10 +207,10 @@ def lines(record: Record) -> list[str]:
 
 def _row(record: Record, group: str) -> str:
     wall, cpu, rate, share = (_found(record, group, name) for name in ("wall", "cpu", "rate", "share"))
-    reading = rate.unit == "GB/s"
-    amount = _found(record, group, "bytes" if reading else "flop").value
-    work = f"{amount / 1e9:.3g} {'GB' if reading else 'GFLOP'}"
-    limit = "read" if reading else _limit(record, group)
+    traffic = rate.unit == "GB/s"
+    amount = _found(record, group, "bytes" if traffic else "flop").value
+    work = f"{amount / 1e9:.3g} {'GB' if traffic else 'GFLOP'}"
+    limit = "read" if traffic else _limit(record, group)
     return (
         f"{group:<12}{wall.value * 1e3:>11.2f}{wall.percentile(0.95) * 1e3:>11.2f}{cpu.value * 1e3:>11.2f}"
         f"{_found(record, group, 'tokens').value:>8.0f}{work:>15}{f'{rate.value:.4g} {rate.unit}':>17}"

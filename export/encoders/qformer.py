@@ -192,8 +192,8 @@ class _FoldedLayer(nn.Module):
         """Cross-attention to each window's frames, then the query branch of the feed-forward."""
         logits = torch.matmul(queries.transpose(0, 1), frames.transpose(1, 2))  # [n_windows, n_heads, window]
         pooled = torch.matmul(torch.softmax(logits, dim=-1), frames)  # [n_windows, n_heads, d_encoder]
-        heard = torch.matmul(pooled.transpose(0, 1), self.value)  # [n_heads, n_windows, d_head]
-        context = heard.transpose(0, 1).flatten(1).unsqueeze(0) + self.value_bias
+        values = torch.matmul(pooled.transpose(0, 1), self.value)  # [n_heads, n_windows, d_head]
+        context = values.transpose(0, 1).flatten(1).unsqueeze(0) + self.value_bias
         x = self.cross_norm(self.cross_output(context) + x)
         return self.final_norm(self.narrow(F.gelu(self.widen(x))) + x)
 

@@ -254,30 +254,32 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     return fields.reshape(-1, words.shape[1])
 
 
-def _config(said: dict[str, Any], where: str) -> GptqConfig:
-    method = said.get("quant_method") or said.get("method")
+def _config(config: dict[str, Any], where: str) -> GptqConfig:
+    method = config.get("quant_method") or config.get("method")
     remedy = "give the float model"
     if method != "gptq":
         named = f"quantized by {method}" if method else "quantized, and does not say how (bitsandbytes, perhaps)"
         raise CheckpointError(f"{where} says that the weights are {named}: only GPTQ is read, {remedy}")
-    layout = str(said.get("checkpoint_format") or said.get("format") or "gptq")
-    if said.get("is_marlin_format"):
+    layout = str(config.get("checkpoint_format") or config.get("format") or "gptq")
+    if config.get("is_marlin_format"):
         layout = "marlin"
     if layout not in _FORMATS:
         raise CheckpointError(
             f"{where} says checkpoint_format {layout}: only {' and '.join(_FORMATS)} are read, {remedy}"
         )
-    if said.get("pack_dtype", "int32") != "int32":
-        raise CheckpointError(f"{where} says pack_dtype {said['pack_dtype']}: only int32 is read, {remedy}")
-    if any(not str(rule).startswith("-:") for rule in cast(dict[str, Any], said.get("dynamic") or {})):
+    if config.get("pack_dtype", "int32") != "int32":
+        raise CheckpointError(f"{where} says pack_dtype {config['pack_dtype']}: only int32 is read, {remedy}")
+    if any(not str(rule).startswith("-:") for rule in cast(dict[str, Any], config.get("dynamic") or {})):
         raise CheckpointError(f"{where} quantizes some layers in another way (dynamic), which is not read: {remedy}")
-    bits = said.get("bits")
-    group_size = said.get("group_size")
+    bits = config.get("bits")
+    group_size = config.get("group_size")
     if not isinstance(bits, int) or bits not in BITS:
         raise CheckpointError(f"{where} says bits {bits!r}: one of {', '.join(map(str, BITS))} is read, else {remedy}")
     if not isinstance(group_size, int) or isinstance(group_size, bool) or (group_size < 1 and group_size != -1):
         raise CheckpointError(f"{where} says group_size {group_size!r}: it should be a number above 0, or -1")
-    return GptqConfig(bits, group_size, _FORMATS[layout], said.get("sym") is True, said.get("desc_act") is True, where)
+    return GptqConfig(
+        bits, group_size, _FORMATS[layout], config.get("sym") is True, config.get("desc_act") is True, where
+    )
 
 
 def _note(directory: Path, config: GptqConfig) -> str:

@@ -58,10 +58,10 @@ class Rounding:
 
     def summary(self) -> str:
         """What was heard, and what Q4_1's float16 minimums cost of what was taken so far."""
-        heard = f"{self._n_positions} positions for linears of up to {self._widest} inputs"
+        calibrated = f"{self._n_positions} positions for linears of up to {self._widest} inputs"
         if self.kind == Kind.Q4_0:
-            return heard
-        return f"{heard}; float16 moves a minimum by at most {self._minimum_error:.2g} of a step"
+            return calibrated
+        return f"{calibrated}; float16 moves a minimum by at most {self._minimum_error:.2g} of a step"
 
     def _round_layer(self) -> None:
         self._layer.load(self._next)

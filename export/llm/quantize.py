@@ -175,11 +175,15 @@ def _weigh(options: Any, path: Path) -> list[Any]:
     pointer = ctypes.POINTER(ctypes.c_float)
     rows = [(name, values.ctypes.data_as(pointer), values.size) for name, values in means.items()]
     data = (llama_cpp.llama_model_imatrix_data * (len(rows) + 1))(*rows)  # the last one is empty: the end
-    said: dict[str, str | int] = {"file": path.name, "entries_count": len(rows), "chunks_count": importance.n_chunks}
+    header: dict[str, str | int] = {
+        "file": path.name,
+        "entries_count": len(rows),
+        "chunks_count": importance.n_chunks,
+    }
     if importance.datasets:
-        said["dataset"] = importance.datasets[0]
-    overrides = (llama_cpp.llama_model_kv_override * (len(said) + 1))()
-    for override, (key, value) in zip(overrides, said.items(), strict=False):
+        header["dataset"] = importance.datasets[0]
+    overrides = (llama_cpp.llama_model_kv_override * (len(header) + 1))()
+    for override, (key, value) in zip(overrides, header.items(), strict=False):
         override.key = f"quantize.imatrix.{key}".encode()
         if isinstance(value, int):
             override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT

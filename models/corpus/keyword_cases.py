@@ -101,23 +101,23 @@ def word_list(case: Case, size: int, with_name: bool, seed: str) -> list[str]:
 
 def mark(case: Case, listed: Sequence[str], answer: str) -> Mark:
     """One answer's."""
-    said = Counter(case.expected.split())
-    heard = Counter(answer.split())
+    reference = Counter(case.expected.split())
+    hypothesis = Counter(answer.split())
     return Mark(
-        recalled=None if case.name is None else case.name in heard,
-        right=sum(min(said[word], heard[word]) for word in set(listed)),
-        wrong=sum(max(0, heard[word] - said[word]) for word in set(listed)),
+        recalled=None if case.name is None else case.name in hypothesis,
+        right=sum(min(reference[word], hypothesis[word]) for word in set(listed)),
+        wrong=sum(max(0, hypothesis[word] - reference[word]) for word in set(listed)),
         edits=word_edits(case.expected.split(), answer.split()),
-        words=said.total(),
+        words=reference.total(),
     )
 
 
-def word_edits(said: Sequence[str], heard: Sequence[str]) -> int:
+def word_edits(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
     """Words to exchange, add or remove to make one of the other."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(said, 1):
+    row = list(range(len(hypothesis) + 1))
+    for i, word in enumerate(reference, 1):
         diagonal = row[0]
         row[0] = i
-        for j, other in enumerate(heard, 1):
+        for j, other in enumerate(hypothesis, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]

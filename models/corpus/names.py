@@ -157,7 +157,7 @@ def ordinary_sentence(rng: random.Random, split: str) -> NamedSentence:
 
 def distractors(rng: random.Random, n: int, sentence: NamedSentence, split: str, near: float = 0.1) -> list[str]:
     """`n` different words that are not said: synthetic names, in part like the ones that are, and ordinary words."""
-    said = {name.spoken for name in sentence.names}
+    spoken = {name.spoken for name in sentence.names}
     texts = set(sentence.spoken.split())
     out = dict[str, None]()
     ordinary = ordinary_words()
@@ -168,7 +168,7 @@ def distractors(rng: random.Random, n: int, sentence: NamedSentence, split: str,
             continue
         like = rng.choice(sentence.names) if sentence.names and rng.random() < near else None
         name = near_name(like, rng) if like else sample_name(rng, split)
-        if name.spoken not in said:
+        if name.spoken not in spoken:
             out[name.spelled(rng)] = None
     return list(out)
 

@@ -72,14 +72,14 @@ def log_mel(waveform: Waveform, spec: WhisperSpec, n_frames: int | None = None) 
     """
     n_frames = n_frames or spec.n_frames
     n_samples = n_frames * HOP_LENGTH
-    heard = waveform[:n_samples]
+    clip = waveform[:n_samples]
     padded = np.zeros(n_samples)
-    padded[: len(heard)] = heard
+    padded[: len(clip)] = clip
     centred = np.pad(padded, N_FFT // 2, mode="reflect")
     frames = sliding_window_view(centred, N_FFT)[::HOP_LENGTH][:n_frames]
     active = n_frames
-    if len(heard) < n_samples - N_FFT:  # else the reflected end is not silent
-        active = min(active, (len(heard) + N_FFT // 2) // HOP_LENGTH + 1)
+    if len(clip) < n_samples - N_FFT:  # else the reflected end is not silent
+        active = min(active, (len(clip) + N_FFT // 2) // HOP_LENGTH + 1)
     logs = np.full((n_frames, spec.n_mels), np.log10(_LOG_FLOOR))
     spectrum = np.fft.rfft(frames[:active] * _hann())
     power = spectrum.real**2 + spectrum.imag**2

@@ -64,9 +64,9 @@ def train_encoder(trainer: Trainer, encoder: ParakeetEncoder, head: nn.Linear, c
     encoder.train()
     for _ in trainer:
         group = batches.next()
-        heard = padded([clip.log_mel for clip in group], generator)
+        features = padded([clip.log_mel for clip in group], generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden, sizes = encode(encoder, *heard)
+            hidden, sizes = encode(encoder, *features)
         trainer.step(spelling_loss(head, hidden.float(), sizes, [clip.sentence for clip in group]))
 
 

@@ -91,9 +91,9 @@ def train_joint(trainer: Trainer, parts: Parts, tokenizer: Tokenizer, clips: lis
         longest = batch_of(rng)
         group = batches.next()[: len(longest)]
         asked = [ask(clip.sentence, longest[0], rng, tokenizer) for clip in group]
-        heard = padded([clip.log_mel for clip in group], generator)
+        features = padded([clip.log_mel for clip in group], generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden, sizes = encode(parts.encoder, *heard)
+            hidden, sizes = encode(parts.encoder, *features)
             tokens = [row[:size] for row, size in zip(parts.projection(hidden), sizes, strict=True)]
             loss = answer_loss(parts.llm, asked, tokens)
         spelling = spelling_loss(parts.head, hidden.float(), sizes, [clip.sentence for clip in group])

@@ -65,14 +65,14 @@ def ask(sentence: NamedSentence, longest: int, rng: random.Random, tokenizer: To
 def word_list(sentence: NamedSentence, spellings: list[str], longest: int, rng: random.Random) -> list[str]:
     """A list in any order: words of the sentence in most, names that sound like its own in some, others in all."""
     size = rng.randint(max(1, longest // 3), longest)
-    said = {word: None for word in spellings if rng.random() < _INCLUDED}
+    words = {word: None for word in spellings if rng.random() < _INCLUDED}
     if rng.random() < 0.25:
         content = [word for word in sentence.frame.split() if word in set(ordinary_words())]
-        said |= {word: None for word in rng.sample(content, min(len(content), rng.randint(1, 2)))}
-    if sentence.names and rng.random() < 0.3 and len(said) < size:
-        said[near_name(rng.choice(sentence.names), rng).spelled(rng)] = None
-    listed = list(said)[:size]
-    others = [word for word in distractors(rng, size, sentence, "train", 0.0) if word not in said]
+        words |= {word: None for word in rng.sample(content, min(len(content), rng.randint(1, 2)))}
+    if sentence.names and rng.random() < 0.3 and len(words) < size:
+        words[near_name(rng.choice(sentence.names), rng).spelled(rng)] = None
+    listed = list(words)[:size]
+    others = [word for word in distractors(rng, size, sentence, "train", 0.0) if word not in words]
     listed += others[: size - len(listed)]
     rng.shuffle(listed)
     return listed

@@ -124,12 +124,12 @@ def word_error_rate(pairs: Iterable[tuple[Example, str]]) -> float:
     return n_edits / max(total, 1)
 
 
-def edits(reference: list[str], heard: list[str]) -> int:
+def edits(reference: list[str], hypothesis: list[str]) -> int:
     """Levenshtein distance of two lists of words."""
-    row = list(range(len(heard) + 1))
+    row = list(range(len(hypothesis) + 1))
     for i, word in enumerate(reference, 1):
         diagonal = row[0]
         row[0] = i
-        for j, other in enumerate(heard, 1):
+        for j, other in enumerate(hypothesis, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]

@@ -56,10 +56,10 @@ def train_bridge(
         chosen = rng.sample(whole if several else views, _BATCH)
         turns = [_turn(view, rng, tokenizer, first) for view in chosen]
         size = rng.choice((2, 3, 4, 5)) if several else 1
-        talks = [turns[at : at + size] for at in range(0, len(turns), size)]
+        conversations = [turns[at : at + size] for at in range(0, len(turns), size)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             tokens = hear(bridge, [turn.view for turn in turns])
-            loss = answer_loss(llm, talks, tokens)
+            loss = answer_loss(llm, conversations, tokens)
         trainer.step(loss)
 
 
@@ -76,17 +76,17 @@ def hear(bridge: Bridge, views: list[View]) -> list[Tensor]:
     return list(tokens.split([len(view.speech) // SPEC.window for view in views]))
 
 
-def answer_loss(llm: nn.Module, talks: list[list[Turn]], audio_tokens: list[Tensor]) -> Tensor:
+def answer_loss(llm: nn.Module, conversations: list[list[Turn]], audio_tokens: list[Tensor]) -> Tensor:
     """Cross-entropy of the answers of conversations; audio_tokens are those of their turns, in order."""
     embed = llm.get_input_embeddings()  # pyright: ignore
-    heard = iter(audio_tokens)
+    remaining = iter(audio_tokens)
     rows: list[Tensor] = []
     labels: list[Tensor] = []
-    for talk in talks:
+    for conversation in conversations:
         pieces: list[Tensor] = []
         wanted: list[int] = []
-        for number, turn in enumerate(talk):
-            tokens = next(heard)
+        for number, turn in enumerate(conversation):
+            tokens = next(remaining)
             before = turn.before if number == 0 else turn.before[1:]  # BOS stands at the beginning alone
             pieces += [embed(torch.tensor(before)), tokens, embed(torch.tensor(turn.after + turn.answer))]
             wanted += [_IGNORED] * (len(before) + len(tokens) + len(turn.after)) + turn.answer

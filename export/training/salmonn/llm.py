@@ -94,13 +94,13 @@ def text_example(rng: random.Random, tokenizer: sentencepiece.SentencePieceProce
     clip = examples.Clip(_NO_SOUND, utterance, sound=sound)
     task = examples.training_task(clip, rng)
     before, after = (tokenizer.encode(half) for half in prompt_halves(examples.task_prompt(task)))
-    heard = _pieces(utterance.text, rng, tokenizer) if utterance else []
+    transcript = _pieces(utterance.text, rng, tokenizer) if utterance else []
     ambient = tokenizer.encode(f"[{sound}]") if sound else []
     answer = [*tokenizer.encode(examples.expected_answer(utterance, sound, task)), 2]
-    prompt = [1, *before, *heard, *ambient, *after]
+    prompt = [1, *before, *transcript, *ambient, *after]
     labels = [-100] * len(prompt) + answer
     if rng.random() < 0.2:
-        labels[1 + len(before) : 1 + len(before) + len(heard)] = heard
+        labels[1 + len(before) : 1 + len(before) + len(transcript)] = transcript
     return prompt + answer, labels
 
 

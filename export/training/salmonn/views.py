@@ -71,15 +71,15 @@ def _views(
         chosen = [row for row in range(len(batch)) if rng.random() < _CUT]
         ends = word_ends([batch[row] for row in chosen], whisper, letters)
         cut = {row: _cut_off(batch[row], found, rng) for row, found in zip(chosen, ends, strict=True)}
-        heard = [cut.get(row) or clip for row, clip in enumerate(batch)]
-        longest = max(len(clip.log_mel) for clip in heard)
+        as_cut = [cut.get(row) or clip for row, clip in enumerate(batch)]
+        longest = max(len(clip.log_mel) for clip in as_cut)
         n_windows = _short_windows(longest) + rng.randint(0, 1) if rng.random() < _SHORT else N_WINDOWS
         n_rows = min(n_windows, N_WINDOWS) * SPEC.window
         n_frames = 2 * n_rows if n_windows < N_WINDOWS else WINDOW_FRAMES
-        mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in heard]))
+        mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in as_cut]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             speech = encode(whisper, mel)[:, :n_rows].half().numpy()
-        for row, clip in enumerate(heard):
+        for row, clip in enumerate(as_cut):
             audio = beats(torch.from_numpy(clip.fbank.astype(np.float32))[None])[0].half().numpy()
             yield View(speech[row], audio[:n_rows], clip.utterance, clip.sound, cut.get(row) is not None)
 
