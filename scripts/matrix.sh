@@ -67,50 +67,6 @@ try() { # PYTHON newest|lowest: one row of the table; status 1 when anything fai
   [ "$answered" = ok ]
 }
 
-versions() { # of the dependencies and of [cpu], as constraints
-  "$1" - <<'PY'
-import re, tomllib
-
-with open("pyproject.toml", "rb") as file:
-    project = tomllib.load(file)["project"]
-for line in project["dependencies"] + project["optional-dependencies"]["cpu"]:
-    if lower := re.match(r"([\w-]+)(?:>=|==)([\w.]+)", line):
-        print(f"{lower[1]}=={lower[2]}")
-PY
-}
-
-answers() ( # BIN OUT: what a user does first, away from the checkout
-  clips=$PWD/models/demo/clips demo=$PWD/models/demo
-  mkdir -p "$2" && cd "$2" &&
-    "$1/auricle" ask "$clips/command.wav" asr >ask.txt && [ -s ask.txt ] &&
-    "$1/auricle" caption "$clips/command.wav" "$clips/weather.wav" --format srt --out captions &&
-    [ -s captions/command.srt ] && [ -s captions/weather.srt ] &&
-    "$1/auricle" listen "$clips/weather.wav" --pace fast --out listen.txt && [ -s listen.txt ] &&
-    "$1/auricle" verify "$demo" --run
-)
-
-try() { # PYTHON newest|lowest: one line of the table, or status 1
-  local name bin started=$SECONDS answered=failed tested=failed
-  name=$("$1" -c 'import platform; print(platform.python_version())')-$2
-  bin=$work/$name/bin
-  echo "== Python ${name/-/, } versions"
-  "$1" -m venv "$work/$name"
-  local within=()
-  [ "$2" = newest ] || within=(--constraint "$work/lowest.txt")
-  if "$bin/python" -m pip install --quiet --find-links "$work/wheels" "${within[@]}" "$wheel[cpu]" &&
-    "$bin/python" -m pip install --quiet "${within[@]}" pytest hypothesis jsonschema; then
-    if answers "$bin" "$work/$name/answers"; then answered=ok; fi
-    if (cd build && "$bin/python" -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider "../tests/${TESTS:-}" \
-      --without-torch); then tested=ok; fi
-    table+=$(versions "$bin/python" "$name")
-  else
-    table+=$(printf '%-15s cannot be installed' "$name")
-  fi
-  table+=$(printf '  answers %-6s tests %-6s %5d s' $answered $tested $((SECONDS - started)))$'\n'
-  rm -rf "${work:?}/$name"
-  [ $answered$tested = okok ]
-}
-
 versions() { # PYTHON NAME: the first cells of a line of the table
   printf '%-15s' "$2"
   "$1" - "${shown[@]}" <<'PY'
