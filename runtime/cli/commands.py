@@ -159,11 +159,13 @@ def _clip_options(arguments: Namespace) -> ClipOptions:
     return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), arguments.mix)
 
 
-def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation:
-    """The decoding options of `listen` and `assist`, the rest as the bundle says. Raises InputError, BundleError."""
+def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation | None:
+    """The decoding options of `listen` and `assist`, None where all are the bundle's. Raises InputError, BundleError."""
     given = Generation(stop=tuple(arguments.stop), gbnf=gbnf, **given_options(arguments, LIMITS))
     if arguments.max_new_tokens is not None:
         return given
+    if given == Generation():
+        return None
     return replace(given, max_new_tokens=open_bundle(arguments.bundle).manifest.generation.max_new_tokens)
 
 
