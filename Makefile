@@ -19,7 +19,7 @@ WHEEL_VENV := build/wheel-venv
 DEMO := checkpoints/demo
 DEMO_SALM := checkpoints/demo-salm
 EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $(DEMO)/beats.pt \
-	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name auricle-demo \
+	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name auricle-demo --no-chat \
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
@@ -39,7 +39,7 @@ demo-bundle: $(VENV)/test.stamp
 
 demo-salm-bundle: $(VENV)/test.stamp
 	rm -rf build/demo-salm build/demo-salm.partial
-	$(BIN)/auricle-export salm --checkpoint $(DEMO_SALM) --qwen $(DEMO_SALM)/qwen3 --name auricle-demo-salm --longest-seconds 10 \
+	$(BIN)/auricle-export salm --checkpoint $(DEMO_SALM) --qwen $(DEMO_SALM)/qwen3 --name auricle-demo-salm --no-chat --longest-seconds 10 \
 		--licence "Apache-2.0: trained by this project on synthetic speech" \
 		--encoders int8 --llm q8_0 --lora both --out build/demo-salm
 	mkdir -p models/demo-salm

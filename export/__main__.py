@@ -119,6 +119,8 @@ def _add_common(family: argparse.ArgumentParser) -> None:
         "--licence", action="append", metavar="TEXT", help="of the weights, for the manifest; may be repeated"
     )
     family.add_argument("--name", help="name in the manifest; default: the name of --out")
+    no_chat = "the language model without its LoRA answers nothing: --text-only is refused"
+    family.add_argument("--no-chat", dest="chats", action="store_false", help=no_chat)
     family.add_argument("--force", action="store_true", help="export although a check says the parts do not fit")
     family.add_argument("--threads", type=_count, metavar="N", help="for quantizing; default: cores - 1")
     family.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -28,6 +28,8 @@ class ExportOptions:
     name: str | None = None
     licence: tuple[str, ...] = ()
     force: bool = False
+    chats: bool = True
+    """The language model was trained to chat before it was taught to listen."""
     threads: int | None = None
     imatrix: Path | Literal["auto"] | None = None
     """A file that says how strongly each input of the language model is driven, or measured here."""

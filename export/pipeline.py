@@ -266,6 +266,7 @@ def _manifest(
             lora="none" if options.lora == "adapter" else "merged",
             lora_scale=_lora_scale(family, options),
             adapter=None if options.lora == "merged" else ADAPTER_FILE,
+            chats=options.chats,
         ),
         prompt=family.prompt,
         generation=GenerationInfo(family.max_new_tokens, beams=1),

@@ -31,7 +31,9 @@ from .precision import PrecisionName
 from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
 
 SCHEMA_VERSION = 3
-_OLDER_SCHEMA = 2  # the same, but for the exporter's version, which stood under the project's old name
+_OLDER_SCHEMA = 2
+"""The exporter's version stood under the project's old name, and nothing said which language models chat."""
+_OLD_DEMOS = ("earshot-demo", "earshot-demo-salm")
 MANIFEST = "manifest.json"
 LLM_FILE, ADAPTER_FILE, IMATRIX_FILE = "llm.gguf", "lora.gguf", "imatrix.gguf"
 SELF_CHECK_VALUES = 64  # values kept per stage, evenly spread over its output
@@ -45,6 +47,8 @@ class LlmInfo:
     lora: Literal["merged", "none"]
     lora_scale: float
     adapter: str | None
+    chats: bool
+    """Without its LoRA it answers questions that have nothing to do with sound."""
 
 
 @dataclass(frozen=True)
@@ -216,17 +220,29 @@ def _current(document: Any, path: Path) -> Any:
     """The manifest's JSON in today's schema."""
     found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     version = found.get("schema_version")
-    made_by = found.get("provenance")
-    if version == _OLDER_SCHEMA and isinstance(made_by, dict):
-        pairs = cast("dict[str, Any]", made_by)
-        renamed = {"auricle" if key == "earshot" else key: value for key, value in pairs.items()}
-        return found | {"schema_version": SCHEMA_VERSION, "provenance": renamed}
+    if version == _OLDER_SCHEMA:
+        return _from_schema_2(found)
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema version {version!r}, this Auricle reads {SCHEMA_VERSION}: "
             "export the bundle again, or install the Auricle that made it"
         )
     return found
+
+
+def _from_schema_2(found: dict[str, Any]) -> dict[str, Any]:
+    """What is wrong with it stays as it is, for `decode` to say."""
+    parts = {
+        name: cast("dict[str, Any]", part)
+        for name in ("provenance", "llm")
+        if isinstance(part := found.get(name), dict)
+    }
+    if "provenance" in parts:
+        made_by = parts["provenance"]
+        parts["provenance"] = {"auricle" if key == "earshot" else key: value for key, value in made_by.items()}
+    if "llm" in parts:
+        parts["llm"] = parts["llm"] | {"chats": found.get("name") not in _OLD_DEMOS}
+    return found | parts | {"schema_version": SCHEMA_VERSION}
 
 
 def _check_consistency(manifest: Manifest, path: Path) -> None:

@@ -175,7 +175,7 @@ def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
         synthetic=True,
         spec=spec,
         graphs=spec.graphs,
-        llm=LlmInfo(LLM_FILE, lora="merged", lora_scale=spec.lora.scale, adapter=None),
+        llm=LlmInfo(LLM_FILE, lora="merged", lora_scale=spec.lora.scale, adapter=None, chats=False),
         prompt=prompt,
         generation=GenerationInfo(plan.family.max_new_tokens, beams=1),
         quantization=QuantizationInfo(

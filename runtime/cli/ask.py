@@ -17,9 +17,6 @@ from .answers import print_json, print_text, report_cut, timing_line
 from .options import ClipOptions, check_prompts, is_task, open_engine, use_keywords
 from .standard_input import read_standard_input
 
-DEMOS = ("auricle-demo", "auricle-demo-salm")
-"""Bundles whose language model was trained on answers about sound alone."""
-
 
 @dataclass(frozen=True)
 class AskCommand:
@@ -67,8 +64,11 @@ def _check(command: AskCommand) -> None:
             raise InputError(f"--text-only asks without a clip: leave {clips[0]} out")
         if is_task(bundle, question):
             raise InputError(f"--text-only hears nothing, and {question} is a task about sound: ask in words")
-        if (name := open_bundle(bundle).manifest.name) in DEMOS:
-            raise InputError(f"{name} cannot chat, it only knows about sound: give --bundle with a model that can")
+        manifest = open_bundle(bundle).manifest
+        if not manifest.llm.chats:
+            raise InputError(
+                f"{manifest.name} cannot chat, it only knows about sound: give --bundle with a model that can"
+            )
         return
     is_file = os.path.isfile(question) and not is_task(bundle, question)
     if not clips and (is_file or question == "-"):

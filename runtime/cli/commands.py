@@ -160,7 +160,7 @@ def _clip_options(arguments: Namespace) -> ClipOptions:
 
 
 def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation | None:
-    """The decoding options of `listen` and `assist`, None where all are the bundle's. Raises InputError, BundleError."""
+    """The decoding options of `listen` and `assist`; None: all are the bundle's. Raises InputError, BundleError."""
     given = Generation(stop=tuple(arguments.stop), gbnf=gbnf, **given_options(arguments, LIMITS))
     if arguments.max_new_tokens is not None:
         return given
