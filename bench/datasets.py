@@ -1,4 +1,4 @@
-"""What quality is measured on: the demo's held-out clips, or a table of recordings with references.
+"""Datasets of the benches: the demo's held-out clips, or a table of recordings -> items with references.
 
     audio <TAB> reference [<TAB> task or prompt]        a line each; paths are relative to the table
 

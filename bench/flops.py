@@ -1,4 +1,4 @@
-"""What each stage must do, from the sizes alone: floating-point operations and bytes.
+"""Work of each stage: sizes in, floating-point operations and bytes out.
 
 The encoders and the reading of a question (prefill) are bound by arithmetic: a weight that was fetched serves hundreds
 of positions (1500 in Whisper, 88 audio tokens in the language model), so the multipliers set the pace, and integer

@@ -1,4 +1,4 @@
-"""What a bench run found, as one JSON object: the machine, what was measured on it, every sample of every measure.
+"""Record of a bench run: the machine and every sample of every measure <-> one JSON object.
 
 auricle-bench stages BUNDLE > run.txt         a table, then the record as the last line
 auricle-bench compare before.txt after.txt    reads that line

@@ -1,4 +1,4 @@
-"""Word errors, as every bench counts them: jiwer finds the fewest edits, this module says what a word is.
+"""Word errors: reference and hypothesis -> edits, as jiwer finds the fewest; this module decides what a word is.
 
     text -> NFC -> lower case -> without punctuation -> words by spaces; letters of scripts without spaces one by one
 

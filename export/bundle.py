@@ -1,4 +1,4 @@
-"""Writing a bundle so that a kill at any moment leaves none, or a whole one.
+"""Staging of a bundle: parts in, a whole directory out, or none, whenever it is killed.
 
 Parts are built in `OUT.partial`, a sibling of OUT. Each finished part is recorded there with the key it was built
 from and the sha256 of its files; the next run reuses it when both still hold. At the end the directory is checked

@@ -1,4 +1,4 @@
-"""What the exporter asks of a family: its parts, its graphs, its language model."""
+"""Interface of a family to the exporter: its parts, its graphs, its language model."""
 
 from __future__ import annotations
 

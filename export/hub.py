@@ -1,4 +1,4 @@
-"""Hugging Face ids in place of local paths: with --download only, and only the files that are read."""
+"""Hugging Face ids -> local paths: with --download only, and only the files that are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Proof at the end of an export: the torch reference and the new bundle on the same clips, stage by stage.
+"""Parity: the torch reference and the new bundle on the same clips -> their distance, stage by stage.
 
 The bundle is judged by what its users will run, so this imports the runtime.
 """

@@ -1,4 +1,4 @@
-"""From opened checkpoints to a bundle, the same way for every family.
+"""The export: opened checkpoints of any family -> a verified bundle.
 
 sources hashed [-> imatrix.gguf] -> graphs at the wanted precision, data files -> llm.gguf [, lora.gguf] -> parity
 -> manifest, renamed into place. What a family is says its own module.

@@ -1,4 +1,4 @@
-"""A progress bar for a person who waits, and what is told to it."""
+"""Progress: steps done of a long work -> a bar for a person who waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, for every part of Auricle.
+"""Errors: what can go wrong in any part, each with its exit status.
 
     AuricleError                exit status 1
       InputError, ValueError    exit status 2: what was given is wrong; the sentence says what would be right

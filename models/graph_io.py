@@ -1,4 +1,4 @@
-"""The interface of a graph: names and shapes of what goes in and comes out. Every family's spec says its own."""
+"""Interface of a graph: names and shapes of what goes in and comes out. Every family's spec has its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the language model and its LoRA are, and the arithmetic of their memory.
+"""Language model and LoRA: specs, quantization types, and the arithmetic of their memory.
 
 Source: transformers LlamaConfig and Qwen3Config, peft LoraConfig (docs/reference.md §4, §7.4).
 """

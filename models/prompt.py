@@ -1,4 +1,4 @@
-"""How a family talks: the texts around the audio, one turn after another, and the words that may be listed.
+"""Prompts: templates of a family, tasks by name and listed words -> the texts around the audio, turn after turn.
 
     start_ids | system | turn: text, audio, text | answer | end_ids | turn ...
 

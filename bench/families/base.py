@@ -1,4 +1,4 @@
-"""What the benches must know of a family: one description, and everything measured follows from it.
+"""Interface of a family to the benches: one description in, every measured stage out.
 
 bench/families/salmonn.py and bench/families/salm.py each describe one; bench/families/registry.py lists them.
 """

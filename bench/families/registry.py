@@ -1,4 +1,4 @@
-"""The families that the benches know, by the name in the manifest. A new one is one more line here."""
+"""Families that the benches know, by the name in the manifest. A new one is one more line here."""
 
 from __future__ import annotations
 

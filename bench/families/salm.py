@@ -1,4 +1,4 @@
-"""SALM for the benches: one front end, one graph, as many audio tokens as the clip is long."""
+"""SALM for the benches: a clip -> features, one graph, as many audio tokens as the clip is long."""
 
 from __future__ import annotations
 

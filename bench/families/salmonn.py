@@ -1,4 +1,4 @@
-"""SALMONN for the benches: two front ends, two encoders, the Q-Former."""
+"""SALMONN for the benches: a clip -> two front ends, two encoders, the Q-Former -> audio tokens."""
 
 from __future__ import annotations
 

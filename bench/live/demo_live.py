@@ -1,4 +1,4 @@
-"""What live captions cost and what the shortcuts lose: the demo's held-out sentences, read while they are spoken.
+"""`auricle-bench demo-live`: held-out sentences, captioned while they are spoken -> cost and word error by option.
 
 Every way of reading hears the same clips in the same run, clip by clip in turn, so that their times can be compared on
 a machine that is shared. Audio comes as fast as it is read: the times are those of the work, not of the waiting.

@@ -1,4 +1,4 @@
-"""When words appear, and how often they are taken back: the arithmetic of live text, on what was shown and when.
+"""Latency of live text: what was shown and when, what was spoken and when -> delays, and words taken back.
 
 Two clocks: `wall_s`, seconds since the first sample was spoken, and `heard_s`, the audio that an update had heard; the
 second knows nothing of computation.

@@ -1,4 +1,4 @@
-"""`auricle-bench live`: live captions of a recording at its own pace, and how late everything comes.
+"""`auricle-bench live`: a recording at its own pace, captioned -> how late everything comes.
 
 Every time is read when its result, text, is in host memory: no kernel is still under way, on whatever device. What is
 timed is the whole product, from samples to words, on a real conversation's clock. (The one public latency harness for

@@ -1,4 +1,4 @@
-"""The table of `auricle-bench live`, from its record."""
+"""The table of `auricle-bench live`: a record -> lines of text."""
 
 from __future__ import annotations
 

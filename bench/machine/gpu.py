@@ -1,4 +1,4 @@
-"""Whether a card does the work, and what the NVIDIA driver says of it; None where there is no driver or no card."""
+"""GPU: whether a card does the work, and what NVIDIA's driver reports of it; None where there is none."""
 
 from __future__ import annotations
 

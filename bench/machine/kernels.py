@@ -1,4 +1,4 @@
-"""Which of onnxruntime's kernels a graph really ran, by its own profiler: int8 that computes in float is slow."""
+"""Kernels: a graph -> those of onnxruntime that it really ran, by its profiler: int8 that computes in float is slow."""
 
 from __future__ import annotations
 

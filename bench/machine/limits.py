@@ -1,4 +1,4 @@
-"""What this machine can do at best: products of matrices in float and in integers, and reading memory.
+"""Limits of this machine: products of matrices in float and in integers, and reading memory, per second.
 
 Measured by the same library, with as many threads, in the same run as what is compared with it. Each figure is the
 best of several samples: a limit is what is possible, and whoever shares the machine only takes from it.

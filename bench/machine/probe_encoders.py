@@ -1,4 +1,4 @@
-"""Seconds that the encoders of a model will take here, from a few layers of their true shapes with random weights.
+"""Encoder probe: a few layers of a model's shapes with random weights -> seconds that all of them will take here.
 
     time = stem (convolutions, position bias) + n_layers x one layer
 

@@ -1,4 +1,4 @@
-"""Seconds that a language model will take here, from a few layers of its true shape and types in llama.cpp itself.
+"""Language-model probe: a few layers of a model's shape and types -> seconds of prefill and decoding in llama.cpp.
 
 The layers are a GGUF file of zeros, which takes no space on a disk that keeps holes: what the weights are does not
 change how long they take to read and to multiply.

@@ -1,4 +1,4 @@
-"""Clocks that can be trusted: warm-up first, every run on its own, wall and processor time, the device waited for.
+"""Timing: a function -> wall and processor seconds of each run, behind a warm-up, the device waited for.
 
 What is timed must end with its result in host memory: a kernel that was only launched has not been measured.
 """

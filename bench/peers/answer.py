@@ -1,4 +1,4 @@
-"""Who answers a question about a clip: the bundle in our engine, and the same model in torch, both greedy.
+"""Contestants for a whole answer: the bundle in our engine, and the same model in torch, both greedy.
 
 With a checkpoint, torch reads what the bundle was made from, and the same tokens must come out. Without, its weights
 are random, in the bundle's shape; a language model of many layers is measured with few of them, twice.

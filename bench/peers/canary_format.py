@@ -1,4 +1,4 @@
-"""transcribe.cpp's file format for canary-qwen, written with random weights, and the library that reads it.
+"""transcribe.cpp's file format for canary-qwen: random weights -> a file, and the library that reads it.
 
 The language model's layers add nothing to what they read (their last matrices are zeros), so the token alone says which
 comes next: the one whose embedding is likest to its own. Those of an answer's tokens and of the end token are made such

@@ -1,4 +1,4 @@
-"""Who runs BEATs on 30 s, and who runs the Q-Former on what both encoders heard: the same random weights for all."""
+"""Contestants for BEATs on 30 s and for the Q-Former behind both encoders: the same random weights for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""whisper.cpp's file format, written with our random weights, and the two libraries that read it.
+"""whisper.cpp's file format: random weights -> a file, and the two libraries that read it.
 
 Source: ggml-org/whisper.cpp models/convert-pt-to-ggml.py and src/whisper.cpp (whisper_model_load).
 

@@ -1,4 +1,4 @@
-"""Who reads a prompt and decodes: our loop, and llama.cpp's own functions on the same file in the barest loop there is.
+"""Contestants for prefill and decoding: our loop, and llama.cpp's own functions on the same file in the barest loop.
 
 decode    110 ids are read (not timed), then ids are chosen one by one; both must say the same
 prefill   110 positions into an empty cache, up to the first id: ours reads prefix, audio embeddings and suffix, as for

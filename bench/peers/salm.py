@@ -1,4 +1,4 @@
-"""Who encodes 30 s with the FastConformer, and who transcribes a clip of 11 s.
+"""Contestants for the FastConformer on 30 s, and for the transcript of a clip of 11 s.
 
 fastconformer   ours int8, transcribe.cpp Q8_0 (its own clock), torch fp32
 transcribe      the whole of a SALM: features, encoder, 138 audio tokens read, an answer; ours beside transcribe.cpp

@@ -1,4 +1,4 @@
-"""The result of a race as a record, and the record as a table."""
+"""The result of a race -> a record, and the record -> a table."""
 
 from __future__ import annotations
 

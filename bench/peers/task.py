@@ -1,4 +1,4 @@
-"""What a contestant is, and what it is asked to do: shared by `peers` (the parent) and `peer` (a worker process).
+"""Task and contestant: what is asked in a race and who does it; shared by `peers` (the parent) and its workers.
 
 Nothing heavy is imported here: each contestant imports its own package when it prepares or opens.
 """

@@ -1,4 +1,4 @@
-"""Who encodes one 30 s window with the Whisper encoder: the same random weights and the same real speech for all."""
+"""Contestants for one 30 s window of the Whisper encoder: the same random weights and real speech for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good: the demo model on sentences, voices and sounds drawn from a seed and never trained on.
+"""`auricle-bench demo-eval`: sentences, voices and sounds never trained on -> how good the demo model is.
 
 Word error: substitutions, insertions and deletions, divided by the words spoken (bench/word_errors.py).
 """

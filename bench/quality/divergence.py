@@ -1,4 +1,4 @@
-"""What a quantization changed: the same audio and the same words through two bundles of one model.
+"""Divergence: the same audio and the same tokens through two bundles of one model -> what a quantization changed.
 
 The reference answers greedily and keeps, of every segment, its encoders' outputs and its logits before each token of
 its own answer, the end included. Another bundle is then made to say those tokens (teacher forcing), once hearing the

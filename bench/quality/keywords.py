@@ -1,4 +1,4 @@
-"""What listed words are good for: a bundle on held-out names whose spelling cannot be heard, with lists and without.
+"""`auricle-bench keywords`: held-out names, with lists and without -> recall, precision and word error.
 
 recall: of the clips that say a name, those whose answer has it as its speaker meant it. precision: of the listed words
 in the answers, those that were said. One list is one prefill more (docs/demo-salm.md).

@@ -1,4 +1,4 @@
-"""`auricle-bench lora-sweep`: word error and length of the answers at several scales of the LoRA.
+"""`auricle-bench lora-sweep`: scales of the LoRA -> word error and length of the answers at each.
 
 What instruction tuning hid comes back at a lower scale, and transcription gets worse: SALMONN's paper (section 5.2,
 figure 3) turns this knob at test time. Every scale answers the same clips, one scale after the other.

@@ -1,4 +1,4 @@
-"""`auricle-bench quality`: how good and how heavy each bundle is, side by side, and what its quantization changed.
+"""`auricle-bench quality`: bundles in, how good and how heavy each is out, and what its quantization changed.
 
 Every bundle answers the same clips in a process of its own, one after the other. With a reference, the same model at a
 higher precision, each is also made to say the reference's own answers, token by token (bench/quality/divergence.py). So

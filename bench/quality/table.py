@@ -1,4 +1,4 @@
-"""The tables of `auricle-bench quality`, from its record: what each bundle weighs, takes and gets right."""
+"""The tables of `auricle-bench quality`: a record -> what each bundle weighs, takes and gets right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One bundle's answers in a process of their own, so that its peak memory is its own.
+"""Worker of `auricle-bench quality`: one bundle's answers in a process of their own, whose peak memory is its own.
 
     python -m auricle.bench.quality.worker JOB RESULT        two JSON files; progress as JSON lines on standard output
 

@@ -1,4 +1,4 @@
-"""Which charts a record is worth: decided by what it holds, not by which command wrote it."""
+"""Choice of charts: a record -> the charts it is worth, by what it holds, not by which command wrote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed between two records, and whether it is more than noise.
+"""Comparison: two records -> what changed between them, and whether it is more than noise.
 
 Only the records' own samples say how noisy a measure is. For each measure that both have, the medians differ beyond
 noise when their distance exceeds

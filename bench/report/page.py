@@ -1,4 +1,4 @@
-"""Records as one HTML page that needs nothing else: no script, no font, no picture from anywhere, charts inside it.
+"""Page: records -> one HTML file that needs nothing else: no script, no font, charts inside it.
 
 write([record], directory) -> directory/index.html, and every chart as a PNG beside it
 """

@@ -1,4 +1,4 @@
-"""Charts, drawn by matplotlib without a display: each as an SVG that follows the page's colours, and as a PNG.
+"""Plots: charts -> SVG that follows the page's colours, and PNG, by matplotlib without a display.
 
     draw(waterfall(...)) -> Picture      a `Chart` is a description, drawing comes last
 

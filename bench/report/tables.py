@@ -1,4 +1,4 @@
-"""The tables of the report, as HTML: whatever comes from a record is escaped here."""
+"""Tables of the report: records -> HTML; whatever comes from a record is escaped here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`auricle-bench fit`: which quantizations of a model this machine can hold, and how fast they would be.
+"""`auricle-bench fit`: a model and this machine -> which quantizations it can hold, and how fast they would be.
 
     memory    weights + KV cache + encoders + what they work with, from the model's sizes
     speed     work (bench/flops.py) over what this machine reaches (bench/speed/forecast.py), with a KV cache of f16

@@ -1,4 +1,4 @@
-"""How fast a model that is not here would run on this machine: from its sizes and from what this machine reaches.
+"""Forecast: a model's sizes and what this machine reaches -> how fast it would run, without having it.
 
 Three sources, the best first:
 probe     a few layers of the model's own shapes, timed now (bench/machine/probe_encoders.py and probe_llm.py)

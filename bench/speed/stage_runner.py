@@ -1,4 +1,4 @@
-"""The stages of one opened bundle, one after another, each with its time, its work and a proof that it was done.
+"""Stage runner: an opened bundle -> each of its stages with its time, its work and a proof that it was done.
 
 A time is that of a result that lies in host memory, whose shape, numbers and token count are checked. Words do not
 matter: with random weights an answer has no end, so neither EOS nor a loop ends one here, and the answer of a live

@@ -1,4 +1,4 @@
-"""`auricle-bench stages`: every stage of one bundle by itself: time, work, and how near to this machine's limit it is.
+"""`auricle-bench stages`: a bundle -> every stage by itself: time, work, and how near to this machine's limit it is.
 
 front ends, encoders, prefill    GFLOP/s of what bench/flops.py counts, against a product of matrices
 decode                           GB/s of weights and KV cache, against reading memory

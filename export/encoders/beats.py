@@ -1,4 +1,4 @@
-"""The BEATs encoder in torch, and how its official checkpoint becomes one.
+"""BEATs in torch: the official checkpoint -> a module -> its graph.
 
 Source: microsoft/unilm beats/BEATs.py, backbone.py (docs/reference.md §2.2).
 """

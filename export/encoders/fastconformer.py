@@ -1,4 +1,4 @@
-"""The FastConformer encoder, adapter and projection of a NeMo SALM checkpoint, and their graph.
+"""FastConformer, adapter and projection of a NeMo SALM checkpoint -> a module -> their graph.
 
 Source: NeMo speechlm2/modules/perception.py, asr/modules/conformer_encoder.py (docs/reference.md §7.1-7.3, §7.5).
 """

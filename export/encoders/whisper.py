@@ -1,4 +1,4 @@
-"""The Whisper encoder from Hugging Face files, and its graph.
+"""Whisper's encoder: a Hugging Face or faster-whisper directory -> a module -> its graph.
 
 Source: transformers models/whisper/modeling_whisper.py (docs/reference.md §2.1).
 """

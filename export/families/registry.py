@@ -1,4 +1,4 @@
-"""The families that can be exported, by their subcommand. A new one is one more line here, and its options there."""
+"""Families that can be exported, by their subcommand. A new one is one more line here, and its options there."""
 
 from __future__ import annotations
 

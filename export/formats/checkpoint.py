@@ -1,4 +1,4 @@
-"""Read research checkpoints safely: no pickle is executed, one shard open at a time, what lacks is named."""
+"""Checkpoints read safely: torch or safetensors files -> tensors; no pickle is executed, what lacks is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing one GGUF file tensor by tensor, under a temporary name until it is complete."""
+"""GGUF: tensors, one by one -> a file, under a temporary name until it is complete."""
 
 from __future__ import annotations
 

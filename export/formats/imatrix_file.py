@@ -1,4 +1,4 @@
-"""The importance matrix as llama.cpp keeps it: how strongly each input of each linear is driven.
+"""llama.cpp's importance matrix: a file <-> how strongly each input of each linear is driven.
 
     general.type = imatrix, imatrix.datasets, imatrix.chunk_count, imatrix.chunk_size
     NAME.in_sum2  float32 [1, n_in]     sum over all positions of the squares of what the linear NAME reads

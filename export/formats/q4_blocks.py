@@ -1,4 +1,4 @@
-"""Weights in 4 bits, a scale for every 32 of a row: what GPTQ finds, bit for bit what GGUF's Q4_0 and Q4_1 hold.
+"""4-bit blocks: what GPTQ finds, a scale for every 32 weights of a row -> GGUF's Q4_0 and Q4_1, bit for bit.
 
     Q4_0  w = d (q - 8)     d in float16, 16 bytes: q of weight i in the low half, of weight i + 16 in the high half
     Q4_1  w = d q + m       d and m in float16, the same bytes; m = -d z

@@ -1,4 +1,4 @@
-"""ONNX graphs: save from torch, check, describe, convert to float16, compare. int8 has its own file."""
+"""ONNX graphs: torch module -> file; file -> checks, its interface, its outputs, its distance from another."""
 
 from __future__ import annotations
 

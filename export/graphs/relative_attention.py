@@ -1,4 +1,4 @@
-"""What attention adds to its scores for relative positions, in integers: found in a graph, computed, written.
+"""Relative positions in integers: what a graph adds to its attention's scores -> nodes of integer products.
 
     scores[i, j] = q[i] k[j] + (q[i] + u_to_v) p[distance i - j]
 

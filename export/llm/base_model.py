@@ -1,4 +1,4 @@
-"""Which Vicuna is this? Versions of one size have the same shapes and load; the wrong one answers nothing.
+"""Base model check: a Vicuna's sizes and fingerprint -> which version it is; the wrong one loads and answers nothing.
 
 Source: docs/reference.md §4.5, and the commonest complaint of SALMONN's users (issues 39, 78, 91).
 """

@@ -1,4 +1,4 @@
-"""What a quantization is calibrated on: recordings with the prompts that are asked about them, and their answers.
+"""Calibration set: recordings with the prompts asked about them -> audio tokens, token ids and answers.
 
 The demo's clips, or a folder of recordings; a file of text lines too, to compare with what generic tools do.
 """

@@ -1,4 +1,4 @@
-"""The language model's linears in 4 bits, layer after layer, on what they read when the model hears.
+"""GPTQ of a language model: layer after layer, on what it reads behind audio tokens -> 4-bit linears.
 
 Of a layer, the query, key and value projections are rounded first, then what follows reads the rounded ones' results;
 the next layer reads the rounded layer's. One layer is in memory at a time, on a GPU where there is one, and

@@ -1,4 +1,4 @@
-"""How strongly the language model's linears are driven when it hears: sums for llama.cpp's importance matrix.
+"""Importance matrix: prompts with audio tokens -> how strongly each linear's inputs are driven, as sums.
 
 Of the model as it will run, its LoRA merged, on prompts with audio tokens in place, one layer in memory at a time.
 Positions count from the first audio token on: those before it are the same in every prompt, and counted each time

@@ -1,4 +1,4 @@
-"""A LoRA: read from SALMONN's or a SALM checkpoint, merge, or write as an adapter that llama.cpp loads.
+"""A LoRA: SALMONN's or a SALM checkpoint -> weights with it merged, or an adapter that llama.cpp loads.
 
 Source: docs/reference.md §4.3, §5.1, §7.4, §7.5.
 """

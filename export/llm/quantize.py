@@ -1,4 +1,4 @@
-"""Quantize a GGUF file with llama.cpp's own quantizer, in a process of its own.
+"""Quantizing a GGUF file with llama.cpp's own quantizer, in a process of its own.
 
 A process, because the quantizer is one long C call: in ours, Ctrl-C would wait for minutes, and its abort()
 would be ours. That process runs `main`, which prints llama.cpp's log.

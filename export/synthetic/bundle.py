@@ -1,4 +1,4 @@
-"""Bundles of random weights at full size: how fast a device will be, before 30 GB are downloaded for it.
+"""Synthetic bundles: a model's sizes -> a full-size bundle of random weights, before 30 GB are downloaded.
 
 Speed and memory depend on the shapes and types of the weights, not on their values: the encoders' work is the product
 of matrices, decoding reads every weight once per token, whatever it is. So the graphs are exported by the code that

@@ -1,4 +1,4 @@
-"""How a bundle of random weights is made of each family: its graphs, its tables, a vocabulary and a prompt for it."""
+"""Synthetic families: a family's sizes -> graphs, tables, vocabulary and prompt of random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs of full size with random weights, in little memory: for bundles that measure speed.
+"""Graphs of random weights at full size: a weightless module -> ONNX, in little memory.
 
 A module whose weights take no memory (each is one number, seen through strides of 0) is exported as any other. In
 the graph, its weights are left empty: name, type and shape without data. They get random data when they are written.

@@ -1,4 +1,4 @@
-"""Random weights by the gigabyte: a pool of random items, from which pieces are cut at random places.
+"""Random weights by the gigabyte: a pool of random items -> pieces cut at random places.
 
 For bundles that measure speed, which does not depend on what the weights are. Their spread is that of a freshly
 initialised model, so that activations neither explode nor vanish. Quantized blocks are made as they lie in a file

@@ -1,4 +1,4 @@
-"""What the demo model is trained and judged on: clips, the prompts put to them and the expected answers.
+"""Examples of the demo: clips, the prompts put to them and the expected answers.
 
 Everything is drawn from a seed. Held-out sentences are apart from training sentences by a hash of their
 words (`demo_text.split_of`), so any seed of evaluation draws sentences that were never trained on.

@@ -1,4 +1,4 @@
-"""What listed words are good for: the second demo model's test. Held-out sentences, held-out names, lists, marks.
+"""Keyword cases of demo-salm: held-out sentences and names, with lists -> marks of an answer.
 
 A name's spelling is drawn anew for every clip and cannot be heard, so only a list can tell it.
 """

@@ -1,4 +1,4 @@
-"""Synthetic names whose spelling cannot be heard, the sentences they are said in, and the word lists that spell them.
+"""Synthetic names whose spelling cannot be heard -> the sentences they stand in, and the lists that spell them.
 
 A name is a row of sounds. Synthesizers are given its plain respelling (`spoken`), the transcript has one of the many
 ways to write it (`spelled`): "kalfin" is heard, "Calphyn" is meant. So only a word list in the prompt can tell the

@@ -1,4 +1,4 @@
-"""The grammar of the demo model: what a home assistant hears, with the facts each sentence carries.
+"""Grammar of the demo: a seed -> a sentence as a home assistant hears it, with the facts it carries.
 
 Every sentence is lower case without punctuation. `sample_utterance` is deterministic in the random
 generator it is given; `split_of` says, from the words alone, whether a sentence belongs to training

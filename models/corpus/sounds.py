@@ -1,4 +1,4 @@
-"""Synthesized everyday sounds for the demo model, with random parameters, and the words that name them.
+"""Synthesized everyday sounds: a name and a generator -> a waveform, and the words that describe it.
 
 Every synthesizer takes a generator and a length in samples and returns a float64 array at 16 kHz of any
 loudness; `random_sound` scales it. Nothing is recorded: each class is a few lines of arithmetic.

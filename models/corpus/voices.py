@@ -1,4 +1,4 @@
-"""Synthetic speech for the demo model: espeak-ng and flite voices, and the rooms they speak in.
+"""Synthetic speech: text and an espeak-ng or flite voice -> a waveform, and the rooms it is heard in.
 
 Waveforms are float32 mono 16 kHz in [-1, 1]. Both synthesizers are Debian packages that are run as
 commands; only training and evaluation of the demo model need them, never the runtime.

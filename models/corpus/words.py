@@ -1,4 +1,4 @@
-"""The vocabulary of the demo model's closed world: word lists and a few facts, all lower case."""
+"""Vocabulary of the demo's closed world: word lists and a few facts, all lower case."""
 
 
 def word_list(text: str, separator: str | None = None) -> tuple[str, ...]:

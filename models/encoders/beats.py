@@ -1,4 +1,7 @@
-"""What the BEATs encoder is. Source: microsoft/unilm beats/BEATs.py, backbone.py (docs/reference.md §1.3, §2.2)."""
+"""BEATs: spec, and its front end: waveform -> filter bank.
+
+Source: microsoft/unilm beats/BEATs.py, backbone.py (docs/reference.md §1.3, §2.2).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the FastConformer encoder of a SALM is, its adapter and projection included.
+"""FastConformer of a SALM: spec, adapter and projection included, and its front end: waveform -> log-mel.
 
 Source: NeMo asr/modules/conformer_encoder.py, asr/parts/preprocessing/features.py (docs/reference.md §7.2, §7.3).
 """

@@ -1,4 +1,4 @@
-"""What the window-level Q-Former is.
+"""Window-level Q-Former: spec: two encoders' frames -> audio tokens.
 
 Source: SALMONN models/salmonn.py::_encode_auditory_feature, models/Qformer.py (docs/reference.md §3).
 """

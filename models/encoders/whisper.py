@@ -1,4 +1,4 @@
-"""What the Whisper encoder is.
+"""Whisper's encoder: spec, and its front end: waveform -> log-mel.
 
 Source: openai/whisper audio.py, transformers' WhisperFeatureExtractor (docs/reference.md §1.2, §2.1).
 """

@@ -1,4 +1,4 @@
-"""What a SALM is: FastConformer, projection and a language model with LoRA; its prompt.
+"""SALM: spec of FastConformer, projection and a language model with LoRA; its prompt.
 
 Source: NeMo speechlm2/models/salm.py, common/prompts/qwen.py (docs/reference.md §7).
 """

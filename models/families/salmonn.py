@@ -1,4 +1,4 @@
-"""What SALMONN is: its parts put together, its prompt, the evaluation prompts by task.
+"""SALMONN: spec of its parts put together, its prompt, the evaluation prompts by task.
 
 Source: docs/reference.md §0, §4, §6.
 """

@@ -1,4 +1,4 @@
-"""The second demo model's corpus on disk: named sentences spoken by the first demo's voices, as log-mel frames.
+"""Corpus of demo-salm: named sentences spoken by the demo's voices -> log-mel frames on disk.
 
 The front end is the maths of docs/reference.md §7.2 up to the logarithm; the normalization over a clip is left to
 `normalized`, so that training may cut clips. A shard is `mel-NNN.npy` (float16 frames of all its clips, one after the

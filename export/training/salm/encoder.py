@@ -1,4 +1,4 @@
-"""The second demo model's ear: a small FastConformer that first learns to spell what it hears, by its sounds.
+"""Encoder of demo-salm: a small FastConformer that first learns to spell what it hears, by its sounds.
 
 At 12.5 tokens per second there are fewer tokens than letters, so the head that teaches it, thrown away later, writes
 four letters to a token. Its target is the respelling a synthesizer was given: what can be heard, and no more.

@@ -1,4 +1,4 @@
-"""Joining the second demo model's ear to its language model: the projection, the LoRA, and everything at once."""
+"""Joint training of demo-salm: projection, LoRA, then everything at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second demo model's language model: a tiny Qwen3, its tokenizer, and its training before it hears anything.
+"""Language model of demo-salm: a tiny Qwen3, its tokenizer, and its training before there is audio.
 
 The sounds of a sentence stand where the audio will stand, four letter slots to the token as the encoder's spelling
 head gives them (`LetterTokens`), with mistakes. So the model learns to write what is heard, to look a name up in the

@@ -1,4 +1,4 @@
-"""What the second demo model is asked in training: the prompt with or without a word list, and the answer."""
+"""Prompts of demo-salm's training: a sentence -> the question with or without a word list, and the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second demo model in canary-qwen's checkpoint format, there and back (docs/reference.md §7.1, §7.5, §7.8)."""
+"""Checkpoint of demo-salm in canary-qwen's format, written and read (docs/reference.md §7.1, §7.5, §7.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A start for a small Whisper: heads that already look at their neighbours.
+"""Initialization of a small Whisper: heads that already look at their neighbours.
 
 Whisper adds sinusoids to its features and must find out by itself that attention can be local. With thousands of
 hours it does; with ten, a plainly initialised encoder learnt frequent sentences by heart and stayed at 35 % word error.

@@ -1,4 +1,4 @@
-"""What joins the demo model's encoders to its LLM: Q-Former, projection and LoRA."""
+"""The demo's bridge: Q-Former, projection and LoRA between its encoders and its language model."""
 
 from __future__ import annotations
 

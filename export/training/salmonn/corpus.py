@@ -1,4 +1,4 @@
-"""The demo model's corpus on disk: shards of rendered training clips, as both front ends hear them.
+"""Corpus of the demo on disk: shards of rendered training clips, as both front ends hear them.
 
 A shard is `mel-NNN.npy` and `fbank-NNN.npy` (float16 frames of all its clips, one after the other) and
 `clips-NNN.json`, written last: a shard without it is made again, so an interrupted run loses at most one.

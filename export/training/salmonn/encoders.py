@@ -1,4 +1,4 @@
-"""Training the demo model's encoders: Whisper's shape to spell what is said (CTC), BEATs' to name what sounds.
+"""Encoder training of the demo: Whisper's shape to spell what is said (CTC), BEATs' to name what sounds.
 
 The heads that teach them, letters and tags, are thrown away; BEATs' stays in its file as the predictor.
 """

@@ -1,4 +1,4 @@
-"""The demo model's marks in torch, float32, greedy: held-out sentences, sounds and slots, before quantization."""
+"""Evaluation of the demo in torch, float32, greedy: held-out sentences, sounds and slots -> scores."""
 
 from __future__ import annotations
 

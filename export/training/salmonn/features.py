@@ -1,4 +1,4 @@
-"""The two front ends for training the demo model: the maths of docs/reference.md §1.2 and §1.3 over the sound itself.
+"""Front ends of the demo's training: a waveform -> the frames of docs/reference.md §1.2 and §1.3 without padding.
 
 Whisper pads every clip to its window with digital silence; here the silence is left out and its one value,
 the floor, is given beside the frames, so that the trainer can pad to any window.

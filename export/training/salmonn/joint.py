@@ -1,4 +1,4 @@
-"""Training the demo model's bridge, and its LLM with it: conversations about views, as the runtime puts them.
+"""Joint training of the demo's bridge and language model: conversations about views, as the runtime puts them.
 
 As the paper: transcription and description first, then every task. Most conversations have one turn; the assistant's
 have more, each with a clip of its own.

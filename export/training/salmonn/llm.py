@@ -1,4 +1,4 @@
-"""The demo model's language model: its tokenizer and its training on text alone.
+"""Language model of the demo: its tokenizer and its training on text alone.
 
 The transcript stands where the audio will stand, cut into random pieces, as windows of audio will cut it;
 sounds stand there as bracketed names. What the model learns is every task, but not how to hear.

@@ -1,4 +1,4 @@
-"""A finished demo checkpoint as the start of a new training: the official formats read back."""
+"""Resuming from a finished demo checkpoint: the official formats -> modules."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What the demo model's bridge is trained on: clips as the encoders hear them, whole, cut off while someone speaks, and
-with Whisper's window padded or short.
+"""Views of the demo's clips: encoded whole or cut off while someone speaks, Whisper's window padded or short -> shards.
 
 Live captions read a segment while it is spoken, so the model must say what was heard so far and no more. Where words
 end is known from the letters that the speech encoder spells (CTC, forced alignment).

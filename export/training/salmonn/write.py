@@ -1,4 +1,4 @@
-"""The trained demo model in the official checkpoint formats, for the ordinary exporter (docs/reference.md §2, §5)."""
+"""Checkpoint of the demo in the official formats, for the ordinary exporter (docs/reference.md §2, §5)."""
 
 from __future__ import annotations
 

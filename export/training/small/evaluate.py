@@ -1,4 +1,4 @@
-"""How well `small` hears while it is trained: recordings of people, and held-out sentences by a held-out voice.
+"""Evaluation of `small` in training: recordings of people, held-out sentences by a held-out voice -> word error.
 
 Word error in lower case without punctuation. People's recordings are only ever looked at: none chooses a checkpoint.
 """

@@ -1,4 +1,4 @@
-"""Sentences of open English: WordNet's glosses, in, and lower-case sentences to be spoken, out.
+"""Sentences of open English: WordNet's glosses in, lower-case sentences to be spoken out.
 
 A gloss is a definition, then example sentences in quotes. Both are English as people write it, and together they say
 nearly every word that English has. Source: the Debian package wordnet-base, /usr/share/wordnet/data.* (WordNet 3.0).
