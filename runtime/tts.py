@@ -1,4 +1,4 @@
-"""Answers read out while they are decoded: sentences go to a text-to-speech command, one process for each."""
+"""TTS: answers read out while they are decoded; each sentence to a text-to-speech command of its own."""
 
 from __future__ import annotations
 
