@@ -49,15 +49,18 @@ def _add_tensorrt(tensorrt: argparse.ArgumentParser) -> None:
 
 def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
     files = _files(salmonn)
-    files.add_argument("--whisper", type=Path, required=True, metavar="DIR", help="whisper-large-v2, HF directory")
+    files.add_argument("--whisper", type=Path, required=True, metavar="DIR", help="large-v2, HF or faster-whisper")
     files.add_argument("--beats", type=Path, required=True, metavar="FILE", help="BEATs_iter3_plus ... cpt2.pt")
-    files.add_argument("--vicuna", type=Path, required=True, metavar="DIR", help="13B: v1.1, 7B: v1.5, HF directory")
+    vicuna = "13B: v1.1, 7B: v1.5, or the LLaMA it was trained with, HF directory"
+    files.add_argument("--vicuna", type=Path, required=True, metavar="DIR", help=vicuna)
     files.add_argument("--salmonn", type=Path, required=True, metavar="FILE", help="salmonn_v1.pth, salmonn_7b_v0.pth")
     _add_precision(salmonn, "alpha / rank, 4.0 as trained")
     unsaid = salmonn.add_argument_group("what no file holds (defaults: the released models)")
     unsaid.add_argument("--lora-alpha", type=_positive, default=32.0, metavar="A")
     unsaid.add_argument("--second-per-window", type=_positive, default=0.333333, metavar="S")
     unsaid.add_argument("--second-stride", type=_positive, default=0.333333, metavar="S")
+    unsaid.add_argument("--prompt-template", metavar="TEXT", help="around a question {}; default: by the tokenizer")
+    unsaid.add_argument("--end-symbol", metavar="TOKEN", help="that ends an answer; default: the tokenizer's")
     unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")
     _add_common(salmonn)
 

@@ -11,6 +11,7 @@ _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SAFETENSORS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 _GPTQ = ("quantize_config.json", "gptq_model-*.safetensors", "gptq_model-*.index.json")
 _TORCH = ("pytorch_model.bin", "pytorch_model-*.bin", "gptq_model-*.bin", "pytorch_model.bin.index.json")
+_BYTE_LEVEL = ("tokenizer.json", "tokenizer_config.json")  # where there is no SentencePiece model
 WANTED = {
     "whisper": ("config.json",),
     "vicuna": ("config.json", "tokenizer.model", *_GPTQ),
@@ -45,6 +46,8 @@ def local_path(role: str, given: Path, download: bool, quiet: bool = False) -> P
     if role == "qwen":  # its weights are in the checkpoint
         return _fetch(model, WANTED[role], quiet)
     directory = _fetch(model, (*WANTED[role], *_SAFETENSORS), quiet)
+    if role == "vicuna" and not (directory / "tokenizer.model").exists():
+        _fetch(model, _BYTE_LEVEL, quiet)
     if any(next(directory.glob(name), None) for name in (*_SAFETENSORS, *_GPTQ[1:])):
         return directory
     return _fetch(model, (*WANTED[role], *_TORCH), quiet)

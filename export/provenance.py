@@ -9,6 +9,7 @@ from pathlib import Path
 from ..models.bundle import SourceFile, sha256_of
 from ..models.errors import CheckpointError
 from .encoders.whisper import whisper_files
+from .formats.byte_bpe import is_byte_level
 from .formats.checkpoint import weight_files
 from .formats.gptq_checkpoint import CONFIG_FILE
 from .progress import Report, counter
@@ -30,10 +31,15 @@ def salmonn_sources(whisper: Path, beats: Path, vicuna: Path, salmonn: Path) -> 
     used = {
         "whisper": whisper_files(whisper),
         "beats": [beats],
-        "vicuna": [vicuna / "config.json", vicuna / "tokenizer.model", *gptq, *weight_files(vicuna)],
+        "vicuna": [vicuna / "config.json", *_tokenizer_files(vicuna), *gptq, *weight_files(vicuna)],
         "salmonn": [salmonn],
     }
     return tuple(Source(role, path) for role, paths in used.items() for path in paths)
+
+
+def _tokenizer_files(vicuna: Path) -> list[Path]:
+    names = ("tokenizer.json", "tokenizer_config.json") if is_byte_level(vicuna) else ("tokenizer.model",)
+    return [vicuna / name for name in names]
 
 
 def salm_sources(checkpoint: Path, qwen: Path) -> tuple[Source, ...]:

@@ -30,6 +30,9 @@ MODELS = {
         *("config.json", "tokenizer.model", "quantize_config.json", "gptq_model-4bit-128g.safetensors", "README.md"),
         *("tokenizer.json", "pytorch_model.bin"),
     ),
+    "someone/smollm2": (
+        *("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "vocab.json", "merges.txt"),
+    ),
     "someone/beats": ("BEATs_cpt2.pt", "README.md"),
     "tsinghua-ee/SALMONN-7B": ("salmonn_7b_v0.pth", "README.md"),
     "someone/many": ("a.pth", "b.pth"),
@@ -69,6 +72,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "vicuna",
             "someone/vicuna-7b-v1.5-gptq",
             {"config.json", "tokenizer.model", "quantize_config.json", "gptq_model-4bit-128g.safetensors"},
+        ),
+        (
+            "vicuna",
+            "someone/smollm2",
+            {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"},
         ),
         ("beats", "someone/beats", {"BEATs_cpt2.pt"}),
         ("salmonn", "tsinghua-ee/SALMONN-7B", {"salmonn_7b_v0.pth"}),

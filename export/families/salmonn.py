@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,25 @@ from ...models.audio import Waveform
 from ...models.encoders import beats, qformer, whisper
 from ...models.encoders.beats import fbank
 from ...models.encoders.whisper import log_mel
-from ...models.errors import CheckpointError
-from ...models.families.salmonn import FAMILY, MAX_NEW_TOKENS, SalmonnSpec, prompt_info
+from ...models.errors import CheckpointError, InputError
+from ...models.families.salmonn import (
+    CHAT_TEMPLATES,
+    FAMILY,
+    MAX_NEW_TOKENS,
+    VICUNA,
+    ChatTemplate,
+    SalmonnSpec,
+    prompt_info,
+)
 from .. import parity
 from ..encoders.beats import AudioEncoder, export_beats, load_beats
 from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper, quantization_note
 from ..family import Family
+from ..formats import byte_bpe, sentencepiece
+from ..formats.byte_bpe import ByteVocabulary
 from ..formats.checkpoint import load_section
-from ..formats.sentencepiece import text_encoder
+from ..formats.sentencepiece import Vocabulary
 from ..graphs.onnx_graph import Arrays
 from ..llm.export import Llm, read_llm
 from ..llm.lora import Lora, read_lora
@@ -49,6 +59,9 @@ class SalmonnExport(ExportOptions):
     second_per_window: float = 0.333333
     second_stride: float = 0.333333
     qformer_heads: int | None = None
+    prompt_template: str | None = None
+    """In SALMONN's notation, the question at {}; None: Vicuna's, or the one that the tokenizer's specials name."""
+    end_symbol: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,11 +123,14 @@ def open_family(options: SalmonnExport) -> Family:
 def _family(parts: Parts, options: SalmonnExport) -> Family:
     spec = parts.spec
     vocabulary = parts.llm.vocabulary
-    encode_text = text_encoder(options.vicuna)
+    encode_text = _tokenizer(parts.llm, options.vicuna)
+    bos_id = None if isinstance(vocabulary, ByteVocabulary) and not vocabulary.begins else vocabulary.bos
+    template = _template(vocabulary, options)
+    eos_id = encode_text(template.end)[0] if template.end else vocabulary.eos
     return Family(
         family=FAMILY,
         spec=spec,
-        prompt=prompt_info(encode_text, vocabulary.bos, vocabulary.eos),
+        prompt=prompt_info(encode_text, bos_id, eos_id, template),
         tokenize=encode_text,
         max_new_tokens=MAX_NEW_TOKENS,
         llm=parts.llm,
@@ -130,6 +146,30 @@ def _family(parts: Parts, options: SalmonnExport) -> Family:
         sources=salmonn_sources(options.whisper, options.beats, options.vicuna, options.salmonn),
         notes=parts.notes,
     )
+
+
+def _tokenizer(llm: Llm, directory: Path) -> Callable[[str], list[int]]:
+    byte_level = isinstance(llm.vocabulary, ByteVocabulary)
+    return byte_bpe.text_encoder(directory) if byte_level else sentencepiece.text_encoder(directory)
+
+
+def _template(vocabulary: Vocabulary | ByteVocabulary, options: SalmonnExport) -> ChatTemplate:
+    """The prompt's words: as asked for, as the special tokens say, or Vicuna's. Raises InputError, CheckpointError."""
+    byte_level = isinstance(vocabulary, ByteVocabulary)
+    end = options.end_symbol or ""
+    if byte_level and end and end not in vocabulary.pieces:
+        raise InputError(f"--end-symbol {end!r} is no token of {options.vicuna.name}: give one that ends its answers")
+    if options.prompt_template is not None:
+        return ChatTemplate.parse(options.prompt_template, end, special_tokens=byte_level)
+    if not byte_level:
+        return VICUNA
+    known = next((template for token, template in CHAT_TEMPLATES.items() if token in vocabulary.pieces), None)
+    if known is None:
+        raise InputError(
+            f"nothing in {options.vicuna.name} says how it is asked: give --prompt-template, a question at {{}}, and "
+            "--end-symbol"
+        )
+    return replace(known, end=end) if end else known
 
 
 def _feeds(parts: Parts) -> dict[str, list[Arrays]]:

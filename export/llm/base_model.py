@@ -96,8 +96,9 @@ def check_base(spec: LlmSpec, found: Fingerprint) -> None:
                 )
 
 
-def _sizes(spec: LlmSpec) -> tuple[str, int, int]:
-    return spec.architecture, spec.hidden, spec.n_layers
+def _sizes(spec: LlmSpec) -> tuple[str, int, int, int]:
+    """Llama 3.1 8B has Vicuna-7B's width and depth, and another vocabulary."""
+    return spec.architecture, spec.hidden, spec.n_layers, spec.vocab
 
 
 def _doubts(found: Fingerprint, release: Release) -> list[str]:

@@ -13,12 +13,13 @@ def llama_spec(config: dict[str, Any], n_pieces: int, directory: Path) -> LlmSpe
     """Sizes of a LLaMA; the vocabulary is the tokenizer's. Raises CheckpointError."""
     where = f"{directory.name}/config.json"
     _require(config, {"model_type": "llama", "hidden_act": "silu"}, where, "SALMONN's Vicuna")
-    _require_off(config, ("attention_bias", "mlp_bias", "tie_word_embeddings"), where, "SALMONN's Vicuna")
+    _require_off(config, ("attention_bias", "mlp_bias"), where, "SALMONN's Vicuna")
     n_heads = _size(config, "num_attention_heads", where)
     spec = LlmSpec(
         **_sizes({"num_key_value_heads": n_heads, **config}, where),
         vocab=n_pieces,
         rope_theta=_rope_theta({"rope_theta": 10_000.0, **config}, where),
+        tied=bool(config.get("tie_word_embeddings", False)),
     )
     d_head = config.get("head_dim") or spec.d_head
     if d_head * n_heads != spec.hidden or n_heads % spec.n_kv_heads or d_head % 2:
@@ -48,6 +49,11 @@ def qwen3_spec(config: dict[str, Any], directory: Path) -> LlmSpec:
             "which no Qwen3 has: download it again"
         )
     return spec
+
+
+def embedding_rows(config: dict[str, Any], directory: Path) -> int:
+    """Rows of the embedding, which a byte-level vocabulary may not fill. Raises CheckpointError."""
+    return _size(config, "vocab_size", f"{directory.name}/config.json")
 
 
 def _sizes(config: dict[str, Any], where: str) -> dict[str, Any]:

@@ -21,12 +21,13 @@ import torch
 from ...models.bundle import ADAPTER_FILE, LLM_FILE
 from ...models.errors import CheckpointError, InputError
 from ...models.llm import CANARY_QWEN_LORA, LLM_TYPES, SALMONN_LORA, LlmSpec
-from ..formats.byte_bpe import ByteVocabulary, read_byte_vocabulary
+from ..formats.byte_bpe import ByteVocabulary, is_byte_level, read_byte_vocabulary, read_llama_byte_vocabulary
 from ..formats.checkpoint import Weights, read_json
 from ..formats.gguf_writer import LORA_SCALE, RawTensor, Tensor, require_free_space, rotary_rows, write_tensors
 from ..formats.gptq_checkpoint import open_base
 from ..formats.sentencepiece import Vocabulary, read_vocabulary
 from ..formats.tensor_names import (
+    EMBEDDING,
     HEAD,
     SALM_EMBEDDING,
     SALM_LLM,
@@ -39,7 +40,7 @@ from ..formats.tensor_names import (
 )
 from ..progress import Report, no_report
 from .base_model import Fingerprint, check_base, fingerprint
-from .config import llama_spec, qwen3_spec
+from .config import embedding_rows, llama_spec, qwen3_spec
 from .gptq import Rounding
 from .lora import Lora, require_fit, write_adapter
 from .quantize import DEFAULT_TABLES, DIRECT, TableTypes, quantize, require_type
@@ -65,18 +66,24 @@ class Llm:
 
 
 def read_llm(directory: Path) -> Llm:
-    """Open a Hugging Face LLaMA directory: config.json, tokenizer.model, safetensors or .bin shards, float or GPTQ.
+    """Open a Hugging Face LLaMA directory: config.json, tokenizer.model (SentencePiece) or tokenizer.json (byte-level
+    BPE), safetensors or .bin shards, float or GPTQ.
 
     Raises CheckpointError for another architecture, missing or unknown tensors (named), wrong shapes, or
     a vocabulary that does not fit the weights.
     """
     config = read_json(directory / "config.json")
-    vocabulary = read_vocabulary(directory / "tokenizer.model")
+    if is_byte_level(directory):
+        vocabulary = read_llama_byte_vocabulary(directory, embedding_rows(config, directory))
+    else:
+        vocabulary = read_vocabulary(directory / "tokenizer.model")
     spec = llama_spec(config, len(vocabulary), directory)
     weights, notes = open_base(directory, config)
     wanted = shapes(spec)
     weights.require(wanted, "LLaMA")
-    _require_known(weights.names(), wanted, directory)
+    _require_known(weights.names(), {*wanted, HEAD}, directory)
+    if spec.tied:
+        _require_tied(weights, EMBEDDING, HEAD, f"{directory}/config.json ties them (tie_word_embeddings)")
     for name, shape in wanted.items():
         _require_shape(name, weights.shape(name), shape, directory)
     found = fingerprint(spec, weights, directory, str(config.get("_name_or_path") or ""))
@@ -103,7 +110,7 @@ def read_salm_llm(checkpoint: Weights, qwen: Path) -> Llm:
                 "give the directory of the Qwen3 that it was trained on as --qwen"
             )
     if spec.tied:
-        _require_tied(checkpoint)
+        _require_tied(checkpoint, SALM_EMBEDDING, SALM_LLM + HEAD, "config.json of --qwen ties them")
     weights = checkpoint.renamed(names)
     name_or_path = str(config.get("_name_or_path") or qwen.name)
     return Llm(
@@ -319,11 +326,10 @@ def _require_salm(checkpoint: Weights, names: dict[str, str], qwen: Path) -> Non
         )
 
 
-def _require_tied(checkpoint: Weights) -> None:
-    head = SALM_LLM + HEAD
-    if head in checkpoint and not torch.equal(checkpoint.get(head), checkpoint.get(SALM_EMBEDDING)):
+def _require_tied(weights: Weights, embedding: str, head: str, why: str) -> None:
+    if head in weights and not torch.equal(weights.get(head), weights.get(embedding)):
         raise CheckpointError(
-            f"{checkpoint.source}: {head} differs from {SALM_EMBEDDING}, but config.json of --qwen ties them: "
-            "the checkpoint is damaged, or belongs to another Qwen3"
+            f"{weights.source}: {head} differs from {embedding}, but {why}: "
+            "the checkpoint is damaged, or belongs to another model"
         )
-    checkpoint.close()
+    weights.close()

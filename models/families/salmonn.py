@@ -12,9 +12,10 @@ from ..encoders import beats, qformer, whisper
 from ..encoders.beats import BEATS_ITER3_PLUS, BeatsSpec
 from ..encoders.qformer import QFormerSpec
 from ..encoders.whisper import FRAME_RATE, HOP_LENGTH, WHISPER_LARGE_V2, WhisperSpec
+from ..errors import InputError
 from ..graph_io import GraphInfo, TensorInfo
 from ..llm import SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec, LoraSpec
-from ..prompt import AUDIO, KEYWORDS, MAX_KEYWORDS, SYSTEM, PromptInfo
+from ..prompt import AUDIO, KEYWORDS, MAX_KEYWORDS, PROMPT, SYSTEM, PromptInfo
 
 FAMILY = "salmonn"
 PREFIX = "USER: <Speech>"
@@ -132,23 +133,70 @@ TASKS = {
 TRANSCRIPTIONS = ("asr", "asr_zh", "asr_de", "lyrics_recognition")
 
 
-def prompt_info(encode: Callable[[str], Sequence[int]], bos_id: int, eos_id: int) -> PromptInfo:
-    """How SALMONN is asked; encode: text to ids, nothing added. It never learnt to read listed words."""
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The words that a language model was taught to chat with, around one question."""
+
+    before: str
+    after: str
+    end: str = ""
+    """What stands behind an answer, its first token being the one that ends it; "": EOS alone."""
+    system: str = SYSTEM
+    special_tokens: bool = False
+    """The texts spell special tokens."""
+
+    @classmethod
+    def parse(cls, template: str, end: str, *, special_tokens: bool) -> ChatTemplate:
+        """From SALMONN's own notation, such as "USER: {} ASSISTANT:". Raises InputError unless {} stands in it once."""
+        before, *rest = template.split("{}")
+        if len(rest) != 1:
+            raise InputError(f"--prompt-template {template!r} needs {{}} once, where the question stands")
+        return cls(before, rest[0], end, special_tokens=special_tokens)
+
+
+VICUNA = ChatTemplate("USER: ", "\nASSISTANT:")
+CHATML = ChatTemplate(
+    before="<|im_start|>user\n",
+    after="<|im_end|>\n<|im_start|>assistant\n",
+    end="<|im_end|>\n",
+    system=f"<|im_start|>system\n{SYSTEM}<|im_end|>\n",
+    special_tokens=True,
+)
+LLAMA_3 = ChatTemplate(
+    before="<|start_header_id|>user<|end_header_id|>\n\n",
+    after="<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    end="<|eot_id|>",
+    system=f"<|start_header_id|>system<|end_header_id|>\n\n{SYSTEM}<|eot_id|>",
+    special_tokens=True,
+)
+CHAT_TEMPLATES = {"<|im_start|>": CHATML, "<|start_header_id|>": LLAMA_3}
+"""By the special token that begins a turn."""
+
+
+def prompt_info(
+    encode: Callable[[str], Sequence[int]], bos_id: int | None, eos_id: int, template: ChatTemplate = VICUNA
+) -> PromptInfo:
+    """How SALMONN is asked; encode: text to ids, nothing added. It never learnt to read listed words.
+
+    bos_id: None where the language model begins without. eos_id: what ends an answer, the first of template.end.
+    """
+    start_ids = () if bos_id is None else (bos_id,)
+    question = f"<Speech>{AUDIO}</Speech> {PROMPT}"
     return PromptInfo(
-        turn=f"USER: {KEYWORDS}<Speech>{AUDIO}{SUFFIX}",
-        text_turn="USER: {prompt}\nASSISTANT:",
-        system=SYSTEM,
+        turn=f"{template.before}{KEYWORDS}{question}{template.after}",
+        text_turn=f"{template.before}{PROMPT}{template.after}",
+        system=template.system,
         audio_tag=None,
         keywords="Following words may occur in audio: [{words}] ",
         max_keywords=MAX_KEYWORDS,
         tasks=TASKS,
         transcriptions=TRANSCRIPTIONS,
         normalization=None,
-        special_tokens=False,
-        start_ids=(bos_id,),
-        end_ids=(eos_id,),
+        special_tokens=template.special_tokens,
+        start_ids=start_ids,
+        end_ids=tuple(encode(template.end)) if template.end else (eos_id,),
         eos_id=eos_id,
-        prefix_ids=(bos_id, *encode(PREFIX)),
+        prefix_ids=(*start_ids, *encode(f"{template.before}<Speech>")),
     )
 
 

@@ -1,0 +1,151 @@
+"""LLaMAs with byte-level tokenizers, as SmolLM2 and Llama 3 have, in the place of Vicuna: same ids, same logits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from auricle.export.__main__ import main
+from auricle.export.formats.byte_bpe import PRE_TOKENIZERS, read_llama_byte_vocabulary, text_encoder
+from auricle.export.llm.export import read_llm, write_gguf
+from auricle.models.audio import synthetic_clip
+from auricle.models.bundle import read_manifest
+from auricle.models.errors import CheckpointError
+from auricle.runtime.engine import load
+from conftest import export_arguments
+from llama_judge import Judge
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+SPECIALS = {"smollm": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "gpt-2": ["<s>", "</s>"]}
+LLAMA_3 = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+ENDS = {"smollm": ("<|im_start|>", "<|im_end|>"), "llama-bpe": (LLAMA_3[0], LLAMA_3[1]), "gpt-2": ("<s>", "</s>")}
+TEXTS = (
+    "",
+    "turn on the lights in 12 rooms, it's 3.14 o'clock",
+    "naïve café — 日本語 🎧 ½",
+    "tabs\tand\nlines\n\n  end ",
+    "1234567890 I'LL we've",
+    "a" * 100,
+)
+
+
+def tokenizer(kind: str) -> Any:
+    """Trained on a few words, cut as llama.cpp's `kind` cuts."""
+    steps: list[Any] = []
+    for name, value in PRE_TOKENIZERS[kind]:
+        if name == "Split":
+            from tokenizers import Regex
+
+            steps.append(pre_tokenizers.Split(Regex(str(value)), "isolated"))
+        elif name == "Digits":
+            steps.append(pre_tokenizers.Digits(individual_digits=bool(value)))
+        else:
+            steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(value)))
+    made: Any = Tokenizer(models.BPE(ignore_merges=kind == "llama-bpe"))
+    made.pre_tokenizer = steps[0] if len(steps) == 1 else pre_tokenizers.Sequence(steps)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, special_tokens=SPECIALS.get(kind, LLAMA_3), show_progress=False
+    )
+    made.train_from_iterator(
+        ["turn on the lights in the rooms it is three o'clock", "and lines end 12 34"] * 9, trainer
+    )
+    if kind == "llama-bpe":
+        bos = made.token_to_id(LLAMA_3[0])
+        made.post_processor = processors.TemplateProcessing(
+            single=f"{LLAMA_3[0]} $A", special_tokens=[(LLAMA_3[0], bos)]
+        )
+    return made
+
+
+def write_llama(folder: Path, kind: str, **sizes: Any) -> Path:
+    """A LLaMA of random weights, grouped heads and tied embeddings unless `sizes` say otherwise."""
+    torch.manual_seed(0)
+    made = tokenizer(kind)
+    folder.mkdir()
+    made.save(str(folder / "tokenizer.json"))
+    bos, eos = ENDS[kind]
+    tokens = {"bos_token": bos, "eos_token": {"content": eos}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens), encoding="utf-8")
+    shape: dict[str, Any] = {
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 100_000.0,
+        "tie_word_embeddings": True,
+    }
+    rows = made.get_vocab_size() + 3  # more rows than pieces, as Llama 3 has
+    LlamaForCausalLM(LlamaConfig(vocab_size=rows, **(shape | sizes))).eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["smollm", "llama-bpe", "gpt-2"])
+def test_the_same_ids_and_the_same_logits_as_transformers(kind: str, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "llama", kind)
+    llm = read_llm(folder)
+    assert llm.spec.tied and llm.spec.n_kv_heads == 2
+    assert llm.vocabulary == read_llama_byte_vocabulary(folder, llm.spec.vocab)
+    write_gguf(llm, tmp_path / "llm.gguf", "f32")
+    judge = Judge(tmp_path / "llm.gguf")
+    encode = text_encoder(folder)
+    try:
+        for text in (*TEXTS, f"{ENDS[kind][0]}user\n{TEXTS[1]}{ENDS[kind][1]}"):
+            assert judge.tokens(text, specials=True) == encode(text), text
+        ids = encode(TEXTS[1])
+        judge.prefill(ids)
+        with torch.no_grad():
+            model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            expected = model(torch.tensor([ids])).logits[0, -1].numpy()
+        assert np.abs(judge.logits() - expected).max() < 1e-4
+    finally:
+        judge.close()
+
+
+@pytest.mark.parametrize(("kind", "first"), [("smollm", "<|im_start|>user\n<Speech>"), ("llama-bpe", LLAMA_3[2])])
+def test_a_whole_bundle_with_such_a_base(kind: str, first: str, golden: Path, tmp_path: Path) -> None:
+    """The exporter's own check compares every stage and the answer's tokens with torch."""
+    vicuna = golden / "salmonn-tiny" / "checkpoint" / "vicuna"
+    config = json.loads((vicuna / "config.json").read_text(encoding="utf-8"))
+    sizes = {name: config[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")}
+    sizes |= {name: config["num_attention_heads"] for name in ("num_attention_heads", "num_key_value_heads")}
+    base = write_llama(tmp_path / "llama", kind, **sizes, tie_word_embeddings=False)
+    arguments = export_arguments(tmp_path / "bundle")
+    arguments[arguments.index("--vicuna") + 1] = str(base)
+    assert main(arguments) == 0
+    prompt = read_manifest(tmp_path / "bundle").prompt
+    encode = text_encoder(base)
+    begin = encode(ENDS[kind][0]) if kind == "llama-bpe" else []
+    assert list(prompt.prefix_ids)[: len(begin)] == begin and prompt.special_tokens
+    assert prompt.turn.replace("{keywords}", "").startswith(first)
+    assert prompt.eos_id == encode(ENDS[kind][1])[0]
+    with load(tmp_path / "bundle") as engine:
+        assert engine.ask(synthetic_clip(7, 2.0), "asr").segments
+
+
+def test_what_cannot_be_repeated_or_asked_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_llama(tmp_path / "llama", "smollm")
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(folder, spoilt)
+    document = json.loads((spoilt / "tokenizer.json").read_text(encoding="utf-8"))
+    document["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = False
+    (spoilt / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="cuts text before merging in another way than qwen2 or llama-bpe"):
+        read_llm(spoilt)
+    (folder / "tokenizer_config.json").write_text('{"bos_token": "<nobody>", "eos_token": "<|im_end|>"}')
+    with pytest.raises(CheckpointError, match="bos_token '<nobody>'"):
+        read_llm(folder)
+    arguments = export_arguments(tmp_path / "bundle")
+    assert main([*arguments, "--prompt-template", "no place for a question"]) == 2
+    assert "needs {} once" in capsys.readouterr().err
