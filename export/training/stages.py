@@ -27,7 +27,8 @@ class TrainingOptions:
     """Corpus and training checkpoints."""
     out: Path
     """Where the stage `write` puts the finished checkpoint."""
-    clips: int
+    clips: int = 0
+    """Of the corpus, where that is made beforehand."""
     stage: str = ALL
     """One stage, or all of them."""
     seed: int = 0
@@ -58,9 +59,9 @@ class Training(Generic[Options]):
         stages: dict[str, Callable[[], object]] = {name: getattr(self, f"_{name}") for name in self.STAGES}
         stages[stage]()
 
-    def trainer(self, stage: str, modules: dict[str, nn.Module], rate: float) -> Trainer:
-        """The loop of a stage that trains, begun or continued. rate: the highest learning rate."""
-        return Trainer(self.checkpoint(stage), modules, self.MINUTES[stage] * self.options.scale, rate)
+    def trainer(self, stage: str, modules: dict[str, nn.Module], rate: float, *, muon: bool = True) -> Trainer:
+        """The loop of a stage that trains, begun or continued. rate: the highest learning rate; muon: of matrices."""
+        return Trainer(self.checkpoint(stage), modules, self.MINUTES[stage] * self.options.scale, rate, muon=muon)
 
     def checkpoint(self, stage: str) -> Path:
         """Where the trainer of a stage saves its modules."""
@@ -96,14 +97,18 @@ class Training(Generic[Options]):
 
 
 def stage_parser(
-    module: str, about: str, training: type[Training[Options]], clips: int, size: str
+    module: str, about: str, training: type[Training[Options]], clips: int | None, size: str
 ) -> argparse.ArgumentParser:
-    """The options of TrainingOptions, by their names. clips: the default; size: about what --work takes."""
+    """The options of TrainingOptions, by their names.
+
+    clips: the default, None where there is no such option; size: about what --work takes.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
     parser.add_argument("--work", type=Path, required=True, help=f"corpus and training checkpoints, about {size}")
     parser.add_argument("--out", type=Path, required=True, help="directory for the finished checkpoint")
     parser.add_argument("--stage", choices=(ALL, *training.STAGES), default=ALL)
-    parser.add_argument("--clips", type=int, default=clips, help="training clips (default %(default)s)")
+    if clips is not None:
+        parser.add_argument("--clips", type=int, default=clips, help="training clips (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU cores to use (default %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every stage's training time")

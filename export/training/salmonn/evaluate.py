@@ -14,7 +14,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from ....models.corpus.examples import Example, held_out, named_sound, query_examples, slot_examples, sound_examples
 from ...encoders.beats import Beats
 from ...encoders.whisper import encode
-from .bridge import N_WINDOWS, SPEC, Bridge
+from ..bridge import Bridge
+from .bridge import N_WINDOWS, SPEC
 from .corpus import Rendered, render
 from .encoders import WINDOW_FRAMES
 from .joint import prompt_ids

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-import numpy as np
 import sentencepiece
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,9 @@ from ....models.audio import SILENCE
 from ....models.corpus import examples
 from ....models.corpus.examples import Clip, expected_answer, task_prompt, training_task
 from ....models.families.salmonn import prompt_halves
+from ..bridge import Bridge, encode_views
 from ..shards import View
 from ..trainer import Trainer
-from .bridge import SPEC, Bridge
 
 _BATCH = 32
 _FIRST_STAGE = 0.15  # of the time: transcription and description only
@@ -58,22 +57,9 @@ def train_bridge(
         size = rng.choice((2, 3, 4, 5)) if several else 1
         conversations = [turns[at : at + size] for at in range(0, len(turns), size)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = hear(bridge, [turn.view for turn in turns])
+            tokens = encode_views(bridge, [turn.view for turn in turns])
             loss = answer_loss(llm, conversations, tokens)
         trainer.step(loss)
-
-
-def hear(bridge: Bridge, views: list[View]) -> list[Tensor]:
-    """Audio tokens [n_windows, d_llm] of each view, all windows in one pass."""
-    audio = []
-    real = []
-    for view in views:
-        missing = len(view.speech) - len(view.audio)
-        audio.append(np.pad(view.audio, ((0, missing), (0, 0))))
-        real.append(np.arange(len(view.speech))[:, None] < len(view.audio))
-    parts = (np.concatenate(rows).astype(np.float32) for rows in ([v.speech for v in views], audio, real))
-    tokens = bridge(*map(torch.from_numpy, parts)).float()
-    return list(tokens.split([len(view.speech) // SPEC.window for view in views]))
 
 
 def answer_loss(llm: nn.Module, conversations: list[list[Turn]], audio_tokens: list[Tensor]) -> Tensor:

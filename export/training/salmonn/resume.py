@@ -15,7 +15,8 @@ from ...encoders.beats import Beats, load_beats
 from ...encoders.qformer import QFormerOptions, load_qformer
 from ...encoders.whisper import load_whisper
 from ...formats.checkpoint import load_torch
-from .bridge import SPEC, Bridge
+from ..bridge import Bridge
+from .bridge import SPEC
 
 _LLM = "llama_model."
 

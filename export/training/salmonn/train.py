@@ -27,7 +27,7 @@ from torch import distributed, nn
 from ...encoders.beats import Beats
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
 from .attention_init import look_at_neighbours
-from .bridge import Bridge, unfreeze, with_lora
+from .bridge import adapted, new_bridge, unfreeze
 from .corpus import Rendered, read_corpus, write_corpus
 from .encoders import BEATS_SPEC, LETTERS, new_predictor, new_whisper, train_beats, train_whisper
 from .evaluate import Judge, report
@@ -64,7 +64,7 @@ class Demo(Training[Options]):
         self.beats = Beats(BEATS_SPEC)
         self.predictor = new_predictor(self.beats)
         self.llm = new_llm()
-        self.bridge = Bridge()
+        self.bridge = new_bridge()
         if options.start:
             load_encoders(options.start, self.whisper, self.beats, self.predictor)
             load_llm(options.start, self.llm)
@@ -112,7 +112,7 @@ class Demo(Training[Options]):
 
     def _bridge(self) -> None:
         self._restore_frozen()
-        self._train_bridge("bridge", with_lora(self.llm), rate=1.5e-3)
+        self._train_bridge("bridge", adapted(self.llm), rate=1.5e-3)
 
     def _joint(self) -> None:
         model = self._restore_all("bridge")
@@ -140,7 +140,7 @@ class Demo(Training[Options]):
 
     def _restore_all(self, stage: str) -> PeftModel:
         self._restore_frozen()
-        model = with_lora(self.llm)
+        model = adapted(self.llm)
         if self.options.start:
             load_bridge(self.options.start, self.bridge, model)
         self.restore(stage, {"bridge": self.bridge, "llm": model})

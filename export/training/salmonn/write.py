@@ -13,7 +13,8 @@ from transformers import LlamaForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from ...encoders.beats import Beats, cfg_from_spec, official_state
-from .bridge import LORA_ALPHA, SPEC, Bridge
+from ..bridge import Bridge
+from .bridge import LORA_ALPHA, SPEC
 
 _BERT = "speech_Qformer.bert."
 _HF_TO_SALMONN = (("layernorm.", "embeddings.LayerNorm."), (".attention.attention.", ".attention.self."))

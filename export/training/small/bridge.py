@@ -10,17 +10,15 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from ....models.encoders.qformer import QFormerSpec
-from ...encoders.qformer import ReferenceQFormer
+from ..bridge import Bridge, encode_views
 from ..shards import View, read_shard, shard_names
 from ..trainer import Trainer
-from .corpus import WINDOW
 
 SPEC = QFormerSpec(
     hidden=512, n_heads=8, d_ffn=2048, d_speech=512, d_audio=96, d_llm=576, second_per_window=0.16, second_stride=0.16
@@ -31,28 +29,6 @@ _BATCH_ROWS = 24 * 150  # encoder frames of one step: 72 s
 _SHIFT, _NOISE = 8, 0.25
 _LENGTH_WEIGHT = 0.02
 _NEGATIVES = 5000
-
-
-class Bridge(nn.Module):
-    """The two LayerNorms, the Q-Former and the projection: encoder outputs of whole windows -> audio tokens."""
-
-    def __init__(self, spec: QFormerSpec = SPEC, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.spec = spec
-        self.ln_speech, self.ln_audio = nn.LayerNorm(spec.d_speech), nn.LayerNorm(spec.d_audio)
-        self.qformer = ReferenceQFormer(spec)
-        nn.init.normal_(self.qformer.query, std=0.02)
-        for module in self.qformer.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = dropout
-
-    def forward(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
-        """speech [n * window, d], audio [n * window, d], its real rows [n * window, 1] -> audio tokens [n, d_llm]."""
-        fused = torch.cat([self.ln_speech(speech), self.ln_audio(audio) * real], dim=1)
-        windows = fused.view(-1, self.spec.window, self.spec.d_encoder)
-        query = self.qformer.query.expand(len(windows), -1, -1)
-        hidden = self.qformer.qformer(query_embeds=query, encoder_hidden_states=windows).last_hidden_state
-        return self.qformer.projection(hidden[:, 0])
 
 
 class Reader(nn.Module):
@@ -141,34 +117,14 @@ class Shards:
                 self._views[name] = read_shard(self.folder, name)
 
 
-def hear(bridge: Bridge, views: Sequence[View], generator: torch.Generator | None = None) -> list[Tensor]:
-    """Audio tokens [n_windows, d_llm] of each view, all windows in one pass; with a generator, disturbed."""
-    speech_rows = []
-    audio_rows = []
-    real_rows = []
-    counts = []
-    for view in views:
-        speech = torch.from_numpy(np.asarray(view.speech, np.float32))
-        audio = torch.from_numpy(np.asarray(view.audio, np.float32))[: len(speech)]
-        if generator is not None:
-            speech, audio = _disturbed(speech, audio, generator)
-        missing = len(speech) - len(audio)
-        real_rows.append((torch.arange(len(speech)) < len(audio)).float()[:, None])
-        speech_rows.append(speech)
-        audio_rows.append(F.pad(audio, (0, 0, 0, missing)))
-        counts.append(len(speech) // WINDOW)
-    tokens = bridge(torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows))
-    return list(tokens.split(counts))
-
-
-def _disturbed(speech: Tensor, audio: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def disturb(speech: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
     """Windows that begin up to 7 frames earlier or later, and noise on the features."""
-    shift = int(torch.randint(0, _SHIFT, (1,), generator=generator))
+    shift = int(torch.randint(0, _SHIFT, (1,)))
     before = speech[:1].expand(shift, -1)
     speech = torch.cat([before, speech])[: len(speech)] if shift else speech
     audio = torch.cat([audio[:1].expand(shift, -1), audio])[: len(speech)] if shift else audio
-    strength = float(torch.rand(1, generator=generator)) * _NOISE
-    noise = torch.randn(speech.shape, generator=generator) * (strength * speech.std())
+    strength = float(torch.rand(1)) * _NOISE
+    noise = torch.randn(speech.shape) * (strength * speech.std())
     return speech + noise, audio
 
 
@@ -200,10 +156,9 @@ def train_bridge(
     shards: Shards,
 ) -> None:
     """CTC alone, until the trainer's time is spent."""
-    generator = torch.Generator()
     for _ in trainer:
         views = shards.batch()
         targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = hear(bridge, views, generator)
+            tokens = encode_views(bridge, views, disturb)
         trainer.step(ctc_loss(reader, tokens, targets))

@@ -8,19 +8,19 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from ....models.audio import SILENCE
 from ....models.corpus import examples
+from ..bridge import Bridge, encode_views
 from ..shards import View
 from ..trainer import Trainer
-from .bridge import Bridge, Reader, Shards, Vocabulary, ctc_loss, hear
+from .bridge import Reader, Shards, Vocabulary, ctc_loss, disturb
 
 LORA_RANK, LORA_ALPHA = 32, 64
 BEFORE = "<|im_start|>user\n<Speech>"
@@ -40,12 +40,6 @@ class Question:
     after: list[int]
     answer: list[int]
     """With END."""
-
-
-def with_lora(llm: LlamaForCausalLM) -> PeftModel:
-    """The language model frozen but for a LoRA on q and v of every layer."""
-    options = LoraConfig(task_type="CAUSAL_LM", r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules=["q_proj", "v_proj"])
-    return cast(PeftModel, get_peft_model(llm, options))
 
 
 class Adapter(nn.Module):
@@ -119,13 +113,14 @@ def train_joint(
     shards: Shards,
 ) -> None:
     """Until the trainer's time is spent."""
-    rng, generator, prompts = random.Random(), torch.Generator(), Prompts(tokenizer)
+    rng = random.Random()
+    prompts = Prompts(tokenizer)
     for _ in trainer:
         views = shards.batch(_BATCH_ROWS)
         questions = [draw_question(view, prompts, rng) for view in views]
         targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = hear(bridge, views, generator)
+            tokens = encode_views(bridge, views, disturb)
             loss = answer_loss(llm, questions, tokens)
         trainer.step(loss + _CTC_WEIGHT * ctc_loss(reader, tokens, targets))
 

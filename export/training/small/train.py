@@ -1,76 +1,176 @@
-"""Train `small`: `python -m auricle.export.training.small.train --work DIR --whisper DIR --beats FILE --llm DIR`.
+"""Train `small`: `python -m auricle.export.training.small.train --work DIR --real DIR --out CHECKPOINT_DIR`.
 
-Stages: `bridge` (CTC against the language model's embeddings), `joint` (the language model reads the audio tokens
-through its LoRA, CTC going on as a second loss). The corpus is made by another process, for as long as these train.
+Stages, in order: `base` (the language model, dequantized), `bridge` (Q-Former and projection, CTC against the language
+model's own embeddings), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
+`write` (salmonn.pth and args.json) and `judge` (word error of people and of a held-out voice). Each goes on where it
+was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
 """
 
 from __future__ import annotations
 
-import argparse
+import json
+import os
 import random
+import subprocess
 import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import nn
-from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+from torch import Tensor, nn
 
+from ....models.audio import Waveform
 from ....models.corpus.sentences import sample_utterance
-from ..trainer import Trainer
-from .bridge import Bridge, Reader, Shards, Vocabulary, train_bridge
-from .corpus import Texts
-from .joint import Adapter, train_joint, with_lora
+from ....models.errors import RunError
+from ..bridge import Bridge, encode_views, with_lora
+from ..salmonn.write import lora_state, trained_state
+from ..shards import View, shard_names
+from ..stages import Training, TrainingOptions, run_stages, stage_parser
+from .base import open_base, write_base
+from .bridge import SPEC, Reader, Shards, Vocabulary, train_bridge
+from .corpus import Encoders, Texts
+from .evaluate import held_out, people, word_error
+from .joint import LORA_ALPHA, LORA_RANK, Adapter, Prompts, answer, train_joint
 
-STAGES = ("bridge", "joint")
-MINUTES = {"bridge": 120.0, "joint": 480.0}
-_RATES = {"bridge": 1e-3, "joint": 4e-4}
 _COMMANDS = 4000  # of the demo's grammar: all of its words are among them
+_FIRST_SHARDS = 2
+_JUDGED = 100  # held-out sentences
+
+
+@dataclass(frozen=True)
+class SmallOptions(TrainingOptions):
+    """Where the trained weights of other people lie, and the demo's sound encoder."""
+
+    real: Path = Path("build/real-weights")
+    beats: Path = Path("checkpoints/demo/beats.pt")
+
+
+class Small(Training[SmallOptions]):
+    """The stages of one training, sharing a work directory. `out` gets salmonn.pth and args.json."""
+
+    STAGES = ("base", "bridge", "joint", "write", "judge")
+    MINUTES: ClassVar = {"bridge": 120.0, "joint": 480.0}
+    """Of one core."""
+    RATES: ClassVar = {"bridge": 1e-3, "joint": 4e-4}
+
+    def _base(self) -> None:
+        write_base(self.options.real / "smollm2-135m-instruct", self.work / "llm")
+
+    def _bridge(self) -> None:
+        trainer = self.trainer("bridge", self._heads(), self.RATES["bridge"], muon=False)
+        with self._clips() as shards:
+            train_bridge(trainer, self.bridge, self.reader, self.vocabulary, self.tokenizer, shards)
+
+    def _joint(self) -> None:
+        if not self.checkpoint("joint").exists():
+            self.restore("bridge", self._heads())
+        adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
+        trainer = self.trainer("joint", self._heads() | {"lora": Adapter(adapted)}, self.RATES["joint"], muon=False)
+        with self._clips() as shards:
+            train_joint(trainer, self.bridge, self.reader, adapted, self.vocabulary, self.tokenizer, shards)
+
+    def _write(self) -> None:
+        adapted = self._trained()
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        state = {name: value.half() for name, value in trained_state(self.bridge, lora_state(adapted)).items()}
+        torch.save({"model": state}, self.options.out / "salmonn.pth")
+        args = {"lora_alpha": LORA_ALPHA, "qformer_heads": SPEC.n_heads, "second_per_window": SPEC.second_per_window}
+        (self.options.out / "args.json").write_text(json.dumps(args, indent=2) + "\n")
+
+    def _judge(self) -> None:
+        adapted = self._trained()
+        self.bridge.eval()
+        encoders = Encoders(self.options.real / "whisper-base", self.options.beats)
+        prompts = Prompts(self.tokenizer)
+
+        def transcribe(waveform: Waveform) -> str:
+            return answer(adapted, prompts, self._audio_tokens(encoders, waveform))
+
+        sentences = held_out(Texts.load(self.work / "prose.txt", held_out=True), _JUDGED)
+        print(f"people: word error {100 * word_error(people(), transcribe, show=True)[0]:.1f} %", flush=True)
+        print(f"flite slt, held-out sentences: {100 * word_error(sentences, transcribe)[0]:.1f} %", flush=True)
+
+    @cached_property
+    def llm(self) -> Any:
+        """The language model, frozen. Raises InputError before the stage `base`."""
+        return self._opened[0]
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self._opened[1]
+
+    @cached_property
+    def _opened(self) -> tuple[Any, Any]:
+        return open_base(self.require(self.work / "llm", "base"))
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens of all that is spoken in training, read once."""
+        path = self.work / "vocabulary.txt"
+        if not path.exists():
+            texts = Texts.load(self.work / "prose.txt", held_out=False)
+            rng = random.Random(0)
+            commands = [sample_utterance(rng, "train").text for _ in range(_COMMANDS)]
+            spoken = [*texts.examples, *texts.definitions, *texts.prose, *commands]
+            path.write_text(" ".join(map(str, Vocabulary.of(spoken, self.tokenizer).ids)))
+        return Vocabulary([int(word) for word in path.read_text().split()])
+
+    @cached_property
+    def bridge(self) -> Bridge:
+        """Q-Former and projection."""
+        return Bridge(SPEC, dropout=0.1)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """What CTC reads them with."""
+        return Reader(self.llm.model.embed_tokens.weight[list(self.vocabulary.ids)])
+
+    def _heads(self) -> dict[str, nn.Module]:
+        return {"bridge": self.bridge, "reader": self.reader}
+
+    def _trained(self) -> Any:
+        adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
+        self.restore("joint", self._heads() | {"lora": Adapter(adapted)})
+        return adapted
+
+    @torch.no_grad()
+    def _audio_tokens(self, encoders: Encoders, waveform: Waveform) -> Tensor:
+        speech, audio = (np.asarray(rows, np.float16) for rows in encoders.alone(waveform))
+        return encode_views(self.bridge, [View(speech, audio, None, None)])[0]
+
+    @contextmanager
+    def _clips(self) -> Generator[Shards]:
+        """The shards on disk, and a process that makes more of them meanwhile."""
+        folder = self.work / "shards"
+        command = [sys.executable, "-m", "auricle.export.training.small.corpus", "--work", str(self.work)]
+        command += ["--whisper", str(self.options.real / "whisper-base"), "--beats", str(self.options.beats)]
+        command += ["--piper", str(self.options.real / "piper-en_US-joe-medium" / "en_US-joe-medium.onnx")]
+        maker = subprocess.Popen(command, preexec_fn=lambda: os.nice(5))
+        try:
+            while len(shard_names(folder)) < _FIRST_SHARDS:
+                if maker.poll() is not None:
+                    raise RunError("the clips cannot be made: see the message above")
+                time.sleep(1)
+            yield Shards(folder, random.Random())
+        finally:
+            maker.terminate()
+            maker.wait()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs or continues one stage; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m auricle.export.training.small.train", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="where corpus.py writes its shards")
-    parser.add_argument("--llm", type=Path, required=True, help="SmolLM2-135M-Instruct, Hugging Face directory")
-    parser.add_argument("--stage", choices=STAGES, required=True)
-    parser.add_argument("--minutes", type=float, help="of computation; default: what the shipped weights took")
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(given.llm)
-    llm = LlamaForCausalLM.from_pretrained(given.llm, dtype=torch.bfloat16).eval().requires_grad_(False)
-    vocabulary = whole_vocabulary(given.work, tokenizer)
-    reader = Reader(llm.model.embed_tokens.weight[list(vocabulary.ids)])
-    bridge = Bridge(dropout=0.1)
-    shards = Shards(given.work / "shards", random.Random())
-    modules: dict[str, nn.Module] = {"bridge": bridge, "reader": reader}
-    minutes = given.minutes or MINUTES[given.stage]
-    path = given.work / f"{given.stage}.pt"
-    if given.stage == "bridge":
-        trainer = Trainer(path, modules, minutes, _RATES["bridge"], muon=False)
-        train_bridge(trainer, bridge, reader, vocabulary, tokenizer, shards)
-        return 0
-    if not path.exists():
-        begun = torch.load(given.work / "bridge.pt", weights_only=True)
-        for name, module in modules.items():
-            module.load_state_dict(begun[name])
-    adapted = with_lora(llm)
-    trainer = Trainer(path, modules | {"lora": Adapter(adapted)}, minutes, _RATES["joint"], muon=False)
-    train_joint(trainer, bridge, reader, adapted, vocabulary, tokenizer, shards)
-    return 0
-
-
-def whole_vocabulary(work: Path, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    """The tokens of all that is spoken in training, read once."""
-    path = work / "vocabulary.txt"
-    if not path.exists():
-        texts = Texts.load(work / "prose.txt", held_out=False)
-        rng = random.Random(0)
-        commands = [sample_utterance(rng, "train").text for _ in range(_COMMANDS)]
-        found = Vocabulary.of([*texts.examples, *texts.definitions, *texts.prose, *commands], tokenizer)
-        path.write_text(" ".join(map(str, found.ids)))
-    return Vocabulary([int(word) for word in path.read_text().split()])
+    """Parse, run the stages asked for; returns the exit status."""
+    module = "auricle.export.training.small.train"
+    parser = stage_parser(module, (__doc__ or "").split("\n\n")[0], Small, None, "6 GB")
+    parser.add_argument("--real", type=Path, default=SmallOptions.real, help="of make real-weights SET=training")
+    parser.add_argument("--beats", type=Path, default=SmallOptions.beats, help="sound encoder (default %(default)s)")
+    return run_stages(Small, SmallOptions(**vars(parser.parse_args(arguments))))
 
 
 if __name__ == "__main__":
