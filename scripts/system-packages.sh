@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Usage: system-packages.sh [build]. Debian packages, installed when this is root's, else named.
+# Usage: system-packages.sh [build|training]. Debian packages, installed when this is root's, else named.
 # build: what installing needs: venv, and a compiler where llama-cpp-python is not there yet ($VENV, default .venv).
+# training: more voices, the sentences they speak, recordings of people to listen to in between.
 # Else what `make test` and `make demo-eval` use: speech for the demo corpus, PortAudio for sounddevice. With apt-get also
 # PulseAudio, which the tests start as a microphone that plays files, and Chromium, which opens the bench's report;
 # without them those tests are skipped.
@@ -24,6 +25,12 @@ if [ "${1:-}" = build ]; then
   command -v "$python" >/dev/null || wanted+=(python3)
   "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
   "$python" -c 'import llama_cpp' 2>/dev/null || command -v c++ >/dev/null || wanted+=(g++)
+elif [ "${1:-}" = training ]; then
+  [ -d /usr/share/wordnet ] || wanted+=(wordnet-base)
+  [ -d /usr/share/pocketsphinx/test ] || wanted+=(pocketsphinx-testdata)
+  command -v text2wave >/dev/null || wanted+=(festival)
+  [ -d /usr/share/festival/voices/english/kal_diphone ] || wanted+=(festvox-kallpc16k)
+  [ -d /usr/share/festival/voices/english/ked_diphone ] || wanted+=(festvox-kdlpc16k)
 else
   command -v espeak-ng >/dev/null || wanted+=(espeak-ng)
   command -v flite >/dev/null || wanted+=(flite)

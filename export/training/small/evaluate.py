@@ -35,7 +35,7 @@ class Recording:
 
 
 def people() -> list[Recording]:
-    """Thirteen recordings of seven people. Raises InputError where the package is not installed."""
+    """Thirteen recordings, 122 words. Raises InputError where the package is not installed."""
     if not PEOPLE.is_dir():
         raise InputError(f"{PEOPLE} is missing: install the Debian package pocketsphinx-testdata")
     found: list[Recording] = []
