@@ -1,0 +1,103 @@
+"""The training of `small`: sentences as they are transcribed, what is held out, CTC against a model's embeddings."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from auricle.export.training.bridge import Bridge, encode_views
+from auricle.export.training.shards import View
+from auricle.export.training.small.bridge import Reader, Vocabulary, ctc_loss, disturb
+from auricle.export.training.small.prose import sentences_of
+from auricle.export.training.small.sentences import is_held_out, spoken
+from auricle.models.corpus.sentences import Utterance
+from auricle.models.encoders.qformer import QFormerSpec
+
+SPEC = QFormerSpec(32, 4, 64, 24, 8, 16, second_per_window=0.16, second_stride=0.16)
+
+
+class Words:
+    """A tokenizer of whole words, as transformers' are called."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words.split()
+
+    def __call__(self, text: str | list[str], add_special_tokens: bool) -> Words:
+        ids = [[self.words.index(word) for word in one.split()] for one in ([text] if isinstance(text, str) else text)]
+        self.input_ids = ids[0] if isinstance(text, str) else ids
+        return self
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(self.words[n] for n in ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("He said: \"Don't go -- it's late!\"", None),  # a quote inside is not spoken
+        ("Don't go - it's late!", "don't go it's late"),
+        ("the well-known man; a friend", "the well known man a friend"),
+        ("in 1999 it rained", None),
+        ("too short", None),
+        ("naïve people say so", None),
+        ("supercalifragilisticexpialidocious is a word", None),
+    ],
+)
+def test_sentences_are_as_they_are_transcribed(text: str, expected: str | None) -> None:
+    assert spoken(text) == expected
+
+
+def test_prose_is_cut_into_whole_sentences_each_once() -> None:
+    text = "The sea was calm. \u201cWe should go home,\u201d she said. The sea was calm. He was never seen ag"
+    assert sentences_of(text) == ["the sea was calm"]
+
+
+def test_what_is_held_out_does_not_depend_on_a_seed() -> None:
+    texts = [f"sentence {n} of many" for n in range(5000)]
+    assert 0.01 < sum(map(is_held_out, texts)) / len(texts) < 0.03
+    assert [text for text in texts[:200] if is_held_out(text)] == [text for text in texts[:200] if is_held_out(text)]
+
+
+def views(n: int = 6) -> list[View]:
+    """Clips whose speech frames spell their words: a frame's loudest channel is the word of its window."""
+    generator = torch.Generator().manual_seed(0)
+    found: list[View] = []
+    for _ in range(n):
+        words = torch.randperm(4, generator=generator)[:3].tolist()
+        speech = torch.zeros(5 * 8, 24)
+        for place, word in enumerate(words):
+            speech[8 * (place + 1) : 8 * (place + 2), word] = 3.0
+        text = " ".join("abcd"[word] for word in words)
+        audio = torch.zeros(30, 8)
+        found.append(View(speech.half().numpy(), audio.half().numpy(), Utterance(text, ""), None))
+    return found
+
+
+def test_ctc_against_embeddings_learns_to_read_windows() -> None:
+    torch.manual_seed(0)
+    tokenizer = Words("x a b c d")
+    vocabulary = Vocabulary.of(["a b c d"], tokenizer)  # pyright: ignore[reportArgumentType]
+    assert vocabulary.ids == (1, 2, 3, 4)
+    bridge, reader = Bridge(SPEC), Reader(torch.randn(4, 16))
+    clips = views()
+    targets = [vocabulary.encode(view.utterance.text, tokenizer) for view in clips if view.utterance]  # pyright: ignore
+    optimizer = torch.optim.AdamW([*bridge.parameters(), *reader.parameters()], lr=3e-3)
+    first = last = 0.0
+    for step in range(250):
+        loss = ctc_loss(reader, encode_views(bridge, clips), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first, last = (float(loss.detach()) if step == 0 else first), float(loss.detach())
+    assert last < 0.3 * first
+    with torch.no_grad():
+        tokens = encode_views(bridge, clips)
+        texts = [vocabulary.decode(reader(each), tokenizer) for each in tokens]  # pyright: ignore
+    assert texts == [view.utterance.text for view in clips if view.utterance]
+
+
+def test_disturbed_clips_keep_their_length() -> None:
+    for view in views(20):
+        speech, audio = torch.from_numpy(view.speech).float(), torch.from_numpy(view.audio).float()
+        other, sound = disturb(speech, audio)
+        assert other.shape == speech.shape and len(sound) <= len(speech)
