@@ -157,6 +157,10 @@ def _template(vocabulary: Vocabulary | ByteVocabulary, options: SalmonnExport) -
     """The prompt's words: as asked for, as the special tokens say, or Vicuna's. Raises InputError, CheckpointError."""
     byte_level = isinstance(vocabulary, ByteVocabulary)
     end = options.end_symbol or ""
+    if end and not byte_level:
+        raise InputError(
+            f"--end-symbol {end!r} is for a byte-level tokenizer, {options.vicuna.name} ends with its own EOS"
+        )
     if byte_level and end and end not in vocabulary.pieces:
         raise InputError(f"--end-symbol {end!r} is no token of {options.vicuna.name}: give one that ends its answers")
     if options.prompt_template is not None:

@@ -18,8 +18,6 @@ from ..llm import SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec, LoraSpec
 from ..prompt import AUDIO, KEYWORDS, MAX_KEYWORDS, PROMPT, SYSTEM, PromptInfo
 
 FAMILY = "salmonn"
-PREFIX = "USER: <Speech>"
-SUFFIX = "</Speech> {prompt}\nASSISTANT:"
 MAX_NEW_TOKENS = 200
 SAMPLES_PER_POSITION = 2 * HOP_LENGTH
 
@@ -155,6 +153,8 @@ class ChatTemplate:
 
 
 VICUNA = ChatTemplate("USER: ", "\nASSISTANT:")
+PREFIX = f"{VICUNA.before}<Speech>"
+SUFFIX = f"</Speech> {PROMPT}{VICUNA.after}"
 CHATML = ChatTemplate(
     before="<|im_start|>user\n",
     after="<|im_end|>\n<|im_start|>assistant\n",

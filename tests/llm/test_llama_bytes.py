@@ -149,3 +149,6 @@ def test_what_cannot_be_repeated_or_asked_is_refused(tmp_path: Path, capsys: pyt
     arguments = export_arguments(tmp_path / "bundle")
     assert main([*arguments, "--prompt-template", "no place for a question"]) == 2
     assert "needs {} once" in capsys.readouterr().err
+    assert main([*arguments, "--end-symbol", "</s>"]) == 2  # would change nothing: Vicuna ends with its own
+    assert "is for a byte-level tokenizer" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()

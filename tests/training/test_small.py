@@ -55,7 +55,13 @@ def test_prose_is_cut_into_whole_sentences_each_once() -> None:
 def test_what_is_held_out_does_not_depend_on_a_seed() -> None:
     texts = [f"sentence {n} of many" for n in range(5000)]
     assert 0.01 < sum(map(is_held_out, texts)) / len(texts) < 0.03
-    assert [text for text in texts[:200] if is_held_out(text)] == [text for text in texts[:200] if is_held_out(text)]
+    assert [n for n, text in enumerate(texts[:200]) if is_held_out(text)] == [
+        12,
+        39,
+        49,
+        96,
+        197,
+    ]  # another split would be trained on
 
 
 def views(n: int = 6) -> list[View]:

@@ -17,14 +17,16 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from ....models.audio import SILENCE
 from ....models.corpus import examples
+from ....models.families.salmonn import CHATML
+from ....models.prompt import PROMPT
 from ..bridge import Bridge, encode_views
 from ..shards import View
 from ..trainer import Trainer
 from .bridge import Reader, Shards, Vocabulary, ctc_loss, disturb
 
 LORA_RANK, LORA_ALPHA = 32, 64
-BEFORE = "<|im_start|>user\n<Speech>"
-AFTER = "</Speech> {prompt}<|im_end|>\n<|im_start|>assistant\n"
+BEFORE = f"{CHATML.before}<Speech>"
+AFTER = f"</Speech> {PROMPT}{CHATML.after}"
 END = "<|im_end|>"
 _CTC_WEIGHT = 0.3
 _BATCH_ROWS = 24 * 100  # encoder frames of one step: 48 s
