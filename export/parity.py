@@ -33,6 +33,7 @@ from .progress import Report, counter
 REAL_CLIP = "jfk.wav"  # John F. Kennedy, 1961: 11 s of speech, public domain
 SEED = 7
 SECONDS = 3.0
+_NOISE = 0.02  # rms, full scale 1
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def clips(n_samples: int) -> dict[str, Waveform]:
     with resources.as_file(resources.files("auricle.export") / REAL_CLIP) as path:
         speech = read_audio(path)
     return {"jfk": speech[:n_samples], "synthetic": synthetic_clip(SEED, SECONDS)}
+
+
+def calibration_clips(n_samples: int) -> list[Waveform]:
+    """What quantizers hear: the clips above, the demo's voices one after another, and speech in noise."""
+    known = clips(n_samples)
+    voices = Path(str(resources.files("auricle.models"))) / "demo" / "clips"
+    joined = np.concatenate([read_audio(path) for path in sorted(voices.glob("*.wav"))])
+    noise = np.random.default_rng(SEED).standard_normal(n_samples, np.float32)
+    noisy = np.add(np.resize(known["jfk"], n_samples), _NOISE * noise, dtype=np.float32)
+    return [*known.values(), joined[:n_samples], noisy]
 
 
 def check_parity(

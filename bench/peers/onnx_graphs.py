@@ -132,7 +132,7 @@ def _linear_only(source: Path) -> dict[str, Any]:
     """Both quantizers' options for int8 weights, a scale per output."""
     from onnxruntime import quantization
 
-    from ...export.graphs.int8 import linear_layers
+    from ...export.graphs.linear_layers import linear_layers
     from ...export.graphs.onnx_graph import read_model
 
     library: Any = quantization

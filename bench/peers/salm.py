@@ -67,7 +67,7 @@ def file(task: Task, name: str) -> Path:
 def write_ours(task: Task) -> None:
     """The int8 graph of random weights, as `synth` makes it, unless a graph or a bundle was given."""
     from ...export.encoders.fastconformer import export_fastconformer, weightless_fastconformer
-    from ...export.graphs.int8 import write_int8
+    from ...export.graphs.int8 import write_uncalibrated
     from ...export.synthetic.random_graph import RandomWeights
 
     spec = spec_of(task).fastconformer
@@ -75,7 +75,7 @@ def write_ours(task: Task) -> None:
     def write(path: Path) -> None:
         full = path.with_name("full.onnx")
         export_fastconformer(weightless_fastconformer(spec), spec, full, RandomWeights(SEED))
-        write_int8(full, path)
+        write_uncalibrated(full, path)
         for leftover in path.parent.glob("full.onnx*"):
             leftover.unlink()
 

@@ -81,7 +81,7 @@ def _check_prompt(config: dict[str, object], where: Path) -> None:
 
 
 def _feeds(loaded: Loaded, spec: SalmSpec) -> dict[str, list[Arrays]]:
-    return {"fastconformer": [{INPUT: _features(loaded, clip)} for clip in parity.clips(spec.n_samples).values()]}
+    return {"fastconformer": [{INPUT: _features(loaded, clip)} for clip in parity.calibration_clips(spec.n_samples)]}
 
 
 def _stages(loaded: Loaded, clip: Waveform) -> dict[str, NDArray[np.float32]]:

@@ -179,7 +179,7 @@ def _template(vocabulary: Vocabulary | ByteVocabulary, options: SalmonnExport) -
 def _feeds(parts: Parts) -> dict[str, list[Arrays]]:
     """What each graph reads of the clips."""
     spec = parts.spec.whisper
-    clips = parity.clips(parts.spec.n_samples).values()
+    clips = parity.calibration_clips(parts.spec.n_samples)
     outputs = [_stages(parts, clip) for clip in clips]
     encoded = [(each[whisper.OUTPUT], each[beats.OUTPUT]) for each in outputs]
     return {

@@ -33,9 +33,18 @@ class Operators:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
 
-    def add(self, operator: str, inputs: Sequence[str], *outputs: str, domain: str = "", **attributes: Any) -> str:
-        """A node; returns its first output."""
-        self._nodes.append(helper.make_node(operator, inputs, outputs, outputs[0], domain=domain, **attributes))
+    def add(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        *outputs: str,
+        domain: str = "",
+        name: str | None = None,
+        **attributes: Any,
+    ) -> str:
+        """A node, named after its first output unless it has a name; returns that output."""
+        named = name or outputs[0]
+        self._nodes.append(helper.make_node(operator, inputs, outputs, named, domain=domain, **attributes))
         return outputs[0]
 
     def own(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:

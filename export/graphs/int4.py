@@ -26,20 +26,9 @@ from ...models.errors import RunError
 from ..progress import Report, no_report
 from .attention import find_attention, rewrite_attention
 from .builder import DOMAIN
-from .int8 import (
-    Floats,
-    Layer,
-    Named,
-    Quantized,
-    int8_weights,
-    linear_layers,
-    meet_budget,
-    rank,
-    replace_products,
-    use_integers,
-    write_tensors,
-)
-from .onnx_graph import Arrays, compare, read_model
+from .int8 import Errors, Quantized, int8_weights, meet_budget, rank, use_integers
+from .linear_layers import Floats, Layer, Named, channel_error, linear_layers, replace_products, write_tensors
+from .onnx_graph import Arrays, read_model
 from .patterns import Attention
 
 BITS = 4
@@ -57,7 +46,7 @@ def to_int4(
     Raises RunError when it cannot be met with at least one layer in 4 bits.
     """
     layers = _layers(read_model(path_in, weights=False), path_in)
-    ranked = rank(path_in, feeds, layers, _error, report)
+    ranked = rank(path_in, feeds, layers, _errors, report)
     found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), write_int4, report)
     if found is None:
         raise RunError(f"{path_in.name} cannot be int4 within a relative error of {budget}: export it as int8")
@@ -119,12 +108,12 @@ def _layers(model: onnx.ModelProto, path: Path) -> dict[str, Layer]:
     return found
 
 
-def _error(layer: Layer | Attention, seen: Mapping[str, Floats], directory: Path) -> float:
+def _errors(layer: Layer | Attention, seen: Mapping[str, Floats], directory: Path) -> Errors:
     assert isinstance(layer, Layer)
     rows = seen[layer.source].reshape(-1, layer.weight.dims[0])
     rows = rows[:: max(1, len(rows) // _ROWS)]
     weight = layer.values(directory)
-    return compare(rows @ rounded_weight(weight), rows @ weight)[1]
+    return (channel_error(rows @ rounded_weight(weight), rows @ weight),)
 
 
 def _product(layer: Layer, bias: str, output: str) -> onnx.NodeProto:

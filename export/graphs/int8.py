@@ -1,41 +1,59 @@
 """int8 graphs for the CPU: linear layers and attention's products in integers, the rest in float.
 
+    x ─► u8, a scale per row ─► MatMulIntegerToFloat(int8 weights, scale per column) ─► x row scale + bias ─► y
     x ─► DynamicQuantizeLinear ─► MatMulIntegerToFloat(int8 weights, scale per column, bias) ─► y
 
-A layer's input is quantized once, as it comes, for all layers that read it. Weights are read, quantized and written one
-by one: a graph of any size takes the memory of its largest tensor.
+The second form, with one scale for all of x, is where rows would cost much and gain little. Before that the graph is
+smoothed and its weights are rounded to what was heard on the feeds (smoothing.py, rounding.py). An input is quantized
+once, as it comes, for all layers that read it. Weights are read, quantized and written one by one: a graph of any size
+takes the memory of its largest tensor.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
 from ...models.errors import RunError
 from ..progress import Report, counter, no_report
 from . import onnx_graph
-from .attention import find_attention, float_attention, integer_attention, rewrite_attention
-from .builder import DOMAIN, replace_nodes
+from .attention import WIDEST, find_attention, float_attention, integer_attention, rewrite_attention
+from .builder import Operators
+from .linear_layers import (
+    Floats,
+    Layer,
+    Named,
+    channel_error,
+    chunks,
+    linear_layers,
+    replace_products,
+    tap,
+    write_tensors,
+)
 from .onnx_graph import Arrays, compare, read_model, run_graph
 from .patterns import Attention
+from .rounding import (
+    INPUT_LEVELS,
+    MIDDLE,
+    SMALLEST_SCALE,
+    by_row,
+    by_tensor,
+    quantize_weight,
+    round_weights,
+    rounded_weight,
+)
+from .smoothing import smooth
 
-LEVELS = 127.0  # weights are -127 to 127; on x86 without VNNI the runtime asks onnxruntime for exact sums
-_SMALLEST_LAYER = 16  # a linear layer narrower than this gains nothing from int8
-_TAPPED = 32  # values of a graph looked at in one run
-_SMALL = 1024  # bytes; smaller tensors stay in the graph
-
-Floats = NDArray[np.float32]
+_WORTH = 0.75  # of the error with one scale: what a scale per row must bring a layer's to
+_ROWS = 256  # of a layer's input are looked at
+_QUERIES = 64  # of an attention's
 
 
 @dataclass(frozen=True)
@@ -59,11 +77,48 @@ def to_int8(
     Each layer's own error is measured on `feeds` (real features); the worst are left in float until the budget is met.
     Raises RunError when it cannot be met with at least one layer in int8.
     """
-    ranked = rank_layers(path_in, feeds, report)
-    found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), write_int8, report)
+    _require_layers(path_in)
+    smoothed, prepared = (path_out.with_name(f"{path_out.stem}.{step}.onnx") for step in ("smoothed", "prepared"))
+    try:
+        zeros = smooth(path_in, smoothed, feeds, report)
+        round_weights(smoothed, prepared, feeds, report)
+        _remove(smoothed)
+        ranked = rank_layers(prepared, feeds, report, zeros)
+        write = partial(_write_again, prepared, _forms(prepared, ranked, zeros))
+        found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), write, report)
+    finally:
+        _remove(smoothed)
+        _remove(prepared)
     if found is None:
         raise RunError(f"{path_in.name} cannot be int8 within a relative error of {budget}: export it as fp16")
     return found
+
+
+def write_uncalibrated(path_in: Path, path_out: Path) -> None:
+    """Write what to_int8 would of a model of these sizes, nothing measured: for random weights' speed and memory."""
+    _require_layers(path_in)
+    smoothed = path_out.with_name(f"{path_out.stem}.smoothed.onnx")
+    try:
+        smooth(path_in, smoothed, ())
+        write_int8(smoothed, path_out, forms=_forms(smoothed))
+    finally:
+        _remove(smoothed)
+
+
+def _write_again(
+    prepared: Path, forms: Mapping[str, int | None], _: Path, path_out: Path, float_layers: Collection[str]
+) -> None:
+    write_int8(prepared, path_out, float_layers, forms)
+
+
+def _remove(path: Path) -> None:
+    for each in (path, onnx_graph.data_file(path)):
+        each.unlink(missing_ok=True)
+
+
+def _require_layers(path: Path) -> None:
+    if not linear_layers(read_model(path, weights=False)):
+        raise RunError(f"{path.name} has no linear layer to quantize")
 
 
 def meet_budget(
@@ -89,15 +144,18 @@ def meet_budget(
         error = max(compare(*pair)[1] for pair in zip(_run_each(path_out, feeds, tick), reference, strict=True))
         if error <= budget:
             return Quantized(error, names, len(ranked))
-    for leftover in (path_out, onnx_graph.data_file(path_out)):
-        leftover.unlink(missing_ok=True)
+    _remove(path_out)
     return None
 
 
-def write_int8(path_in: Path, path_out: Path, float_layers: Collection[str] = ()) -> None:
+def write_int8(
+    path_in: Path, path_out: Path, float_layers: Collection[str] = (), forms: Mapping[str, int | None] | None = None
+) -> None:
     """Write a copy whose linear layers and attention, but for `float_layers`, are int8; attention in float is fused.
 
-    Weights are symmetric, a scale per output. Raises RunError when no linear layer is left to quantize.
+    `forms` says of each value that layers read on which level its rows have their zero, or None for one scale for all
+    of it; unnamed ones are by row around MIDDLE. Weights are symmetric, a scale per output. Raises RunError when no
+    linear layer is left to quantize.
     """
     model = read_model(path_in, weights=False)
     layers = {name: layer for name, layer in linear_layers(model).items() if name not in float_layers}
@@ -106,206 +164,155 @@ def write_int8(path_in: Path, path_out: Path, float_layers: Collection[str] = ()
     attention = find_attention(model).values()
     kept = [each for each in attention if each.name in float_layers]
     rewrite_attention(model, kept, [each for each in attention if each.name not in float_layers], path_in.parent)
-    use_integers(model, layers)
+    use_integers(model, layers, forms)
     size = sum(math.prod(layer.weight.dims) for layer in layers.values())
     write_tensors(model, size, int8_weights(layers, path_in.parent), path_in.parent, path_out)
 
 
-def rank_layers(path: Path, feeds: Sequence[Arrays], report: Report = no_report) -> dict[str, float]:
-    """Linear layers and attentions, and the relative rms error int8 makes in each alone on these feeds, worst first.
+Errors = tuple[float, ...]
+"""A layer's relative error by each form of its input that there is."""
+Judge = Callable[["Layer | Attention", Mapping[str, Floats], Path], Errors]
+"""A layer's errors, from the values it reads; the directory is where the graph lies."""
 
-    Raises RunError when the graph has no linear layer.
+
+def rank_layers(
+    path: Path, feeds: Sequence[Arrays], report: Report = no_report, zeros: Mapping[str, int] | None = None
+) -> dict[str, Errors]:
+    """Linear layers and attentions, and the error int8 makes in each alone on these feeds, worst first.
+
+    Of a layer: with a scale per row, its zero as named, and with one scale. Raises RunError when the graph has no
+    linear layer.
     """
+    _require_layers(path)
     model = read_model(path, weights=False)
-    linear = linear_layers(model)
-    if not linear:
-        raise RunError(f"{path.name} has no linear layer to quantize")
-    return rank(path, feeds, {**linear, **find_attention(model)}, _error, report)
-
-
-Judge = Callable[["Layer | Attention", Mapping[str, Floats], Path], float]
-"""A layer's relative rms error, from the values it reads; the directory is where the graph lies."""
+    judge = partial(_errors, zeros=zeros or {})
+    return rank(path, feeds, {**linear_layers(model), **find_attention(model)}, judge, report)
 
 
 def rank(
     path: Path, feeds: Sequence[Arrays], layers: Mapping[str, Layer | Attention], judge: Judge, report: Report
-) -> dict[str, float]:
-    """Each layer's error on its worst feed, worst first."""
-    worst: dict[str, float] = dict.fromkeys(layers, 0.0)
-    groups = _groups({name: _sources(layer) for name, layer in layers.items()})
+) -> dict[str, Errors]:
+    """Each layer's errors on its worst feed, by the least of them worst first."""
+    worst: dict[str, Errors] = {}
     tick = counter(report, f"layers of {path.name.split('.')[0]}", len(feeds) * len(layers))
-    for group, feed in product(groups, feeds):
+    firsts = {name: _sources(layer)[0] for name, layer in layers.items()}
+    for chunk in chunks(firsts.values()):
+        group = [name for name in layers if firsts[name] in chunk]
         values = sorted({value for name in group for value in _sources(layers[name])})
-        seen = dict(zip(values, _tap(path, values, feed), strict=True))
-        for name in group:
-            worst[name] = max(worst[name], judge(layers[name], seen, path.parent))
-            tick(1)
-    return dict(sorted(worst.items(), key=lambda item: -item[1]))
-
-
-def _groups(sources: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Layers to be looked at in one run, so that it brings some _TAPPED values or little more."""
-    groups: list[list[str]] = [[]]
-    values: set[str] = set()
-    for name in sorted(sources, key=lambda name: sources[name][0]):
-        if len(values) >= _TAPPED:
-            groups.append([])
-            values.clear()
-        groups[-1].append(name)
-        values.update(sources[name])
-    return groups
+        for feed in feeds:
+            seen = tap(path, values, feed)
+            for name in group:
+                found = judge(layers[name], seen, path.parent)
+                worst[name] = tuple(map(max, zip(worst.get(name, found), found, strict=True)))
+                tick(1)
+    return dict(sorted(worst.items(), key=lambda item: -min(item[1])))
 
 
 def _sources(layer: Layer | Attention) -> tuple[str, ...]:
     return layer.inputs if isinstance(layer, Attention) else (layer.source,)
 
 
-def _error(layer: Layer | Attention, seen: Mapping[str, Floats], directory: Path) -> float:
-    """Relative rms error on some of the rows."""
+def _errors(layer: Layer | Attention, seen: Mapping[str, Floats], directory: Path, zeros: Mapping[str, int]) -> Errors:
     if isinstance(layer, Layer):
-        return _layer_error(seen[layer.source], layer.values(directory))
+        return _layer_errors(seen[layer.source], layer.values(directory), zeros.get(layer.source, MIDDLE))
     q, k, v = (seen[name][0] for name in layer.inputs)
-    rows = slice(None, None, max(1, len(q) // 64))
+    rows = slice(None, None, max(1, len(q) // _QUERIES))
     far = None if layer.far is None else layer.far.read(directory)
     made, wanted = (f(q, k, v, layer.n_heads, rows, far) for f in (integer_attention, float_attention))
-    return compare(made, wanted)[1]
+    return (channel_error(made, wanted),)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """x @ weight, and + bias where one follows: what int8 can take over."""
-
-    name: str
-    source: str
-    """The value it reads."""
-    weight: TensorProto
-    """float32 [in, out]."""
-
-    def values(self, directory: Path) -> Floats:
-        """The weight, read from the graph or from the file beside it in `directory`."""
-        return numpy_helper.to_array(self.weight, str(directory))
+def _layer_errors(x: Floats, weight: Floats, zero: int) -> Errors:
+    """Of x @ weight when both are quantized: with a scale per row, with one scale; on some of the rows."""
+    rows = x.reshape(-1, x.shape[-1])
+    low, high = float(rows.min()), float(rows.max())
+    rows = rows[:: max(1, len(rows) // _ROWS)]
+    coarse = rounded_weight(weight)
+    wanted = rows @ weight
+    return tuple(channel_error(x @ coarse, wanted) for x in (by_row(rows, zero), by_tensor(rows, low, high)))
 
 
-def linear_layers(model: onnx.ModelProto) -> dict[str, Layer]:
-    """By name, in order. Nothing is read but the graph."""
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    return {
-        node.name: Layer(node.name, node.input[0], weights[node.input[1]])
-        for node in model.graph.node
-        if node.op_type == "MatMul" and _is_wide(weights.get(node.input[1]))
-    }
+def _forms(
+    path: Path, ranked: Mapping[str, Errors] | None = None, zeros: Mapping[str, int] | None = None
+) -> dict[str, int | None]:
+    """How each input is rounded: see write_int8.
+
+    A scale per row costs a layer that is wider behind than before most, and must gain much there.
+    """
+    layers = linear_layers(read_model(path, weights=False))
+    forms: dict[str, int | None] = {layer.source: None for layer in layers.values()}
+    for name, layer in layers.items():
+        n_in, n_out = layer.weight.dims
+        rows, tensor = ranked[name] if ranked else (1.0, 1.0)
+        if rows <= tensor * (1 if n_out <= n_in else _WORTH):
+            forms[layer.source] = (zeros or {}).get(layer.source, MIDDLE)
+    return forms
 
 
-def _is_wide(weight: TensorProto | None) -> bool:
-    return weight is not None and len(weight.dims) == 2 and min(weight.dims) >= _SMALLEST_LAYER
-
-
-def use_integers(model: onnx.ModelProto, layers: Mapping[str, Layer]) -> None:
+def use_integers(
+    model: onnx.ModelProto, layers: Mapping[str, Layer], forms: Mapping[str, int | None] | None = None
+) -> None:
     """Each layer becomes an integer product; an input is quantized where the first layer reads it."""
     quantized: set[str] = set()
+    ops = Operators("linear")
 
     def make(layer: Layer, bias: str, output: str) -> list[onnx.NodeProto]:
-        nodes = [_integer_product(layer, bias, output)]
-        if layer.source not in quantized:
-            quantized.add(layer.source)
-            nodes.insert(0, helper.make_node("DynamicQuantizeLinear", [layer.source], _quantized(layer.source)))
-        return nodes
+        x = layer.source
+        zero = (forms or {}).get(x, MIDDLE)
+        if x not in quantized:
+            quantized.add(x)
+            _quantize_tensor(ops, x) if zero is None else _quantize_rows(ops, x, zero)
+        _product(ops, layer, bias, output) if zero is None else _product_of_rows(ops, layer, bias, output, zero)
+        return ops.take()
 
     replace_products(model, layers, make)
+    model.graph.initializer.extend(ops.constants())
 
 
-def replace_products(
-    model: onnx.ModelProto, layers: Mapping[str, Layer], make: Callable[[Layer, str, str], list[onnx.NodeProto]]
-) -> None:
-    """Each layer's MatMul, with the Add of its bias, becomes what is made of the layer, the bias or "", the output."""
-    biases = {t.name: tuple(t.dims) for t in model.graph.initializer if len(t.dims) == 1}
-    outputs = {value.name for value in model.graph.output}
-    users: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            users.setdefault(name, []).append(node)
-    nodes: list[onnx.NodeProto] = []
-    swallowed: set[int] = set()
-    for node in model.graph.node:
-        if id(node) in swallowed:
-            continue
-        if (layer := layers.get(node.name)) is None:
-            nodes.append(node)
-            continue
-        fitting = {name for name, dims in biases.items() if dims == (layer.weight.dims[1],)}
-        used = [] if node.output[0] in outputs else users.get(node.output[0], [])
-        add = _bias_of(used, node.output[0], fitting)
-        if add is not None:
-            swallowed.add(id(add[0]))
-        nodes += make(layer, add[1] if add else "", add[0].output[0] if add else node.output[0])
-    replace_nodes(model, nodes)
+def _quantize_tensor(ops: Operators, x: str) -> None:
+    ops.add("DynamicQuantizeLinear", [x], *(f"{x}/{part}" for part in ("int8", "scale", "zero")))
 
 
-def _bias_of(users: Sequence[onnx.NodeProto], name: str, biases: Collection[str]) -> tuple[onnx.NodeProto, str] | None:
-    """The Add that is the only use of a product, and the vector it adds."""
-    if len(users) != 1 or users[0].op_type != "Add":
-        return None
-    other = next((i for i in users[0].input if i != name), "")
-    return (users[0], other) if other in biases else None
+def _product(ops: Operators, layer: Layer, bias: str, output: str) -> None:
+    weight, scales = _weight_names(layer)
+    x, scale, zero = (f"{layer.source}/{part}" for part in ("int8", "scale", "zero"))
+    inputs = [x, weight, scale, scales, zero, "", bias]
+    ops.own("MatMulIntegerToFloat", inputs if bias else inputs[:5], output, name=layer.name)
 
 
-def _quantized(source: str) -> list[str]:
-    return [f"{source}/int8", f"{source}/scale", f"{source}/zero"]
+def _quantize_rows(ops: Operators, x: str, zero: int) -> None:
+    """Around zero in uint8: both numbers with a sign would be far slower."""
+    name = f"{x}/rows"
+    last = ops.constant([-1], "int64")
+    high = ops.add("ReduceMax", [x, last], f"{name}/high", keepdims=1)
+    low = ops.add("ReduceMin", [x, last], f"{name}/low", keepdims=1)
+    above = ops.add("Mul", [high, ops.constant(1 / (INPUT_LEVELS - zero), "float32")], f"{name}/above")
+    below = ops.add("Mul", [low, ops.constant(-1 / zero, "float32")], f"{name}/below")
+    step = ops.add("Max", [above, below, ops.constant(SMALLEST_SCALE, "float32")], f"{name}/step")
+    shape = ops.add("Shape", [step], f"{name}/shape")
+    value = numpy_helper.from_array(np.array([zero], np.uint8))
+    zeros = ops.add("ConstantOfShape", [shape], f"{name}/zeros", value=value)
+    ops.add("QuantizeLinear", [x, step, zeros], f"{name}/int8", axis=-1, block_size=WIDEST)
 
 
-def _integer_product(layer: Layer, bias: str, output: str) -> onnx.NodeProto:
-    x, scale, zero = _quantized(layer.source)
-    weight, weight_scale = _weight_names(layer)
-    inputs = [x, weight, scale, weight_scale, zero, "", bias]
-    return helper.make_node("MatMulIntegerToFloat", inputs if bias else inputs[:5], [output], layer.name, domain=DOMAIN)
+def _product_of_rows(ops: Operators, layer: Layer, bias: str, output: str, zero: int) -> None:
+    weight, scales = _weight_names(layer)
+    x, step = f"{layer.source}/rows/int8", f"{layer.source}/rows/step"
+    inputs = [x, weight, ops.constant([1.0], "float32"), scales, ops.constant(zero, "uint8")]
+    levels = ops.own("MatMulIntegerToFloat", inputs, f"{output}/levels", name=layer.name)
+    scaled = ops.add("Mul", [levels, step], f"{output}/scaled" if bias else output)
+    if bias:
+        ops.add("Add", [scaled, bias], output)
 
 
 def _weight_names(layer: Layer) -> tuple[str, str]:
     return f"{layer.name}/int8", f"{layer.name}/scales"
 
 
-def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """int8 [in, out] and the scale of each column, float32 [out]."""
-    scale = np.maximum(np.abs(weight).max(axis=0), 1e-30) / np.float32(LEVELS)
-    return np.rint(weight / scale).astype(np.int8), scale.astype(np.float32)
-
-
-Named = Iterable[tuple[str, NDArray[Any]]]
-
-
 def int8_weights(layers: Mapping[str, Layer], directory: Path) -> Named:
     """What `use_integers` reads, one layer in memory at a time."""
     for layer in layers.values():
         yield from zip(_weight_names(layer), quantize_weight(layer.values(directory)), strict=True)
-
-
-def write_tensors(model: onnx.ModelProto, n_bytes: int, made: Named, source: Path, path: Path) -> None:
-    """Write a graph with the constants of it that are used and those that are `made`, some n_bytes, one after another.
-
-    Into the graph, or past graph.EXTERNAL_BYTES of them to the file beside it. `source` is where the graph lay.
-    """
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    n_bytes += sum(math.prod(t.dims) * helper.tensor_dtype_to_np_dtype(t.data_type).itemsize for t in kept)
-    onnx_graph.data_file(path).unlink(missing_ok=True)
-    with ExitStack() as stack:
-        external = n_bytes > onnx_graph.EXTERNAL_BYTES
-        data = stack.enter_context(onnx_graph.data_file(path).open("wb")) if external else None
-        tensors = [_stored(tensor.name, numpy_helper.to_array(tensor, str(source)), data) for tensor in kept]
-        tensors += [_stored(name, values, data) for name, values in made]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(tensors)
-    path.write_bytes(model.SerializeToString())
-
-
-def _stored(name: str, values: NDArray[Any], data: IO[bytes] | None) -> TensorProto:
-    """As a tensor of the graph; a large one, where there is a data file, as its place in that."""
-    if data is None or values.nbytes < _SMALL:
-        return numpy_helper.from_array(values, name)
-    tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
-    onnx_graph.put_beside(tensor, data, values.nbytes)
-    np.ascontiguousarray(values).tofile(data)
-    return tensor
 
 
 def _run_each(path: Path, feeds: Sequence[Arrays], tick: Callable[[int], None]) -> list[Floats]:
@@ -315,30 +322,3 @@ def _run_each(path: Path, feeds: Sequence[Arrays], tick: Callable[[int], None]) 
         outputs.append(run_graph(path, feed)[0])
         tick(1)
     return outputs
-
-
-def _tap(path: Path, names: list[str], feed: Arrays) -> list[Floats]:
-    """Values inside a graph, by running a copy in which they are outputs too."""
-    model = read_model(path, weights=False)
-    known = {value.name: value for value in (*model.graph.value_info, *model.graph.output)}
-    present = {value.name for value in model.graph.output}
-    inside = [name for name in names if name not in feed]
-    model.graph.output.extend(known[name] for name in inside if name not in present)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.stem, suffix=".onnx") as file:
-        file.write(model.SerializeToString())
-        file.flush()
-        values = dict(zip(inside, run_graph(Path(file.name), feed, inside), strict=True)) if inside else {}
-    return [values[name] if name in values else feed[name] for name in names]
-
-
-def _layer_error(x: Floats, weight: Floats) -> float:
-    """Relative rms error of x @ weight when both are quantized as onnxruntime does, on some 256 rows of x."""
-    rows = x.reshape(-1, x.shape[-1])
-    low = min(float(rows.min()), 0.0)
-    high = max(float(rows.max()), 0.0)
-    rows = rows[:: max(1, len(rows) // 256)]
-    step = max((high - low) / 255.0, 1e-30)
-    zero = np.rint(-low / step)
-    coarse_x = (np.clip(np.rint(rows / step) + zero, 0, 255) - zero) * step
-    coarse_weight, scale = quantize_weight(weight)
-    return compare(coarse_x @ (coarse_weight * scale), rows @ weight)[1]

@@ -100,8 +100,12 @@ class Graph:
         node = self._maker.get(name)
         return node if node is not None and node.op_type == operator and len(self._users[name]) == 1 else None
 
+    def users(self, name: str) -> list[onnx.NodeProto]:
+        """The nodes that read a value, one that reads it twice twice."""
+        return self._users.get(name, [])
+
     def _only_user(self, name: str, operator: str) -> onnx.NodeProto | None:
-        users = self._users.get(name, [])
+        users = self.users(name)
         return users[0] if len(users) == 1 and users[0].op_type == operator else None
 
 

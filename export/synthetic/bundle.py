@@ -36,7 +36,7 @@ from ...runtime.system.machine import memory_bytes
 from ..bundle import Staging
 from ..formats.gguf_writer import require_free_space
 from ..graphs.int4 import write_int4
-from ..graphs.int8 import write_int8
+from ..graphs.int8 import write_uncalibrated
 from ..llm.export import VOCABULARY_BYTES
 from ..llm.quantize import require_type
 from ..progress import Progress, Report, no_report
@@ -47,7 +47,7 @@ from .random_llm import random_tensors, write_random_llm
 MODELS = (*RELEASED, "demo")
 MEMORY_BYTES = 1_500_000_000  # that making any bundle may take, the libraries' own included
 LICENCE = "none needed: random weights of this project, they know nothing"
-_QUANTIZERS = {"int8": write_int8, "int4": write_int4}
+_QUANTIZERS = {"int8": write_uncalibrated, "int4": write_int4}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from auricle.export.encoders.qformer import export_qformer, weightless_qformer
 from auricle.export.encoders.whisper import export_whisper, weightless_whisper
 from auricle.export.formats.sentencepiece import Vocabulary
 from auricle.export.graphs.float16 import to_fp16
-from auricle.export.graphs.int8 import write_int8
+from auricle.export.graphs.int8 import write_uncalibrated
 from auricle.export.graphs.onnx_graph import operators, read_model, run_graph, save_graph
 from auricle.export.llm.quantize import quantize
 from auricle.export.llm.tensor_types import BASE, tensor_type
@@ -239,7 +239,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SimpleNamespace]
 
     def keep(full: Path, path: Path) -> None:
         shutil.copyfile(full, float_graphs / path.name)
-        write_int8(full, path)
+        write_uncalibrated(full, path)
 
     def make(encoders: str) -> None:
         told: list[str] = []

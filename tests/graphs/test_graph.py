@@ -12,10 +12,11 @@ from auricle.models.graph_io import TensorInfo
 
 torch = pytest.importorskip("torch")
 import onnx
-from auricle.export.graphs import int8, onnx_graph
+from auricle.export.graphs import onnx_graph
 from auricle.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention
 from auricle.export.graphs.float16 import to_fp16
 from auricle.export.graphs.int8 import rank_layers, to_int8
+from auricle.export.graphs.linear_layers import tap
 from auricle.export.graphs.onnx_graph import (
     check_graph,
     compare,
@@ -110,17 +111,18 @@ def test_int8_leaves_the_worst_layers_in_float_until_the_budget_is_met(
 ) -> None:
     path, feed = tmp_path / "int8.onnx", [features["whisper"]]
     ranked = rank_layers(graphs["whisper"], feed)
-    assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
+    least = [min(errors) for errors in ranked.values()]
+    assert least == sorted(least, reverse=True)
     assert set(ranked) == {"conv2.linear", "encoder.layers.0.self_attn", "encoder.layers.1.self_attn"} | {
         f"encoder.layers.{n}.{layer}"
         for n in (0, 1)
         for layer in ("fc1", "fc2", *(f"self_attn.{p}_proj" for p in ("q", "k", "v", "out")))
     }
-    loose, tight = to_int8(graphs["whisper"], path, feed, 1.0), to_int8(graphs["whisper"], path, feed, 0.015)
+    loose, tight = to_int8(graphs["whisper"], path, feed, 1.0), to_int8(graphs["whisper"], path, feed, 0.004)
     assert loose.float_layers == ()
-    assert tight.float_layers == tuple(ranked)[: len(tight.float_layers)] != ()
-    assert tight.error <= 0.015 < loose.error
-    kept = {n.name for n in read_model(path).graph.node if n.op_type == "MatMul"}
+    assert tight.float_layers != ()
+    assert tight.error <= 0.004 < loose.error
+    kept = {n.name for n in read_model(path).graph.node if n.op_type in ("MatMul", "MultiHeadAttention")}
     assert set(tight.float_layers) <= kept
 
 
@@ -166,8 +168,8 @@ def test_integer_attention_bears_peaks_offsets_and_long_tails() -> None:
 def test_the_ranking_s_attention_is_the_graph_s(graphs: dict[str, Path], features: Features, tmp_path: Path) -> None:
     model = read_model(graphs["whisper"])
     first = next(iter(find_attention(model).values()))
-    values = int8._tap(graphs["whisper"], [*first.inputs, first.nodes[-1].output[0]], features["whisper"])
-    q, k, v, plain = (value[0] for value in values)
+    values = tap(graphs["whisper"], [*first.inputs, first.nodes[-1].output[0]], features["whisper"])
+    q, k, v, plain = (values[name][0] for name in (*first.inputs, first.nodes[-1].output[0]))
     rewrite_attention(model, (), (first,))
     model.graph.output.append(onnx.helper.make_tensor_value_info(first.nodes[-1].output[0], 1, None))
     onnx.save_model(model, str(tmp_path / "new.onnx"))
@@ -190,8 +192,8 @@ def test_an_impossible_budget_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_outlier_makes_a_layer_the_worst(tmp_path: Path) -> None:
-    """A layer whose input has one huge value loses all others to rounding, and must be seen to."""
+def test_one_loud_channel_makes_a_layer_the_worst_until_the_graph_is_smoothed(tmp_path: Path) -> None:
+    """A layer whose input has one huge channel loses all others to rounding."""
 
     class Two(torch.nn.Module):
         def __init__(self) -> None:
@@ -208,9 +210,10 @@ def test_one_outlier_makes_a_layer_the_worst(tmp_path: Path) -> None:
     x = torch.randn(1, 50, 32)
     save_graph(Two(), {"x": x}, {"y": (1, 50, 32)}, tmp_path / "two.onnx")
     ranked = rank_layers(tmp_path / "two.onnx", [{"x": x.numpy()}])
-    assert list(ranked) == ["spiky", "calm"] and ranked["spiky"] > 20 * ranked["calm"]
+    assert list(ranked) == ["spiky", "calm"] and min(ranked["spiky"]) > 20 * min(ranked["calm"])
     report = to_int8(tmp_path / "two.onnx", tmp_path / "int8.onnx", [{"x": x.numpy()}], 0.03)
-    assert report.float_layers == ("spiky",)
+    assert report.float_layers == () and 0 < report.error < 0.03
+    assert [p.name for p in tmp_path.iterdir() if p.name not in ("two.onnx", "int8.onnx")] == []
 
 
 class Scale(torch.nn.Module):

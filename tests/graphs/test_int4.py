@@ -17,7 +17,8 @@ torch = pytest.importorskip("torch")
 from auricle.export import pipeline
 from auricle.export.graphs import int4, onnx_graph
 from auricle.export.graphs.int4 import rounded_weight, to_int4, write_int4
-from auricle.export.graphs.int8 import linear_layers, write_int8
+from auricle.export.graphs.int8 import write_int8
+from auricle.export.graphs.linear_layers import linear_layers
 from auricle.export.graphs.onnx_graph import compare, graph_info, operators, read_model, run_graph, save_graph
 
 NAMES = ("whisper", "beats", "qformer")
