@@ -49,7 +49,7 @@ def expected_stage(stage: str, output: NDArray[np.float32], tolerance: float) ->
 
 
 def run_self_check(engine: Engine, check: SelfCheck) -> tuple[StageResult, ...]:
-    """Each stage's relative error against the manifest; the last result is the share of greedy ids from the first other.
+    """Each stage's relative error against the manifest; the last: the share of greedy ids from the first other.
 
     Once one id is another, as a cache of another precision can make it where two are as likely, all after it may be.
     """
