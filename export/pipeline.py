@@ -147,7 +147,11 @@ def _listen(family: Family, llm: ReferenceLlm, recordings: Calibration, report: 
 
 
 def _reference(family: Family, options: ExportOptions) -> ReferenceLlm:
-    return ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, _lora_scale(family, options))
+    return _reference_at(family, _lora_scale(family, options))
+
+
+def _reference_at(family: Family, lora_scale: float) -> ReferenceLlm:
+    return ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, lora_scale, family.llm.rope)
 
 
 def _export_graphs(
@@ -234,8 +238,7 @@ def _rounding(family: Family, options: ExportOptions, recordings: Calibration, r
 def _parity(
     staging: Staging, manifest: Manifest, family: Family, digest: str, report: Report
 ) -> tuple[ParityReport, SelfCheck]:
-    llm = ReferenceLlm(family.llm.weights, family.llm.spec, family.lora, manifest.llm.lora_scale)
-    reference = parity.Reference(family.stages, llm)
+    reference = parity.Reference(family.stages, _reference_at(family, manifest.llm.lora_scale))
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         return (), [encode(part) for part in parity.check_parity(directory, manifest, reference, report)]

@@ -14,6 +14,8 @@ EMBEDDING = "model.embed_tokens.weight"
 LAST_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
 TABLES = (EMBEDDING, HEAD)
+ROPE_DIVISORS = "rope_freqs.weight"
+"""GGUF's name of what a stretched model divides its rotary frequencies by."""
 SALM_EMBEDDING = "embed_tokens.weight"
 SALM_LLM = "llm.base_model.model."
 _TOP = {EMBEDDING: "token_embd", LAST_NORM: "output_norm", HEAD: "output"}

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...models.errors import CheckpointError
 from ...models.llm import LlmSpec
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's stretched rotary positions: slow ones turn `factor` times slower than trained, fast ones as they were.
+
+    Source: transformers modeling_rope_utils.py, _compute_llama3_parameters.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+    def divisors(self, spec: LlmSpec) -> NDArray[np.float32]:
+        """What each frequency is divided by, float32 [d_head / 2]."""
+        wavelengths = 2 * np.pi * spec.rope_theta ** (np.arange(0, spec.d_head, 2) / spec.d_head)
+        low, high = self.low_freq_factor, self.high_freq_factor
+        kept = np.clip((self.original_max_position_embeddings / wavelengths - low) / (high - low), 0.0, 1.0)
+        return np.divide(1.0, (1 - kept) / self.factor + kept, dtype=np.float32)
 
 
 def llama_spec(config: dict[str, Any], n_pieces: int, directory: Path) -> LlmSpec:
@@ -18,7 +42,7 @@ def llama_spec(config: dict[str, Any], n_pieces: int, directory: Path) -> LlmSpe
     spec = LlmSpec(
         **_sizes({"num_key_value_heads": n_heads, **config}, where),
         vocab=n_pieces,
-        rope_theta=_rope_theta({"rope_theta": 10_000.0, **config}, where),
+        rope_theta=_rope_theta({"rope_theta": 10_000.0, **config}, where, ("default", "llama3")),
         tied=bool(config.get("tie_word_embeddings", False)),
     )
     d_head = config.get("head_dim") or spec.d_head
@@ -81,15 +105,39 @@ def _require_off(config: dict[str, Any], keys: tuple[str, ...], where: str, mode
             raise CheckpointError(f"{where} has {key} on: {model} has it off")
 
 
-def _rope_theta(config: dict[str, Any], where: str) -> float:
-    """From `rope_theta`, or `rope_parameters` as newer transformers write it; any scaling is refused."""
+def _rope(config: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """How positions are turned, and its kind: `rope_parameters` as newer transformers write it, or `rope_scaling`."""
     rope: dict[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind != "default":
+    return rope, rope.get("rope_type") or rope.get("type") or "default"
+
+
+def _rope_theta(config: dict[str, Any], where: str, known: tuple[str, ...] = ("default",)) -> float:
+    rope, kind = _rope(config)
+    if kind not in known:
         raise CheckpointError(
             f"{where} stretches positions ({kind}): take the model as released, not a -16k version or the like"
         )
     return _number({**config, **rope}, "rope_theta", where)
+
+
+def rope_scaling(config: dict[str, Any], directory: Path) -> RopeScaling | None:
+    """Llama 3's, where there is one. Raises CheckpointError for numbers that it does not know."""
+    where = f"{directory.name}/config.json"
+    rope, kind = _rope(config)
+    if kind == "default":
+        return None
+    found = RopeScaling(
+        factor=_number(rope, "factor", where),
+        low_freq_factor=_number(rope, "low_freq_factor", where),
+        high_freq_factor=_number(rope, "high_freq_factor", where),
+        original_max_position_embeddings=_size(rope, "original_max_position_embeddings", where),
+    )
+    if found.factor < 1 or found.low_freq_factor >= found.high_freq_factor:
+        raise CheckpointError(
+            f"{where} has a rope_scaling that Llama 3 does not know: factor should be 1 or more, low_freq_factor below "
+            "high_freq_factor"
+        )
+    return found
 
 
 def _size(config: dict[str, Any], key: str, where: str) -> int:

@@ -29,6 +29,7 @@ from ..formats.sentencepiece import Vocabulary, read_vocabulary
 from ..formats.tensor_names import (
     EMBEDDING,
     HEAD,
+    ROPE_DIVISORS,
     SALM_EMBEDDING,
     SALM_LLM,
     TABLES,
@@ -40,7 +41,7 @@ from ..formats.tensor_names import (
 )
 from ..progress import Report, no_report
 from .base_model import Fingerprint, check_base, fingerprint
-from .config import embedding_rows, llama_spec, qwen3_spec
+from .config import RopeScaling, embedding_rows, llama_spec, qwen3_spec, rope_scaling
 from .gptq import Rounding
 from .lora import Lora, require_fit, write_adapter
 from .quantize import DEFAULT_TABLES, DIRECT, TableTypes, quantize, require_type
@@ -63,6 +64,7 @@ class Llm:
     fingerprint: Fingerprint
     notes: tuple[str, ...] = ()
     """What the user should know of the base."""
+    rope: RopeScaling | None = None
 
 
 def read_llm(directory: Path) -> Llm:
@@ -87,7 +89,7 @@ def read_llm(directory: Path) -> Llm:
     for name, shape in wanted.items():
         _require_shape(name, weights.shape(name), shape, directory)
     found = fingerprint(spec, weights, directory, str(config.get("_name_or_path") or ""))
-    return Llm(directory, spec, weights, vocabulary, found, notes)
+    return Llm(directory, spec, weights, vocabulary, found, notes, rope_scaling(config, directory))
 
 
 def read_salm_llm(checkpoint: Weights, qwen: Path) -> Llm:
@@ -228,6 +230,9 @@ def _tensors(
 ) -> Iterator[Tensor | RawTensor]:
     """In the model's own order, so that the same weights make the same file, however they are sharded."""
     reader = _Reader(llm, merge)
+    if llm.rope is not None:  # as a tensor: llama.cpp aborts on a key `rope.scaling.type` of llama3
+        divisors = llm.rope.divisors(llm.spec)
+        yield Tensor(ROPE_DIVISORS, divisors.shape, np.float32, lambda: divisors)
     for name, shape in shapes(llm.spec).items():
         if rounding and name in rounding.names:
             yield RawTensor(gguf_name(name), shape, rounding.kind, partial(_blocks, llm.spec, rounding, name))

@@ -8,7 +8,7 @@ is no `generate` here, which would inherit Qwen3's sampling from its generation_
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from transformers.models.qwen3 import modeling_qwen3 as qwen3
 from ...models.llm import LlmSpec
 from ..formats.checkpoint import Weights
 from ..formats.tensor_names import EMBEDDING, HEAD, LAST_NORM
+from .config import RopeScaling
 from .lora import Lora
 
 HEAD_ROWS = 16384  # of the head in float32 at once: Qwen3's 151936 would take 1.2 GB
@@ -51,6 +52,7 @@ class ReferenceLlm:
     spec: LlmSpec
     lora: Lora
     lora_scale: float
+    rope: RopeScaling | None = None
 
     def logits(
         self, before: Sequence[int], audio_tokens: Tensor, after: Sequence[int], progress: Callable[[int, int], None]
@@ -108,7 +110,7 @@ class OneLayer:
 
     def __init__(self, llm: ReferenceLlm, device: str = "cpu") -> None:
         modules = _MODULES[llm.spec.architecture]
-        config = modules.config(**_config(llm.spec))
+        config = modules.config(**_config(llm.spec, llm.rope))
         self._llm = llm
         self._device = device
         self._rotary = modules.rotary(config).to(device)
@@ -163,7 +165,7 @@ class OneLayer:
         return (out[0] if isinstance(out, tuple) else out)[0]
 
 
-def _config(spec: LlmSpec) -> dict[str, Any]:
+def _config(spec: LlmSpec, rope: RopeScaling | None) -> dict[str, Any]:
     return {
         "vocab_size": spec.vocab,
         "hidden_size": spec.hidden,
@@ -174,6 +176,11 @@ def _config(spec: LlmSpec) -> dict[str, Any]:
         "head_dim": spec.d_head,
         "max_position_embeddings": spec.max_positions,
         "rms_norm_eps": spec.rms_norm_eps,
-        "rope_theta": spec.rope_theta,
+        "rope_parameters": _rope_parameters(spec.rope_theta, rope),
         "attn_implementation": "eager",
     }
+
+
+def _rope_parameters(theta: float, rope: RopeScaling | None) -> dict[str, Any]:
+    """As transformers names them."""
+    return {"rope_type": "llama3" if rope else "default", "rope_theta": theta, **(asdict(rope) if rope else {})}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ torch = pytest.importorskip("torch")
 from auricle.export.__main__ import main
 from auricle.export.formats.byte_bpe import PRE_TOKENIZERS, read_llama_byte_vocabulary, text_encoder
 from auricle.export.llm.export import read_llm, write_gguf
+from auricle.export.llm.lora import Lora
+from auricle.export.llm.torch_reference import ReferenceLlm
 from auricle.models.audio import synthetic_clip
 from auricle.models.bundle import read_manifest
 from auricle.models.errors import CheckpointError
+from auricle.models.llm import LoraSpec
 from auricle.runtime.engine import load
 from conftest import export_arguments
 from llama_judge import Judge
@@ -111,6 +115,57 @@ def test_the_same_ids_and_the_same_logits_as_transformers(kind: str, tmp_path: P
         assert np.abs(judge.logits() - expected).max() < 1e-4
     finally:
         judge.close()
+
+
+LLAMA_3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def test_llama_3_s_stretched_positions(tmp_path: Path) -> None:
+    """Far beyond the length it was trained at, in llama.cpp and in the reference alike; without them all is other."""
+    folder = write_llama(tmp_path / "llama", "llama-bpe", rope_parameters=LLAMA_3_ROPE, hidden_size=192)
+    llm = read_llm(folder)
+    assert llm.rope is not None and llm.spec.rope_theta == 500_000.0
+    model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    plain = 1 / 500_000.0 ** (np.arange(0, 32, 2) / 32)
+    frequencies = plain / llm.rope.divisors(llm.spec)
+    np.testing.assert_allclose(frequencies, model.model.rotary_emb.inv_freq.numpy(), rtol=1e-5)
+    write_gguf(llm, tmp_path / "llm.gguf", "f32")
+    write_gguf(replace(llm, rope=None), tmp_path / "plain.gguf", "f32")
+    ids = np.random.default_rng(0).integers(0, 300, 400).tolist()
+    nothing = Lora(LoraSpec(1, 1.0), llm.spec.hidden, llm.spec.n_layers, {})
+    reference = ReferenceLlm(llm.weights, llm.spec, nothing, 0.0, llm.rope)
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits[0, -1].numpy()[: llm.spec.vocab]
+    ours = reference.logits(ids[:-1], torch.zeros(0, 192), ids[-1:], lambda *_: None)[-1].numpy()
+    assert np.abs(ours - wanted).max() < 1e-4
+    errors: dict[str, float] = {}
+    for name in ("llm", "plain"):
+        judge = Judge(tmp_path / f"{name}.gguf", n_ctx=512)
+        try:
+            judge.prefill(ids)
+            errors[name] = float(np.abs(judge.logits()[: len(wanted)] - wanted).max())
+        finally:
+            judge.close()
+    assert errors["llm"] < 1e-4 < 1e-2 < errors["plain"]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"factor": 0.5}, "factor"), ({"low_freq_factor": 4.0}, "below"), ({"factor": None}, "factor None")],
+)
+def test_a_stretch_that_llama_3_does_not_know_is_refused(change: dict[str, Any], word: str, tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "llama", "llama-bpe")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": LLAMA_3_ROPE | change}))
+    with pytest.raises(CheckpointError, match=word):
+        read_llm(folder)
 
 
 @pytest.mark.parametrize(("kind", "first"), [("smollm", "<|im_start|>user\n<Speech>"), ("llama-bpe", LLAMA_3[2])])
