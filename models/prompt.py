@@ -98,12 +98,14 @@ def first_task(info: PromptInfo) -> str:
     return next(iter(info.tasks.values()))
 
 
-def read_keywords(texts: Sequence[str]) -> tuple[str, ...]:
+def read_keywords(texts: Sequence[str], file: str = "") -> tuple[str, ...]:
     """Words of comma-separated or line-by-line lists: spaces tidied, each once (whatever its case), in their order.
 
-    A # at a line's beginning, or behind space, begins a comment. Raises InputError for a word that cannot be listed.
+    In the text of a file, which comes last, a # at a line's beginning or behind space begins a comment. Raises
+    InputError for a word that cannot be listed.
     """
-    lines = (_COMMENT.sub("", line) for text in texts for line in text.splitlines())
+    lines = [line for text in texts for line in text.splitlines()]
+    lines += [_COMMENT.sub("", line) for line in file.splitlines()]
     words = (" ".join(word.split()) for line in lines for word in line.split(","))
     found: dict[str, str] = {}
     for word in words:

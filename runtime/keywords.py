@@ -78,7 +78,7 @@ class Keywords:
 
     def _read(self, file: Path) -> tuple[str, ...]:
         try:
-            return read_keywords([*self._texts, file.read_text(encoding="utf-8-sig")])
+            return read_keywords(self._texts, file.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise _unreadable(file, error) from None
         except UnicodeDecodeError as error:

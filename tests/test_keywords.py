@@ -40,7 +40,8 @@ def no_words(engine: Engine) -> Iterator[None]:
     ("texts", "words"),
     [
         (["Kubernetes, Zhang  Wei"], ("Kubernetes", "Zhang Wei")),
-        (["b,a", "c # or k\n# no word\n d ,,C#\n"], ("b", "a", "c", "d", "C#")),
+        (["b,a", "c\n d ,,C#\n"], ("b", "a", "c", "d", "C#")),
+        (["Symphony #9, x", "#metoo"], ("Symphony #9", "x", "#metoo")),
         (["Anna, Bert, anna, ANNA"], ("Anna", "Bert")),
         (["O'Brien, naïve, 章伟"], ("O'Brien", "naïve", "章伟")),
         (["", " , \n"], ()),
@@ -48,6 +49,10 @@ def no_words(engine: Engine) -> Iterator[None]:
 )
 def test_lists_are_read_in_their_order_each_word_once(texts: list[str], words: tuple[str, ...]) -> None:
     assert read_keywords(texts) == words
+
+
+def test_comments_are_of_files_alone() -> None:
+    assert read_keywords(["b #1"], "c # or k\n# no word\n d ,,C#\n") == ("b #1", "c", "d", "C#")
 
 
 @pytest.mark.parametrize("word", ["[x]", 'say "a"', "{prompt}", "<|audioplaceholder|>"])

@@ -5,7 +5,7 @@
 
 Nothing is normalised, trimmed or clipped: a lossy codec's or a float file's peaks just over 1.0 stay as they
 are. A file that promises more than it holds, or breaks in the middle, is refused, never read in part. No
-network: playlists that point to the web are not followed.
+network and no second file: a text that names others, as playlists do, is not opened, whatever it is called.
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ _GAP_MAX_SECONDS = 3600.0  # beyond this the timestamps were reset
 _TAG_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _HEADER_SECONDS = 0.25  # a Matroska header counts a codec's delay and padding too
 _STRICT_FORMATS = {"flac", "ogg"}  # here a jump means that a damaged page or frame was dropped
+# Containers of sound, by FFmpeg's names. Its others include texts (concat, hls, sdp) that open whatever they name.
+_CONTAINERS = (
+    "wav,w64,aiff,au,caf,iff,voc,sox,ircam,nistsphere,sds,flac,mp3,aac,loas,ac3,ac4,eac3,dts,dtshd,truehd,mlp,amr,amrnb,"
+    "amrwb,gsm,ogg,oga,opus,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,asf,xwma,avi,flv,mpeg,mpegts,mxf,gxf,dv,nut,rm,wtv,swf,"
+    "wv,tta,ape,tak,shn,mpc,mpc8,oma,dsf,iff,osq,qoa,lc3,bit,g722,sbc,aptx,aptx_hd,aea,rso,smjpeg,vqf"
+)
 _RESYNCING_FORMATS = {"mp3", "aac"}  # here undecodable bytes behind the last frame are a tag, not damage
 
 
@@ -197,9 +203,9 @@ def _file_size(source: _Source) -> int | None:
 
 def _open(source: _Source) -> tuple[InputContainer, AudioStream]:
     name = source.name
-    local = {"protocol_whitelist": "file,pipe"}
+    alone = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
     try:
-        container = av.open(str(source.file), "r", options=local, **_TAG_ERRORS)
+        container = av.open(str(source.file), "r", options=alone, **_TAG_ERRORS)
     except (FFmpegError, OSError, ValueError) as error:
         raise AudioError(f"{name} is not audio that can be read ({_reason(error)}): {_REMEDY}") from None
     stream = container.streams.best("audio")

@@ -22,6 +22,7 @@ from .llama import Floats, Model, llama_cpp, reason, silence
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
 _to_gbnf: Any = _c.llama_grammar.json_schema_to_gbnf
 N_LIKELY = 64
+_DEEPEST = 200  # groups in groups
 _PARSER = "error parsing grammar:"
 _TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # and comments: no rules in them
 _COUNTS = re.compile(r"\{\s*(\d+)\s*,\s*(\d+)\s*\}")
@@ -35,6 +36,7 @@ class Grammar:
         """gbnf: rules in llama.cpp's notation, from `root` on. Raises InputError when they are none."""
         self._handle: Any = None
         _check_counts(gbnf)
+        _check_depth(gbnf)
         silence()
         with captured_stderr() as printed:  # its parser prints, what comes after logs
             self._handle = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
@@ -90,6 +92,16 @@ def _check_counts(gbnf: str) -> None:
             raise InputError(f"the grammar repeats something {{{least},{most}}} times: write the smaller number first")
 
 
+def _check_depth(gbnf: str) -> None:
+    """Raises InputError for groups within groups that llama.cpp, which reads them recursively, has no stack for."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[()]", _TEXT.sub("", gbnf)):
+        depth += 1 if bracket == "(" else -1
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise InputError(f"the grammar's groups lie {deepest} deep in each other, {_DEEPEST} can be read: simplify it")
+
+
 def schema_grammar(schema: Mapping[str, Any]) -> str:
     """A JSON schema as a grammar whose answers are JSON on one line. Raises InputError."""
     try:
@@ -108,6 +120,8 @@ def read_schema(path: Path) -> dict[str, Any]:
         schema: Any = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path} is no JSON ({error}): give the file of a JSON schema") from None
+    except RecursionError:
+        raise InputError(f"{path} lies too deep in itself to be read: simplify the schema") from None
     if not isinstance(schema, dict):
         raise InputError(f"{path} is no JSON schema: it must be an object such as {{'type': 'object', ...}}")
     return cast("dict[str, Any]", schema)
@@ -123,7 +137,7 @@ def read_grammar(path: Path) -> str:
 
 def _text(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give the file of {what}") from None
     except UnicodeDecodeError as error:

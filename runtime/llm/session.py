@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ...models.bundle import Manifest
 from ...models.errors import InputError, RunError
 from ...models.llm import KV_BLOCK, KV_BYTES
-from ..system.machine import llm_threads
+from ..system.machine import MAX_THREADS, llm_threads
 from .context_size import context_overflow_message, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, decode, search
 from .detokenizer import Detokenizer, detokenize
@@ -33,6 +33,8 @@ from .sampling import Generation, forbid
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
 
+MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
+
 
 @dataclass(frozen=True)
 class LlmOptions:
@@ -45,10 +47,10 @@ class LlmOptions:
     lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
 
     def __post_init__(self) -> None:
-        for name in ("n_ctx", "n_threads"):
+        for name, most in (("n_ctx", MAX_POSITIONS), ("n_threads", MAX_THREADS)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name}={value} is not possible: it must be at least 1")
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{name}={value} is not possible: it must be from 1 to {most}")
         if self.kv_type not in KV_BYTES:
             raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
 

@@ -14,6 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 SMALL_LLM_BYTES = 128 << 20
+MAX_THREADS = 512  # llama.cpp's own limit
 SPINS = "2000"  # as fast as the default on idle cores, 1.7 x faster beside one busy process; see docs/performance.md
 
 

@@ -17,7 +17,7 @@ from onnxruntime import OrtValue
 from ...models.bundle import axis_profiles
 from ...models.errors import INSTALL_WHERE, BundleError, InputError, RunError, install_command
 from ...models.graph_io import TensorInfo
-from .machine import default_threads
+from .machine import MAX_THREADS, default_threads
 
 ort: Any = onnxruntime  # it has no types of its own
 
@@ -58,6 +58,10 @@ class OrtOptions:
     engine_cache: Path | None = None  # TensorRT engines are kept here, or built at every start
     tensorrt_fp16: bool = True  # let TensorRT compute in float16
     longest_s: float = 30.0  # the model's window: TensorRT builds for clips up to it
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise InputError(f"threads={self.threads} is not possible: it must be from 1 to {MAX_THREADS}")
 
 
 class Session:

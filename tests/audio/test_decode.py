@@ -413,6 +413,22 @@ def test_a_tenth_of_a_second_is_the_least(tmp_path: Path) -> None:
         assert "at least 0.1 s" in refused(path)
 
 
+@pytest.mark.parametrize("name", ["a.mp3", "a.wav", "a.ffconcat", "a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile secret.wav\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.wav\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    ],
+)
+def test_a_text_opens_no_other_file(tmp_path: Path, text: str, name: str) -> None:
+    """FFmpeg takes the first for a list of files to be read one after another, whatever it is called."""
+    write(tmp_path / "secret.wav", tone(440, 16_000, 1.0), 16_000, "pcm_s16le")
+    (tmp_path / name).write_text(text)
+    assert "is not audio" in refused(tmp_path / name)
+
+
 def test_a_playlist_is_not_followed_into_the_network(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.1)

@@ -68,6 +68,19 @@ class Judge:
         n = llama.llama_vocab_n_tokens(self.vocab)
         return np.ctypeslib.as_array(llama.llama_get_logits_ith(self.context, -1), shape=(n,)).copy()
 
+    def restart(self) -> None:
+        """Nothing has been read yet."""
+        memory: Any = llama.llama_get_memory(self.context)
+        llama.llama_memory_clear(memory, True)
+
+    def text(self, ids: list[int]) -> str:
+        room = ctypes.create_string_buffer(256)
+        pieces = bytearray()
+        for token in ids:
+            n = llama.llama_token_to_piece(self.vocab, token, room, 256, 0, False)
+            pieces += room.raw[:n]
+        return pieces.decode(errors="replace")
+
     def close(self) -> None:
         if self.context:
             llama.llama_free(self.context)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from auricle.models.bundle import read_manifest
 from auricle.models.errors import InputError, RunError
-from auricle.runtime.llm.grammar import Grammar, read_schema, schema_grammar
+from auricle.runtime.llm.grammar import Grammar, read_grammar, read_schema, schema_grammar
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import Llm, LlmOptions
 
@@ -139,6 +139,23 @@ def test_a_file_that_is_no_schema_is_a_sentence(tmp_path: Path) -> None:
             read_schema(tmp_path / name)
     with pytest.raises(InputError, match=r"absent\.json cannot be read"):
         read_schema(tmp_path / "absent.json")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_bytes(b'\xef\xbb\xbf{"type": "string"}')
+    (tmp_path / "rules.gbnf").write_bytes(b'\xef\xbb\xbfroot ::= "a"')
+    assert read_schema(tmp_path / "schema.json") == {"type": "string"}
+    assert read_grammar(tmp_path / "rules.gbnf") == 'root ::= "a"'
+
+
+def test_what_lies_too_deep_in_itself_is_a_sentence(llm: Llm, tmp_path: Path) -> None:
+    """llama.cpp's parser would take the stack, and the process with it."""
+    with pytest.raises(InputError, match="60000 deep"):
+        llm.grammar("root ::= " + 60_000 * "(" + '"a"' + 60_000 * ")")
+    assert llm.grammar("root ::= " + 200 * "(" + '"a"' + 200 * ")") is not None
+    (tmp_path / "deep.json").write_text(200_000 * '{"items":' + "{}" + 200_000 * "}")
+    with pytest.raises(InputError, match="too deep"):
+        read_schema(tmp_path / "deep.json")
 
 
 def test_rules_that_are_none_are_a_sentence_and_nothing_is_printed(llm: Llm, capfd: pytest.CaptureFixture[str]) -> None:

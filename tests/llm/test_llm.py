@@ -354,7 +354,9 @@ class TestFaults:
                 llm.prefill(np.zeros(shape, np.float32), "What is it?")
 
     @pytest.mark.parametrize(
-        "wrong", [{"n_ctx": 0}, {"n_threads": 0}, {"kv_type": "q5_0"}], ids=lambda wrong: next(iter(wrong))
+        "wrong",
+        [{"n_ctx": 0}, {"n_ctx": 1 << 32}, {"n_threads": 0}, {"n_threads": 513}, {"kv_type": "q5_0"}],
+        ids=lambda wrong: next(iter(wrong)),
     )
     def test_impossible_options(self, wrong: dict[str, object]) -> None:
         (name,) = wrong
