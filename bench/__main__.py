@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
 from ..models.errors import AuricleError, missing_package
+from ..models.program import run_program
 from .options import parser
 
 COMMANDS = {
@@ -35,6 +35,10 @@ TOLD = ("demo-eval", "demo-live")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed or a comparison found a regression, 2 wrong input, 130 interrupted."""
+    return run_program("auricle-bench", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     try:
         module = _module(arguments.command)
@@ -45,9 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         _clear()
         print(f"auricle-bench: {error}", file=sys.stderr)
         return error.exit_status
-    except BrokenPipeError:  # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         _clear()
         print("auricle-bench: stopped", file=sys.stderr)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..models.errors import AuricleError, missing_package
 from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
 from ..models.precision import DEFAULT_PRECISION, PRECISIONS
+from ..models.program import run_program
 
 if TYPE_CHECKING:
     from ..models.bundle import Manifest
@@ -200,6 +201,10 @@ def _exporter(family: str) -> tuple[Exporter, Callable[..., Manifest]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
+    return run_program("auricle-export", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     try:
         (run_tensorrt if arguments.family == TENSORRT else run)(arguments)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 from typing import cast
 
 from ..models.errors import AuricleError, RunError, missing_package
+from ..models.program import run_program
 from .cli.parser import parse_arguments
 
 
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     A session of `listen` or `assist` that is interrupted is finished and done; it is 130 while the model opens, and
     when the second Ctrl-C does not wait.
     """
+    return run_program("auricle", lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = parse_arguments(argv)
     _print_what_can_be_shown(sys.stdout)
     try:
@@ -50,9 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("auricle: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains at exit
-        return 0
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Bundle:
 
 
 def open_bundle(directory: Path | str | None = None) -> Bundle:
-    """Checks schema, interface, presence and size of every file, and that nothing leads out of the directory.
+    """Checks schema, interface, presence and size of every file, and that no name leads out of the directory.
 
     None opens the demo bundle; so does `demo`, and `demo-salm` the other one, where no such directory lies here. Raises
     BundleError with one sentence.
@@ -62,7 +62,7 @@ def _check_external_data(directory: Path, manifest: Manifest) -> None:
     listed = {entry.path for entry in manifest.files}
     for graph in manifest.graphs.values():
         for location in set(external_locations(directory / graph.file)):
-            inside(directory.resolve(), location)
+            inside(directory, location)
             if location not in listed:
                 raise BundleError(
                     f"{graph.file} keeps weights in {location!r}, which the manifest does not list: "

@@ -20,7 +20,7 @@ from auricle.models.llm import GPTQ_TYPES, LLM_TYPES
 FOLDERS = ("models", "export", "runtime", "bench")
 LAYERS = {
     "models": (
-        "errors audio llm dataclass_json graph_io precision",
+        "errors audio llm dataclass_json graph_io precision program",
         "prompt encoders",
         "families",
         "bundle corpus",
