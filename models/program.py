@@ -10,7 +10,7 @@ from collections.abc import Callable
 def run_program(name: str, body: Callable[[], int]) -> int:
     """The body's status, when all it printed is written; 0 when its reader has gone, 1 when there is no room for it.
 
-    Streams that were closed before the start lead nowhere. Other exceptions pass, argparse's SystemExit among them.
+    Output that was closed before the start leads nowhere. Other exceptions pass, argparse's SystemExit among them.
     """
     _open_closed_streams()
     try:
@@ -33,10 +33,13 @@ def run_program(name: str, body: Callable[[], int]) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Python has None for them, and the next file that is opened would get their number."""
-    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Python has None for them, and the next file that is opened would get their number.
+
+    Not standard input: who wants to read it says that it is closed.
+    """
+    for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:
-            setattr(sys, stream, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, stream, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _lead_nowhere() -> None:
