@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def to_int4(
     """
     layers = _layers(read_model(path_in, weights=False), path_in)
     ranked = rank(path_in, feeds, layers, _errors, report)
-    found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), write_int4, report)
+    found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), partial(write_int4, path_in), report)
     if found is None:
         raise RunError(f"{path_in.name} cannot be int4 within a relative error of {budget}: export it as int8")
     return found

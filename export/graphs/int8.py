@@ -65,8 +65,8 @@ class Quantized:
     n_layers: int  # that could be quantized
 
 
-Write = Callable[[Path, Path, Collection[str]], None]
-"""From a graph to another, with these layers left finer."""
+Write = Callable[[Path, Collection[str]], None]
+"""Write a graph with these layers left finer."""
 
 
 def to_int8(
@@ -84,7 +84,7 @@ def to_int8(
         round_weights(smoothed, prepared, feeds, report)
         _remove(smoothed)
         ranked = rank_layers(prepared, feeds, report, zeros)
-        write = partial(_write_again, prepared, _forms(prepared, ranked, zeros))
+        write = partial(write_int8, prepared, forms=_forms(prepared, ranked, zeros))
         found = meet_budget(path_in, path_out, feeds, budget, tuple(ranked), write, report)
     finally:
         _remove(smoothed)
@@ -103,12 +103,6 @@ def write_uncalibrated(path_in: Path, path_out: Path) -> None:
         write_int8(smoothed, path_out, forms=_forms(smoothed))
     finally:
         _remove(smoothed)
-
-
-def _write_again(
-    prepared: Path, forms: Mapping[str, int | None], _: Path, path_out: Path, float_layers: Collection[str]
-) -> None:
-    write_int8(prepared, path_out, float_layers, forms)
 
 
 def _remove(path: Path) -> None:
@@ -139,7 +133,7 @@ def meet_budget(
         names = tuple(ranked)[:left]
         if linear <= set(names):
             break
-        write(path_in, path_out, names)
+        write(path_out, names)
         tick(1)
         error = max(compare(*pair)[1] for pair in zip(_run_each(path_out, feeds, tick), reference, strict=True))
         if error <= budget:
