@@ -38,7 +38,7 @@ from ..models.encoders.fastconformer import N_FFT as FEATURES_N_FFT
 from ..models.encoders.fastconformer import n_frames as n_feature_frames
 from ..models.encoders.qformer import QFormerSpec
 from ..models.encoders.whisper import HOP_LENGTH, N_FFT, WhisperSpec
-from ..models.llm import LLM_TYPES, LlmSpec
+from ..models.llm import LLM_TYPES, LlmSpec, llm_type
 from ..models.precision import PRECISIONS
 
 MICRO_BATCH = 512
@@ -224,7 +224,7 @@ def forward(spec: LlmSpec, quantization: str, n_tokens: int, n_past: int, n_outp
 
     The last layer's feed-forward and the head compute only rows whose logits are wanted.
     """
-    bits = LLM_TYPES[quantization].bits_per_weight
+    bits = llm_type(quantization).bits_per_weight
     head_bits = max(bits, LLM_TYPES["q6_k"].bits_per_weight) if spec.tied else bits  # as finely as it is kept
     attention, ffn, head = _llm_matrices(spec)
     n_seen = n_tokens * n_past + n_tokens * (n_tokens + 1) / 2

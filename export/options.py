@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..models.errors import InputError
-from ..models.llm import GPTQ_TYPES
+from ..models.llm import GPTQ_TYPES, KEEP
 from ..models.precision import DEFAULT_PRECISION, PrecisionName
 from .llm.export import LoraMode
 from .llm.gptq_linear import require_gptq
@@ -39,7 +39,8 @@ class ExportOptions:
     output_tensor_type: str | None = None
 
     def __post_init__(self) -> None:
-        require_type(self.llm_type)
+        if self.llm != KEEP:
+            require_type(self.llm_type)
         if self.imatrix is not None:
             require_weighted(self.llm)
         if self.calibrate is not None and self.imatrix != "auto" and not self.gptq:
@@ -60,7 +61,7 @@ class ExportOptions:
 
     @property
     def llm_type(self) -> str:
-        """The type of the file, one of LLM_TYPES."""
+        """The type of the file, one of LLM_TYPES, or KEEP."""
         return GPTQ_TYPES.get(self.llm, self.llm)
 
     def tables(self, tied: bool) -> TableTypes:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..models.audio import SAMPLE_RATE, Waveform, synthetic_clip
 from ..models.bundle import Manifest, ParityReport, SelfCheck, StageError
 from ..models.errors import InputError
-from ..models.llm import LLM_TYPES
+from ..models.llm import llm_type
 from ..models.precision import PRECISIONS
 from ..models.prompt import first_task
 from ..runtime.audio.decode import read_audio
@@ -81,7 +81,7 @@ def refuse_beyond_tolerance(parity: ParityReport, manifest: Manifest) -> None:
                 f"{stage.stage} differs from the torch reference by {stage.relative_rms:.2%} on {stage.clip}, "
                 f"allowed is {stage.tolerance:.2%} at {manifest.quantization.encoders}: choose a finer --encoders"
             )
-    wanted = LLM_TYPES[manifest.quantization.llm].agreement
+    wanted = llm_type(manifest.quantization.llm).agreement
     differing = round((1 - parity.token_agreement) * parity.n_tokens)
     if differing > max(1, (1 - wanted) * parity.n_tokens):  # one may be a near tie
         raise InputError(

@@ -273,7 +273,7 @@ def _manifest(
         ),
         prompt=family.prompt,
         generation=GenerationInfo(family.max_new_tokens, beams=1),
-        quantization=QuantizationInfo(options.encoders, options.llm_type, float_layers),
+        quantization=QuantizationInfo(options.encoders, family.llm.type_name(options.llm_type), float_layers),
         licences=options.licence,
         provenance=Provenance(
             auricle=metadata.version("auricle"),

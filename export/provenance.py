@@ -27,19 +27,19 @@ class Source:
 
 def salmonn_sources(whisper: Path, beats: Path, vicuna: Path, salmonn: Path) -> tuple[Source, ...]:
     """What an export of SALMONN reads, and nothing else that lies in the same directories."""
-    gptq = [vicuna / CONFIG_FILE] if (vicuna / CONFIG_FILE).is_file() else []
     used = {
         "whisper": whisper_files(whisper),
         "beats": [beats],
-        "vicuna": [vicuna / "config.json", *_tokenizer_files(vicuna), *gptq, *weight_files(vicuna)],
+        "vicuna": [vicuna] if vicuna.is_file() else _directory_files(vicuna),
         "salmonn": [salmonn],
     }
     return tuple(Source(role, path) for role, paths in used.items() for path in paths)
 
 
-def _tokenizer_files(vicuna: Path) -> list[Path]:
-    names = ("tokenizer.json", "tokenizer_config.json") if is_byte_level(vicuna) else ("tokenizer.model",)
-    return [vicuna / name for name in names]
+def _directory_files(vicuna: Path) -> list[Path]:
+    tokenizer = ("tokenizer.json", "tokenizer_config.json") if is_byte_level(vicuna) else ("tokenizer.model",)
+    gptq = [vicuna / CONFIG_FILE] if (vicuna / CONFIG_FILE).is_file() else []
+    return [vicuna / "config.json", *(vicuna / name for name in tokenizer), *gptq, *weight_files(vicuna)]
 
 
 def salm_sources(checkpoint: Path, qwen: Path) -> tuple[Source, ...]:

@@ -5,7 +5,7 @@ Source: transformers LlamaConfig and Qwen3Config, peft LoraConfig (docs/referenc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 TARGETS = ("q_proj", "v_proj")  # peft's default for LLaMA; SALMONN and canary-qwen keep to them
@@ -36,9 +36,21 @@ LLM_TYPES = {
     "q3_k_m": LlmType(3.91, 12, 0.4),
 }
 """Every type the exporter writes, most precise first."""
+_KEPT = LlmType(8.5, -1, 0.85)
+"""Of a file that was kept as it is: its greedy tokens are compared with those of its own weights."""
+
+
+def llm_type(name: str) -> LlmType:
+    """One of LLM_TYPES, or what is known of another that a kept GGUF file has: its bits, by its name's first digit."""
+    digit = next((int(letter) for letter in name if letter.isdigit()), 8)
+    known = LLM_TYPES["f16"] if name == "bf16" else LLM_TYPES.get(name)
+    return known or replace(_KEPT, bits_per_weight=digit + 0.5)
+
 
 GPTQ_TYPES = {"gptq-q4_0": "q4_0", "gptq-q4_1": "q4_1"}
 """What `--llm` takes beside LLM_TYPES, rounded by GPTQ: the type of its file."""
+KEEP = "keep"
+"""What `--llm` takes instead of a type: the tensors of a GGUF file stay as they are."""
 TABLE_TYPES = ("f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_1", "q4_0")
 """What the embedding and the head of a quantized file may be kept at."""
 
@@ -98,7 +110,7 @@ class LlmSpec:
 
     def weight_bytes(self, quantization: str) -> int:
         """Approximate size of the GGUF file at one of LLM_TYPES. A tied embedding is kept as finely as a head."""
-        bits = LLM_TYPES[quantization].bits_per_weight
+        bits = llm_type(quantization).bits_per_weight
         finer = max(0.0, LLM_TYPES["q6_k"].bits_per_weight - bits) if self.tied else 0.0
         return round((self.n_params * bits + self.vocab * self.hidden * finer) / 8)
 

@@ -180,22 +180,28 @@ def text_encoder(directory: Path) -> Callable[[str], list[int]]:
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def byte_ids(vocabulary: ByteVocabulary, text: str) -> tuple[int, ...]:
-    """The same of a vocabulary that lies in no directory. Its tokenizer takes a second to build at full size."""
+def vocabulary_encoder(vocabulary: ByteVocabulary) -> Callable[[str], list[int]]:
+    """The same of a vocabulary that lies in no directory. Takes a second to build at full size."""
     import tokenizers
-    from tokenizers import models, pre_tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers
 
     pieces = {piece: n for n, piece in enumerate(vocabulary.pieces) if vocabulary.types[n] != UNUSED}
-    bpe: Any = models.BPE(pieces, [cast(tuple[str, str], tuple(merge.split(" "))) for merge in vocabulary.merges])
+    merges = [cast(tuple[str, str], tuple(merge.split(" "))) for merge in vocabulary.merges]
+    cut = vocabulary.pre_tokenizer
+    bpe: Any = models.BPE(pieces, merges, ignore_merges=cut in _IGNORES_MERGES)
     tokenizer: Any = tokenizers.Tokenizer(bpe)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(PRE_TOKENIZER), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    if cut in _COMPOSES:
+        tokenizer.normalizer = normalizers.NFC()
+    make: dict[str, Callable[[Any], Any]] = {
+        "Split": lambda regex: pre_tokenizers.Split(tokenizers.Regex(regex), "isolated"),
+        "Digits": lambda alone: pre_tokenizers.Digits(individual_digits=alone),
+        "ByteLevel": lambda regex: pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=regex),
+    }
+    steps = [make[str(kind)](given) for kind, given in PRE_TOKENIZERS[cut]]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.add_special_tokens([piece for piece, n in pieces.items() if vocabulary.types[n] == CONTROL])
-    return tuple(tokenizer.encode(text).ids)
+    tokenizer.add_tokens([piece for piece, n in pieces.items() if vocabulary.types[n] == USER_DEFINED])
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _recognized(

@@ -99,6 +99,12 @@ def rotary_rows(rows: np.ndarray, n_heads: int) -> np.ndarray:
     return paired.swapaxes(1, 2).reshape(rows.shape)
 
 
+def halved_rows(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """The way back: each head's interleaved rows as two halves, Hugging Face's rotary order."""
+    paired = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
+    return paired.swapaxes(1, 2).reshape(rows.shape)
+
+
 class _Pieces:
     """As much of an array as GGUFWriter.write_tensor_data asks for, for one too large to have whole."""
 

@@ -58,6 +58,26 @@ def text_encoder(directory: Path) -> Callable[[str], list[int]]:
     return lambda text: list(processor.encode(text))
 
 
+def vocabulary_encoder(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
+    """The same of a vocabulary that lies in no directory."""
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = cast(Any, proto).ModelProto()
+    for piece, score, kind in zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True):
+        model.pieces.add(piece=piece, score=score, type=kind)
+    trainer = model.trainer_spec
+    trainer.model_type = BPE
+    trainer.byte_fallback = True
+    trainer.vocab_size = len(vocabulary)
+    trainer.bos_id, trainer.eos_id, trainer.unk_id = vocabulary.bos, vocabulary.eos, vocabulary.unk
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.add_dummy_prefix = True
+    model.normalizer_spec.remove_extra_whitespaces = False
+    processor = cast(Any, sentencepiece).SentencePieceProcessor(model_proto=model.SerializeToString())
+    return lambda text: list(processor.encode(text))
+
+
 def read_vocabulary(path: Path) -> Vocabulary:
     """Read a tokenizer.model.
 

@@ -23,7 +23,7 @@ HASHED = (
     "model.layers.0.post_attention_layernorm.weight",
 )
 VERSIONS = ("0", "1.1", "1.3", "1.5")  # every Vicuna there is
-_VERSION = re.compile(r"v(\d+(?:\.\d+)?)(?![\d.])|[-_](\d\.\d)(?![\d.])")
+_VERSION = re.compile(r"v(\d+(?:\.\d+)?)(?!\.?\d)|[-_](\d\.\d)(?!\.?\d)")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ RELEASES = (
 class Fingerprint:
     """What tells one base model from another of the same shapes."""
 
-    directory: str  # its name alone
-    name_or_path: str  # from config.json; empty when not there
+    directory: str  # its name alone, or that of the one file
+    name_or_path: str  # from config.json or the file's header; empty when not there
     rms_norm_eps: float
     max_positions: int
     norm_mean: float  # mean of the last norm's weight; near 0 in a delta, which is not a model yet
@@ -77,7 +77,7 @@ def fingerprint(spec: LlmSpec, weights: Weights, directory: Path, name_or_path: 
     small = {name: weights.get(name).detach().to(torch.float32) for name in HASHED}
     digests = {name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in small.items()}
     mean = float(small[HASHED[0]].mean())
-    name = model_name(directory)
+    name = directory.name if directory.is_file() else model_name(directory)
     return Fingerprint(name, name_or_path, spec.rms_norm_eps, spec.max_positions, mean, digests)
 
 

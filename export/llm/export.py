@@ -20,9 +20,10 @@ import torch
 
 from ...models.bundle import ADAPTER_FILE, LLM_FILE
 from ...models.errors import CheckpointError, InputError
-from ...models.llm import CANARY_QWEN_LORA, LLM_TYPES, SALMONN_LORA, LlmSpec
+from ...models.llm import CANARY_QWEN_LORA, KEEP, LLM_TYPES, SALMONN_LORA, LlmSpec
 from ..formats.byte_bpe import ByteVocabulary, is_byte_level, read_byte_vocabulary, read_llama_byte_vocabulary
 from ..formats.checkpoint import Weights, read_json
+from ..formats.gguf_reader import GgufFile, GgufWeights, is_gguf, open_gguf
 from ..formats.gguf_writer import LORA_SCALE, RawTensor, Tensor, require_free_space, rotary_rows, write_tensors
 from ..formats.gptq_checkpoint import open_base
 from ..formats.sentencepiece import Vocabulary, read_vocabulary
@@ -42,6 +43,7 @@ from ..formats.tensor_names import (
 from ..progress import Report, no_report
 from .base_model import Fingerprint, check_base, fingerprint
 from .config import RopeScaling, embedding_rows, llama_spec, qwen3_spec, rope_scaling
+from .gguf_base import gguf_rope, gguf_spec, gguf_vocabulary
 from .gptq import Rounding
 from .lora import Lora, require_fit, write_adapter
 from .quantize import DEFAULT_TABLES, DIRECT, TableTypes, quantize, require_type
@@ -65,15 +67,23 @@ class Llm:
     notes: tuple[str, ...] = ()
     """What the user should know of the base."""
     rope: RopeScaling | None = None
+    file: GgufFile | None = None
+    """Where the weights come from, when that is one GGUF file: what it holds can be kept as it is."""
+
+    def type_name(self, quantization: str) -> str:
+        """What the file written is: the type asked for, or of the file that is kept."""
+        return self.file.type_name if self.file and quantization == KEEP else quantization
 
 
 def read_llm(directory: Path) -> Llm:
-    """Open a Hugging Face LLaMA directory: config.json, tokenizer.model (SentencePiece) or tokenizer.json (byte-level
-    BPE), safetensors or .bin shards, float or GPTQ.
+    """Open a LLaMA: a Hugging Face directory of config.json, tokenizer.model (SentencePiece) or tokenizer.json
+    (byte-level BPE), safetensors or .bin shards, float or GPTQ; or one GGUF file of any type.
 
     Raises CheckpointError for another architecture, missing or unknown tensors (named), wrong shapes, or
     a vocabulary that does not fit the weights.
     """
+    if is_gguf(directory):
+        return _read_gguf(open_gguf(directory))
     config = read_json(directory / "config.json")
     if is_byte_level(directory):
         vocabulary = read_llama_byte_vocabulary(directory, embedding_rows(config, directory))
@@ -90,6 +100,31 @@ def read_llm(directory: Path) -> Llm:
         _require_shape(name, weights.shape(name), shape, directory)
     found = fingerprint(spec, weights, directory, str(config.get("_name_or_path") or ""))
     return Llm(directory, spec, weights, vocabulary, found, notes, rope_scaling(config, directory))
+
+
+def _read_gguf(file: GgufFile) -> Llm:
+    spec = gguf_spec(file)
+    vocabulary = gguf_vocabulary(file)
+    rope = gguf_rope(file, spec)
+    weights = GgufWeights(file, spec, beside=(ROPE_DIVISORS,))
+    wanted = shapes(spec)
+    weights.require(wanted, "LLaMA")
+    for name, shape in wanted.items():
+        if (found := weights.shape(name)) != shape:
+            raise CheckpointError(f"{file.path}: {name} is {list(found)} but its header says {list(shape)}")
+    base = fingerprint(spec, weights, file.path, str(file.header.get("general.name") or ""))
+    return Llm(file.path, spec, weights, vocabulary, base, rope=rope, file=file)
+
+
+def rounding_note(llm: Llm, quantization: str) -> tuple[str, ...]:
+    """What a base that was rounded before costs; nothing where it stays as it is."""
+    if llm.file is None or quantization == KEEP or llm.file.type_name in ("f32", "f16", "bf16"):
+        return ()
+    file = llm.file
+    return (
+        f"{file.path.name} was rounded to {file.type_name}, which stays in what --llm {quantization} makes of it: the "
+        f"float model makes a better bundle, --llm {KEEP} --lora adapter rounds nothing more (docs/quantization.md)",
+    )
 
 
 def read_salm_llm(checkpoint: Weights, qwen: Path) -> Llm:
@@ -139,7 +174,10 @@ class LlmExport:
     force: bool = False
 
     def __post_init__(self) -> None:
-        require_type(self.quantization)
+        if self.quantization == KEEP:
+            require_kept(self.llm, self.mode)
+        else:
+            require_type(self.quantization)
         require_tables(self.llm.spec, self.quantization, self.tables)
         require_fit(self.lora, self.llm.spec, self.llm.directory.name)
         if not self.force:
@@ -169,11 +207,13 @@ class LlmExport:
         this model when given one; its linears are those of `rounding` when given that.
         """
         spec = self.llm.spec
-        needed = disk_bytes(spec, self.quantization) + (4 * spec.vocab * spec.hidden if self.tables else 0)
+        kept = self.llm.file if self.quantization == KEEP else None
+        needed = kept.n_bytes if kept else disk_bytes(spec, self.quantization)
+        needed += 4 * spec.vocab * spec.hidden if self.tables else 0
         require_free_space(out, needed, f"writing the language model as {self.quantization}")
         written = [out / LLM_FILE]
         merge = None if self.mode == "adapter" else (self.lora, self.scale)
-        if self.quantization in DIRECT:
+        if self.quantization in (*DIRECT, KEEP):
             write_gguf(self.llm, written[0], self.quantization, merge, progress)
         else:
             passing = written[0].with_name(written[0].stem + ".f16.gguf.part")
@@ -188,9 +228,19 @@ class LlmExport:
         return written
 
 
+def require_kept(llm: Llm, mode: LoraMode) -> None:
+    """Raises InputError where there is no file whose tensors could be kept, or they would be changed."""
+    if llm.file is None:
+        raise InputError(f"--llm {KEEP} keeps the tensors of a GGUF file, and {llm.directory} is none: give a type")
+    if mode != "adapter":
+        raise InputError(
+            f"--llm {KEEP} keeps the tensors as they are, a LoRA merged would change them: add --lora adapter"
+        )
+
+
 def require_tables(spec: LlmSpec, quantization: str, tables: TableTypes) -> None:
     """Raises InputError for types of the embedding or the head that this model or file does not have."""
-    if tables and quantization in DIRECT:
+    if tables and quantization in (*DIRECT, KEEP):
         raise InputError(f"--llm {quantization} keeps the embedding and the head as they are: leave their types out")
     if tables.embedding and spec.tied:
         raise InputError("this model's embedding is its head: give --output-tensor-type, not --token-embedding-type")
@@ -211,12 +261,13 @@ def write_gguf(
     progress: Report = no_report,
     rounding: Rounding | None = None,
 ) -> None:
-    """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way.
+    """Write the model as f16 or f32 (norms always f32), with (lora, scale) merged in float32 on the way, or "keep".
 
     What is rounded already is written as it was rounded.
     """
     writer = gguf.GGUFWriter(None, llm.spec.architecture)
-    add_metadata(writer, llm.spec, llm.fingerprint.directory, quantization, merge[1] if merge else 0.0)
+    kind = LLM_TYPES[quantization].ftype if llm.file is None or quantization != KEEP else llm.file.file_type
+    add_metadata(writer, llm.spec, llm.fingerprint.directory, kind, merge[1] if merge else 0.0)
     llm.vocabulary.add_to(writer)
     try:
         tensors = _tensors(llm, quantization, merge, rounding)
@@ -229,6 +280,10 @@ def _tensors(
     llm: Llm, quantization: str, merge: tuple[Lora, float] | None, rounding: Rounding | None
 ) -> Iterator[Tensor | RawTensor]:
     """In the model's own order, so that the same weights make the same file, however they are sharded."""
+    if llm.file and quantization == KEEP:
+        beside = [ROPE_DIVISORS] if ROPE_DIVISORS in llm.file.tensors else []
+        yield from map(llm.file.raw, (*beside, *(gguf_name(name) for name in shapes(llm.spec))))
+        return
     reader = _Reader(llm, merge)
     if llm.rope is not None:  # as a tensor: llama.cpp aborts on a key `rope.scaling.type` of llama3
         divisors = llm.rope.divisors(llm.spec)
@@ -279,10 +334,12 @@ def _array(weight: torch.Tensor) -> np.ndarray:
     return (weight.float() if weight.dtype == torch.bfloat16 else weight).detach().numpy()
 
 
-def add_metadata(writer: gguf.GGUFWriter, spec: LlmSpec, name: str, quantization: str, lora_scale: float) -> None:
+def add_metadata(writer: gguf.GGUFWriter, spec: LlmSpec, name: str, file_type: int | None, lora_scale: float) -> None:
+    """file_type: one of llama.cpp's llama_ftype; None where it is not known."""
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
-    writer.add_file_type(LLM_TYPES[quantization].ftype)
+    if file_type is not None:
+        writer.add_file_type(file_type)
     writer.add_vocab_size(spec.vocab)
     writer.add_context_length(spec.max_positions)
     writer.add_embedding_length(spec.hidden)

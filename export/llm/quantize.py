@@ -20,13 +20,13 @@ import gguf
 import numpy as np
 
 from ...models.errors import InputError, RunError
-from ...models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
+from ...models.llm import GPTQ_TYPES, KEEP, LLM_TYPES, TABLE_TYPES
 from ..formats.gguf_writer import complete_or_absent, require_free_space
 from ..formats.imatrix_file import read_imatrix
 from ..progress import Report, no_report
 
 DIRECT = ("f32", "f16")  # written as they are; everything else goes through the quantizer
-UNWEIGHTED = (*DIRECT, "q8_0", *GPTQ_TYPES)  # for these llama.cpp does not look at an importance matrix
+UNWEIGHTED = (*DIRECT, KEEP, "q8_0", *GPTQ_TYPES)  # for these llama.cpp does not look at an importance matrix
 
 MAX_BUFFER = 512 << 20  # bytes of rows in memory at once; llama.cpp's own default is 8 GiB
 NO_ROOM = 64 << 20  # less free disk than this when the quantizer failed: the disk was the reason

@@ -23,7 +23,7 @@ from ..encoders.beats import export_beats, weightless_beats
 from ..encoders.fastconformer import export_fastconformer, weightless_fastconformer, write_featurizer
 from ..encoders.qformer import export_qformer, weightless_qformer
 from ..encoders.whisper import export_whisper, weightless_whisper
-from ..formats.byte_bpe import ByteVocabulary, byte_ids
+from ..formats.byte_bpe import ByteVocabulary, vocabulary_encoder
 from ..formats.sentencepiece import Vocabulary
 from ..graphs.weightless import SaveGraph
 from .byte_vocabulary import synthetic_bytes
@@ -89,7 +89,7 @@ def _salmonn(spec: SalmonnSpec) -> SyntheticFamily:
 def _salm(spec: SalmSpec) -> SyntheticFamily:
     def prompt(pieces: Vocabulary | ByteVocabulary) -> PromptInfo:
         assert isinstance(pieces, ByteVocabulary)
-        return salm.prompt_info(lambda text: byte_ids(pieces, text), pieces.eos)
+        return salm.prompt_info(vocabulary_encoder(pieces), pieces.eos)
 
     encoder = spec.fastconformer
     return SyntheticFamily(

@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from ...models.llm import LlmSpec
+from ...models.llm import LLM_TYPES, LlmSpec
 from ..formats.byte_bpe import ByteVocabulary
 from ..formats.gguf_writer import RawTensor, write_tensors
 from ..formats.sentencepiece import Vocabulary
@@ -32,7 +32,8 @@ def write_random_llm(
     Little memory is used, and nothing but the file's own size on disk. Rows must be multiples of 256.
     """
     writer = gguf.GGUFWriter(None, spec.architecture)
-    add_metadata(writer, spec, f"random weights, seed {seed}", quantization, TRAINED[spec.architecture].scale)
+    kind = LLM_TYPES[quantization].ftype
+    add_metadata(writer, spec, f"random weights, seed {seed}", kind, TRAINED[spec.architecture].scale)
     vocabulary.add_to(writer)
     write_tensors(writer, path, random_tensors(spec, quantization, seed), f"write {quantization}", progress)
 

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 import gguf
 import torch
-from auricle.export.formats.byte_bpe import ByteVocabulary, byte_ids, read_byte_vocabulary, text_encoder
+from auricle.export.formats.byte_bpe import ByteVocabulary, read_byte_vocabulary, text_encoder, vocabulary_encoder
 from auricle.export.formats.checkpoint import Weights, open_weights, read_json
 from auricle.export.llm.base_model import check_base
 from auricle.export.llm.export import Llm, disk_bytes, read_salm_llm, write_gguf
@@ -177,7 +177,7 @@ def test_llama_cpp_cuts_text_as_qwens_tokenizer_does(
     found = judge(exported["base"], vocab_only=True).tokens(text, specials=True)
     assert found == text_encoder(QWEN)(text)
     assert isinstance(llm.vocabulary, ByteVocabulary)
-    assert found == list(byte_ids(llm.vocabulary, text))
+    assert found == vocabulary_encoder(llm.vocabulary)(text)
 
 
 def test_llama_cpp_and_transformers_agree_on_text(
@@ -319,7 +319,7 @@ def test_a_synthetic_vocabulary_cuts_the_prompt_as_qwens_does(tmp_path: Path, ju
     model = judge(tmp_path / "llm.gguf")
     before, after = model.tokens(BEFORE, specials=True), model.tokens(AFTER, specials=True)
     assert (len(before), len(after)) == (9, 5)
-    assert byte_ids(large, BEFORE + AFTER + ODD_TEXTS[3]) == (*before, *after, *model.tokens(ODD_TEXTS[3]))
+    assert vocabulary_encoder(large)(BEFORE + AFTER + ODD_TEXTS[3]) == (*before, *after, *model.tokens(ODD_TEXTS[3]))
     model.prefill([*before, *after])
     assert 0.1 < model.logits().std() < 10
 
