@@ -89,7 +89,7 @@ def _live(live: argparse.ArgumentParser) -> None:
     live.add_argument("--words", type=Path, metavar="FILE", help="when its words end: lines of seconds, tab, word")
     live.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
     live.add_argument("--hop-ms", type=float, default=500.0, metavar="MS", help="between updates (default %(default)g)")
-    live.add_argument("--context", choices=("full", "short"), default="full")
+    live.add_argument("--context", choices=("full", "short"))
     live.add_argument("--settle", type=float, metavar="S", help="keep what was heard longer ago")
     live.add_argument("--no-draft", action="store_true", help="decode every hypothesis anew")
     live.add_argument("--pace", choices=("realtime", "fast"), default="realtime")
@@ -150,6 +150,10 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--bundle", type=Path, metavar="DIR", help="ours, for prefill, decode and answer")
     peers.add_argument("--graph", type=Path, metavar="FILE", help="a whisper.onnx of ours instead of one made here")
     peers.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from, for answer")
+    trained = "trained weights for --part whisper (Hugging Face or faster-whisper); default: random ones"
+    peers.add_argument("--whisper", type=Path, metavar="DIR", help=trained)
+    heard = "what Whisper hears, and the errors are of; default: the exporter's clip"
+    peers.add_argument("--recording", type=Path, metavar="FILE", help=heard)
     peers.add_argument(
         "--layers", type=count, default=32, metavar="N", help="of Whisper or the FastConformer (default %(default)s)"
     )

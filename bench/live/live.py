@@ -154,7 +154,7 @@ def measure(
         "pace": pace,
         "task": options.prompt,
         "hop_ms": f"{options.hop_ms:g}",
-        "context": options.context,
+        "context": options.context or "as trained",
         "settle_s": "off" if options.settle_s is None else f"{options.settle_s:g}",
         "draft": "yes" if options.draft else "no",
         "provider": choose_provider(where.ort.provider),

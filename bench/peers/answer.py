@@ -141,11 +141,11 @@ def _random(manifest: Manifest, n_layers: int | None, threads: int) -> _Torch:
     from ...export.encoders.beats import AudioEncoder, Beats
     from ...export.encoders.qformer import ReferenceQFormer
     from ...export.encoders.whisper import SpeechEncoder
-    from .whisper import encoder
+    from .whisper import random_encoder
 
     spec = salmonn_of(manifest)
     norm = torch_with(threads).nn.LayerNorm
-    whisper = SpeechEncoder(encoder(spec.whisper, "sdpa", threads), norm(spec.whisper.d_model)).eval()
+    whisper = SpeechEncoder(random_encoder(spec.whisper, "sdpa", threads), norm(spec.whisper.d_model)).eval()
     beats = AudioEncoder(Beats(spec.beats), norm(spec.beats.d_model)).eval()
     return _Torch(
         whisper, beats, ReferenceQFormer(spec.qformer).eval(), _llama(manifest, n_layers or spec.llm.n_layers)

@@ -83,7 +83,7 @@ def write_ours(task: Task) -> None:
     """The int8 graph by the exporter's own rule, unless a graph or a bundle was given."""
     if task.graph is None and task.bundle is None:
         write_full(task)
-        onnx_graphs.write_int8(file(task, "fp32"), file(task, "auricle-int8"), feeds(task))
+        onnx_graphs.write_int8(file(task, "fp32"), file(task, "auricle-int8"), [feeds(task)])
 
 
 def write_plain_int8(task: Task) -> None:

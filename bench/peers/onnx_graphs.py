@@ -25,9 +25,13 @@ Feeds = Mapping[str, NDArray[np.float32]]
 
 
 def spec_of(task: Task) -> SalmonnSpec:
-    """The bundle's, or the released one, whose Whisper has task.layers layers."""
+    """The bundle's, or the released one, whose Whisper has task.layers layers, or is the trained one that was given."""
     if task.bundle is not None:
         return salmonn_of(read_manifest(task.bundle))
+    if task.whisper is not None:
+        from ...export.encoders.whisper import read_whisper_spec
+
+        return replace(SALMONN_7B, whisper=read_whisper_spec(task.whisper))
     return replace(SALMONN_7B, whisper=replace(SALMONN_7B.whisper, n_layers=task.layers))
 
 
@@ -75,12 +79,12 @@ def write_once(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary / path.name)
 
 
-def write_int8(source: Path, target: Path, feeds: Feeds) -> None:
-    """By the exporter's own rule."""
+def write_int8(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
+    """By the exporter's own rule, calibrated on the feeds."""
     from ...export.graphs.int8 import to_int8
 
     def write(path: Path) -> None:
-        to_int8(source, path, [feeds], PRECISIONS["int8"].budget)
+        to_int8(source, path, feeds, PRECISIONS["int8"].budget)
 
     write_once(target, write)
 

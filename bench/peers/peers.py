@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace, progress: Progress = no_progress) -> Reco
             bundle=bundle,
             graph=_absolute(arguments.graph),
             checkpoint=_absolute(arguments.checkpoint),
+            whisper=_absolute(arguments.whisper),
+            recording=_absolute(arguments.recording),
         )
         team = chosen(contestants(task), arguments.only)
         return measure(task, team, arguments.rounds, arguments.peer_python or sys.executable, progress)

@@ -154,7 +154,7 @@ def _token_notes(task: Task, found: Race) -> list[str]:
 
 def _settings(task: Task) -> dict[str, str]:
     if task.part in ("whisper", "fastconformer"):
-        return {"layers": str(task.layers)}
+        return {"layers": str(task.layers)} if task.whisper is None else {"whisper": task.whisper.name}
     return {"tokens": str(task.tokens)} if task.part in ("decode", "answer") else {}
 
 

@@ -36,6 +36,10 @@ class Task:
     bundle: Path | None = None
     graph: Path | None = None
     checkpoint: Path | None = None
+    whisper: Path | None = None
+    """Trained weights for the Whisper encoder; None: random ones."""
+    recording: Path | None = None
+    """What the Whisper encoder hears; None: the exporter's speech."""
 
     def as_json(self) -> str:
         """For a command line."""
@@ -46,7 +50,9 @@ class Task:
         """Inverse of as_json."""
         raw: dict[str, Any] = json.loads(text)
         paths: dict[str, Any] = {
-            name: Path(raw[name]) for name in ("work", "bundle", "graph", "checkpoint") if raw[name] is not None
+            name: Path(raw[name])
+            for name in ("work", "bundle", "graph", "checkpoint", "whisper", "recording")
+            if raw[name] is not None
         }
         return cls(**{**raw, **paths})
 

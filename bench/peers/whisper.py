@@ -1,4 +1,4 @@
-"""Contestants for one 30 s window of the Whisper encoder: the same random weights and real speech for all."""
+"""Contestants for one 30 s window of the Whisper encoder: the same weights for all, random or trained; real speech."""
 
 from __future__ import annotations
 
@@ -29,22 +29,51 @@ def spec_of(task: Task) -> WhisperSpec:
     return onnx_graphs.spec_of(task).whisper
 
 
-def window(spec: WhisperSpec) -> NDArray[np.float32]:
-    """Real speech, repeated until it fills the window: float32 [n_samples]."""
+def window(task: Task) -> NDArray[np.float32]:
+    """Speech: the recording, silence behind it; else the exporter's, repeated. float32 [n_samples]."""
     from ...runtime.audio.decode import read_audio
 
+    n_samples = spec_of(task).n_samples
+    if task.recording is not None:
+        heard = read_audio(task.recording)[:n_samples]
+        return np.pad(heard, (0, n_samples - len(heard)))
     with resources.as_file(resources.files("auricle.export") / "jfk.wav") as path:
-        return np.resize(read_audio(path), spec.n_samples)
+        return np.resize(read_audio(path), n_samples)
 
 
 def feeds(task: Task) -> dict[str, NDArray[np.float32]]:
     """log_mel [1, n_mels, n_frames]."""
+    return _features(window(task), spec_of(task))
+
+
+def calibration(task: Task) -> list[dict[str, NDArray[np.float32]]]:
+    """What int8 is tried on: as the exporter does for trained weights, of random ones what is heard."""
+    if task.whisper is None:
+        return [feeds(task)]
+    from ...export.parity import calibration_clips
+
+    return [_features(clip, spec_of(task)) for clip in calibration_clips(spec_of(task).n_samples)]
+
+
+def _features(clip: NDArray[np.float32], spec: WhisperSpec) -> dict[str, NDArray[np.float32]]:
     from ...models.encoders.whisper import log_mel
 
-    return {whisper.INPUT: log_mel(window(spec_of(task)), spec_of(task))}
+    return {whisper.INPUT: log_mel(clip, spec)}
 
 
-def encoder(spec: WhisperSpec, attention: str, threads: int = 1) -> Any:
+def encoder(task: Task, attention: str) -> Any:
+    """transformers' WhisperEncoder with the trained weights, or with random ones."""
+    if task.whisper is None:
+        return random_encoder(spec_of(task), attention, task.threads)
+    from ...export.encoders.whisper import load_whisper
+
+    onnx_graphs.torch_with(task.threads)
+    trained: Any = load_whisper(task.whisper)[1]
+    trained.config._attn_implementation = attention
+    return trained
+
+
+def random_encoder(spec: WhisperSpec, attention: str, threads: int = 1) -> Any:
     """transformers' WhisperEncoder, its weights drawn from SEED by transformers' own rule."""
     from transformers import WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -65,7 +94,8 @@ def encoder(spec: WhisperSpec, attention: str, threads: int = 1) -> Any:
 def file(task: Task, name: str) -> Path:
     """Where something written for these sizes lies."""
     spec = spec_of(task)
-    directory = task.work / f"whisper-{spec.d_model}x{spec.n_layers}"
+    weights = "whisper" if task.whisper is None else task.whisper.name
+    directory = task.work / f"{weights}-{spec.d_model}x{spec.n_layers}"
     return (
         onnx_graphs.graph_file(directory, name) if name in (_FP32, _OURS, _PLAIN, _STATIC, _INT4) else directory / name
     )
@@ -77,14 +107,14 @@ def write_full(task: Task) -> None:
 
     spec = spec_of(task)
     norm = onnx_graphs.torch_with(task.threads).nn.LayerNorm(spec.d_model).eval()
-    onnx_graphs.write_once(file(task, _FP32), lambda path: export_whisper(encoder(spec, "eager"), norm, spec, path))
+    onnx_graphs.write_once(file(task, _FP32), lambda path: export_whisper(encoder(task, "eager"), norm, spec, path))
 
 
 def write_ours(task: Task) -> None:
     """The int8 graph by the exporter's own rule, unless a graph or a bundle was given."""
     if task.graph is None and task.bundle is None:
         write_full(task)
-        onnx_graphs.write_int8(file(task, _FP32), file(task, _OURS), feeds(task))
+        onnx_graphs.write_int8(file(task, _FP32), file(task, _OURS), calibration(task))
 
 
 def write_plain(task: Task) -> None:
@@ -94,9 +124,9 @@ def write_plain(task: Task) -> None:
 
 
 def write_static(task: Task) -> None:
-    """The int8 graph by onnxruntime's own quantize_static, calibrated on the very clip that is heard."""
+    """The int8 graph by onnxruntime's own quantize_static, calibrated as ours."""
     write_full(task)
-    onnx_graphs.write_static_int8(file(task, _FP32), file(task, _STATIC), [feeds(task)])
+    onnx_graphs.write_static_int8(file(task, _FP32), file(task, _STATIC), calibration(task))
 
 
 def write_int4(task: Task) -> None:
@@ -126,7 +156,7 @@ def open_torch(dtype: str) -> Callable[[Task], Work]:
 
     def opened(task: Task) -> Work:
         kind = getattr(onnx_graphs.torch_with(task.threads), dtype)
-        module = encoder(spec_of(task), "sdpa", task.threads).to(kind)
+        module = encoder(task, "sdpa").to(kind)
         return onnx_graphs.open_torch(module, feeds(task), task.threads)
 
     return opened
@@ -151,7 +181,7 @@ def write_ctranslate2(task: Task, precision: str) -> None:
     }
     ids: dict[str, Any] = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
     model: Any = WhisperForConditionalGeneration(WhisperConfig(**small, **ids))
-    model.model.encoder = encoder(spec, "eager")
+    model.model.encoder = encoder(task, "eager")
     model.config.encoder_layers = spec.n_layers
     model.config.encoder_attention_heads = spec.n_heads
     library = cast(Any, converters)
@@ -186,11 +216,11 @@ def write_q8_0(task: Task) -> None:
     path = file(task, "q8_0.bin")
     if not path.exists():
         with whole_or_absent(path) as temporary:
-            write_ggml(temporary, spec_of(task), encoder(spec_of(task), "eager").state_dict())
+            write_ggml(temporary, spec_of(task), encoder(task, "eager").state_dict())
 
 
 def _open_ggml(open_file: Callable[..., Work]) -> Callable[[Task], Work]:
-    return lambda task: open_file(file(task, "q8_0.bin"), window(spec_of(task)), task.threads)
+    return lambda task: open_file(file(task, "q8_0.bin"), window(task), task.threads)
 
 
 def contestants(_: Task) -> dict[str, Contestant]:

@@ -93,6 +93,11 @@ def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
     return spec, encoder.eval().requires_grad_(False)
 
 
+def read_whisper_spec(directory: Path) -> WhisperSpec:
+    """Its sizes alone. Raises CheckpointError."""
+    return _open(directory)[0]
+
+
 def weightless_whisper(spec: WhisperSpec) -> SpeechEncoder:
     """An encoder of these sizes without weights, for `skeleton.RandomWeights` to export."""
     with torch.device("meta"):

@@ -271,10 +271,10 @@ def test_q8_0_blocks_read_back() -> None:
 def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
     """Walked as whisper.cpp walks it: lengths that were wrong would lead astray."""
     pytest.importorskip("torch")
-    from auricle.bench.peers.whisper import encoder
+    from auricle.bench.peers.whisper import random_encoder
 
     spec = WhisperSpec(d_model=32, n_layers=2, n_heads=2, d_ffn=128, n_positions=8)
-    state = encoder(spec, "eager").state_dict()
+    state = random_encoder(spec, "eager").state_dict()
     write_ggml(tmp_path / "x.bin", spec, state)
     data = (tmp_path / "x.bin").read_bytes()
     assert struct.unpack_from("<12i", data) == (0x67676D6C, 51865, 8, 32, 2, 2, 448, 32, 2, 1, 80, 2007)
