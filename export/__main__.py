@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..models.errors import AuricleError, missing_package
-from ..models.llm import GPTQ_TYPES, LLM_TYPES, TABLE_TYPES
+from ..models.llm import GPTQ_TYPES, KEEP, LLM_TYPES, TABLE_TYPES
 from ..models.precision import DEFAULT_PRECISION, PRECISIONS
 from ..models.program import run_program
 
@@ -52,14 +52,16 @@ def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
     files = _files(salmonn)
     files.add_argument("--whisper", type=Path, required=True, metavar="DIR", help="large-v2, HF or faster-whisper")
     files.add_argument("--beats", type=Path, required=True, metavar="FILE", help="BEATs_iter3_plus ... cpt2.pt")
-    vicuna = "13B: v1.1, 7B: v1.5, or the LLaMA it was trained with, HF directory"
-    files.add_argument("--vicuna", type=Path, required=True, metavar="DIR", help=vicuna)
+    vicuna = "13B: v1.1, 7B: v1.5, or the LLaMA it was trained with: HF directory or GGUF file"
+    files.add_argument("--vicuna", type=Path, required=True, metavar="DIR|FILE", help=vicuna)
     files.add_argument("--salmonn", type=Path, required=True, metavar="FILE", help="salmonn_v1.pth, salmonn_7b_v0.pth")
     _add_precision(salmonn, "alpha / rank, 4.0 as trained")
     unsaid = salmonn.add_argument_group("what no file holds (defaults: the released models)")
     unsaid.add_argument("--lora-alpha", type=_positive, default=32.0, metavar="A")
     unsaid.add_argument("--second-per-window", type=_positive, default=0.333333, metavar="S")
     unsaid.add_argument("--second-stride", type=_positive, default=0.333333, metavar="S")
+    hears = "what Whisper was trained on: its padded window (default), or the clip alone"
+    unsaid.add_argument("--hears", choices=("window", "clip"), default="window", help=hears)
     unsaid.add_argument("--prompt-template", metavar="TEXT", help="around a question {}; default: by the tokenizer")
     unsaid.add_argument("--end-symbol", metavar="TOKEN", help="that ends an answer; default: the tokenizer's")
     unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")
@@ -92,7 +94,8 @@ def _files(family: argparse.ArgumentParser) -> argparse._ArgumentGroup:  # pyrig
 def _add_precision(family: argparse.ArgumentParser, scale: str) -> None:
     precision = family.add_argument_group("precision")
     precision.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
-    precision.add_argument("--llm", choices=(*LLM_TYPES, *GPTQ_TYPES), default="q4_k_m")
+    llm = f"{', '.join((*LLM_TYPES, *GPTQ_TYPES))}; {KEEP}: as the GGUF file has it"
+    precision.add_argument("--llm", choices=(*LLM_TYPES, *GPTQ_TYPES, KEEP), default="q4_k_m", metavar="TYPE", help=llm)
     precision.add_argument(
         "--lora",
         choices=("merged", "adapter", "both"),

@@ -96,11 +96,11 @@ class Engine:
     def keywords(self, words: Sequence[str]) -> None:
         self.llm.prompts.keywords = words
 
-    def encode(self, waveform: Waveform, short: bool = False) -> EncodedSegment:
+    def encode(self, waveform: Waveform, short: bool | None = None) -> EncodedSegment:
         """Encodes one segment of at most `spec.seconds`.
 
-        short: no more is encoded than the segment, where the family pads it to its window; less work, and less like
-        what it was trained on.
+        short: no more is encoded than the segment, where the family could pad it to its window; False: the window;
+        None: what the model was trained on.
         """
         if self._closed:
             raise RunError("the engine is closed: open the bundle again")

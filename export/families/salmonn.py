@@ -21,6 +21,7 @@ from ...models.families.salmonn import (
     MAX_NEW_TOKENS,
     VICUNA,
     ChatTemplate,
+    Hearing,
     SalmonnSpec,
     prompt_info,
 )
@@ -34,7 +35,7 @@ from ..formats.byte_bpe import ByteVocabulary
 from ..formats.checkpoint import load_section
 from ..formats.sentencepiece import Vocabulary
 from ..graphs.onnx_graph import Arrays
-from ..llm.export import Llm, read_llm
+from ..llm.export import Llm, read_llm, rounding_note
 from ..llm.lora import Lora, read_lora
 from ..options import ExportOptions
 from ..provenance import salmonn_sources
@@ -59,6 +60,7 @@ class SalmonnExport(ExportOptions):
     second_per_window: float = 0.333333
     second_stride: float = 0.333333
     qformer_heads: int | None = None
+    hears: Hearing = "window"
     prompt_template: str | None = None
     """In SALMONN's notation, the question at {}; None: Vicuna's, or the one that the tokenizer's specials name."""
     end_symbol: str | None = None
@@ -91,7 +93,7 @@ def open_parts(options: SalmonnExport) -> Parts:
         second_stride=options.second_stride,
     )
     qformer = load_qformer(state, whisper_spec, beats_spec, windows, options.salmonn)
-    spec = SalmonnSpec(whisper_spec, beats_spec, qformer.spec, llm.spec, lora.spec)
+    spec = SalmonnSpec(whisper_spec, beats_spec, qformer.spec, llm.spec, lora.spec, options.hears)
     if qformer.spec.d_llm != llm.spec.hidden:
         raise CheckpointError(
             f"{options.salmonn} speaks to a language model {qformer.spec.d_llm} wide, {options.vicuna} is "
@@ -106,7 +108,7 @@ def open_parts(options: SalmonnExport) -> Parts:
         qformer,
         llm,
         lora,
-        (*llm.notes, *((quantized,) if quantized else ()), *unknown),
+        (*llm.notes, *rounding_note(llm, options.llm), *((quantized,) if quantized else ()), *unknown),
     )
 
 
@@ -149,8 +151,11 @@ def _family(parts: Parts, options: SalmonnExport) -> Family:
 
 
 def _tokenizer(llm: Llm, directory: Path) -> Callable[[str], list[int]]:
-    byte_level = isinstance(llm.vocabulary, ByteVocabulary)
-    return byte_bpe.text_encoder(directory) if byte_level else sentencepiece.text_encoder(directory)
+    """The directory's own tokenizer; of a GGUF file, one made of its vocabulary."""
+    vocabulary = llm.vocabulary
+    if isinstance(vocabulary, ByteVocabulary):
+        return byte_bpe.vocabulary_encoder(vocabulary) if llm.file else byte_bpe.text_encoder(directory)
+    return sentencepiece.vocabulary_encoder(vocabulary) if llm.file else sentencepiece.text_encoder(directory)
 
 
 def _template(vocabulary: Vocabulary | ByteVocabulary, options: SalmonnExport) -> ChatTemplate:
@@ -178,12 +183,11 @@ def _template(vocabulary: Vocabulary | ByteVocabulary, options: SalmonnExport) -
 
 def _feeds(parts: Parts) -> dict[str, list[Arrays]]:
     """What each graph reads of the clips."""
-    spec = parts.spec.whisper
     clips = parity.calibration_clips(parts.spec.n_samples)
     outputs = [_stages(parts, clip) for clip in clips]
     encoded = [(each[whisper.OUTPUT], each[beats.OUTPUT]) for each in outputs]
     return {
-        "whisper": [{whisper.INPUT: log_mel(clip, spec)} for clip in clips],
+        "whisper": [{whisper.INPUT: _log_mel(parts.spec, clip)} for clip in clips],
         "beats": [{beats.INPUT: fbank(clip)} for clip in clips],
         "qformer": [{qformer.SPEECH_INPUT: speech, qformer.AUDIO_INPUT: audio} for speech, audio in encoded],
     }
@@ -192,7 +196,13 @@ def _feeds(parts: Parts) -> dict[str, list[Arrays]]:
 def _stages(parts: Parts, clip: Waveform) -> dict[str, NDArray[np.float32]]:
     """Each graph's output as torch computes it."""
     with torch.no_grad():
-        speech = parts.whisper(torch.from_numpy(log_mel(clip, parts.spec.whisper)))
+        speech = parts.whisper(torch.from_numpy(_log_mel(parts.spec, clip)))
         audio = parts.beats(torch.from_numpy(fbank(clip)))
         tokens = parts.qformer.reference(speech, audio)[0]
     return {whisper.OUTPUT: speech.numpy(), beats.OUTPUT: audio.numpy(), qformer.OUTPUT: tokens.numpy()}
+
+
+def _log_mel(spec: SalmonnSpec, clip: Waveform) -> NDArray[np.float32]:
+    """As much of the clip as Whisper hears at run time."""
+    n_positions = spec.heard_positions(len(clip))
+    return log_mel(clip, spec.whisper, None if n_positions is None else 2 * n_positions)

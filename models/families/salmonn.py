@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..encoders import beats, qformer, whisper
 from ..encoders.beats import BEATS_ITER3_PLUS, BeatsSpec
@@ -18,6 +19,8 @@ from ..llm import SALMONN_LORA, VICUNA_7B_V15, VICUNA_13B_V11, LlmSpec, LoraSpec
 from ..prompt import AUDIO, KEYWORDS, MAX_KEYWORDS, PROMPT, SYSTEM, PromptInfo
 
 FAMILY = "salmonn"
+Hearing = Literal["window", "clip"]
+"""What Whisper was trained to hear: its whole window, silence behind the clip; or the clip alone."""
 MAX_NEW_TOKENS = 200
 SAMPLES_PER_POSITION = 2 * HOP_LENGTH
 
@@ -31,6 +34,7 @@ class SalmonnSpec:
     qformer: QFormerSpec
     llm: LlmSpec
     lora: LoraSpec
+    hears: Hearing = "window"
 
     @property
     def n_samples(self) -> int:
@@ -53,10 +57,15 @@ class SalmonnSpec:
         return self.qformer.n_windows(n_positions) if n_positions >= self.qformer.window else 0
 
     def positions_for(self, n_samples: int) -> int:
-        """Whisper frames that whole Q-Former windows need to hear a clip; at least a second, at most all."""
+        """Whisper frames that whole Q-Former windows need to hear a clip alone; at least a second, at most all."""
         needed = max(-(-n_samples // SAMPLES_PER_POSITION), round(FRAME_RATE))
         steps = -(-(needed - self.qformer.window) // self.qformer.stride)
         return min(self.qformer.window + steps * self.qformer.stride, self.whisper.n_positions)
+
+    def heard_positions(self, n_samples: int, short: bool | None = None) -> int | None:
+        """Whisper frames of a clip; None: of its window. short: of the clip alone; None: what it was trained on."""
+        alone = self.hears == "clip" if short is None else short
+        return self.positions_for(n_samples) if alone else None
 
     @property
     def graphs(self) -> dict[str, GraphInfo]:

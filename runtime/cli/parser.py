@@ -96,7 +96,9 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
     update = listen.add_argument_group("updates")
     update.add_argument("--hop-ms", type=float, metavar="MS", help="audio between two; default: 500")
     update.add_argument("--agreement", type=int, metavar="N", help="updates alike that make text stable; default: 2")
-    update.add_argument("--context", choices=("full", "short"), help="short: encode no padding; faster, less exact")
+    update.add_argument(
+        "--context", choices=("full", "short"), help="short: encode no padding, full: the window; default: as trained"
+    )
     update.add_argument("--settle", type=float, dest="settle_s", metavar="S", help="do not encode older seconds again")
     _add_gate_options(listen)
     listen.add_argument("--no-vad", action="store_true", help="segments of --max-segment-s, for sounds and music")

@@ -42,8 +42,11 @@ class EncodedSegment:
 class Encoders(Protocol):
     """From a waveform to audio tokens. One thread at a time."""
 
-    def encode(self, waveform: Waveform, short: bool) -> EncodedSegment:
-        """One segment, no longer than the spec's; short: no more than it is encoded, where the family pads it."""
+    def encode(self, waveform: Waveform, short: bool | None = None) -> EncodedSegment:
+        """One segment, no longer than the spec's.
+
+        short: no more than it is encoded, where the family pads it; False: all that it pads; None: as it was trained.
+        """
         ...
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:

@@ -23,7 +23,7 @@ class SalmEncoders:
         featurizer = read_featurizer(directory / FEATURIZER, spec.fastconformer.n_mels)
         self.fastconformer = FastConformerEncoder(sessions["fastconformer"], spec.fastconformer, featurizer)
 
-    def encode(self, waveform: Waveform, short: bool) -> EncodedSegment:
+    def encode(self, waveform: Waveform, short: bool | None = None) -> EncodedSegment:
         """A segment is never padded here: `short` changes nothing."""
         tokens, ms = timed(lambda: self.fastconformer.audio_tokens(waveform))
         return EncodedSegment(tokens, {"fastconformer": ms}, ms)

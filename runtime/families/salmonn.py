@@ -38,12 +38,9 @@ class SalmonnEncoders:
         self.qformer = QFormer(sessions["qformer"])
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="auricle-beats")
 
-    def encode(self, waveform: Waveform, short: bool) -> EncodedSegment:
-        """short: Whisper encodes as many windows as the segment fills, not its own padded one.
-
-        That is less work, and less like what it was trained on.
-        """
-        n_positions = self.spec.positions_for(len(waveform)) if short else None
+    def encode(self, waveform: Waveform, short: bool | None = None) -> EncodedSegment:
+        """short: Whisper encodes as many windows as the segment fills, not its own padded one; None: as trained."""
+        n_positions = self.spec.heard_positions(len(waveform), short)
         start = time.perf_counter()
         (speech, whisper_ms), (audio, beats_ms) = self._speech_and_audio(waveform, n_positions)
         tokens, qformer_ms = timed(lambda: self.qformer.audio_tokens(speech, audio))
@@ -52,7 +49,7 @@ class SalmonnEncoders:
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
         """speech, audio and audio_tokens."""
-        speech = self.whisper.encode(waveform)
+        speech = self.whisper.encode(waveform, self.spec.heard_positions(len(waveform)))
         audio = self.beats.encode(waveform)
         tokens = self.qformer.audio_tokens(speech, audio)
         return {whisper.OUTPUT: speech.numpy(), beats.OUTPUT: audio.numpy(), qformer.OUTPUT: tokens}

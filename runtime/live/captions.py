@@ -41,7 +41,7 @@ class LiveOptions:
     also: tuple[str, ...] = ()  # further questions about the same audio; they share its prefill
     hop_ms: float = 500.0  # audio between two updates
     agreement: int = 2  # consecutive hypotheses that make text stable
-    context: str = "full"  # "short": the segment alone is encoded, not its whole padded window
+    context: str | None = None  # "short": the segment alone is encoded; "full": its padded window; None: as trained
     settle_s: float | None = None  # audio tokens older than this are not computed again; None: all are
     vad: bool = True  # False: segments of gate.max_segment_s, for sounds and music
     gate: GateOptions = field(default_factory=GateOptions)
@@ -54,7 +54,7 @@ class LiveOptions:
             raise InputError(f"hop_ms {self.hop_ms:g} must be 50 to 30000 ms of audio between two updates")
         if self.agreement < 1:
             raise InputError(f"agreement {self.agreement} must be at least 1 hypothesis")
-        if self.context not in ("full", "short"):
+        if self.context not in (None, "full", "short"):
             raise InputError(f"context {self.context!r} must be full or short")
         if self.settle_s is not None and not 0 <= self.settle_s < math.inf:
             raise InputError(f"settle_s {self.settle_s:g} must be 0 s or more")
@@ -258,7 +258,8 @@ def _require_greedy(generation: Generation) -> None:
 
 
 def _incremental_options(options: LiveOptions, generation: Generation) -> IncrementalOptions:
-    return IncrementalOptions(options.context == "short", options.settle_s, generation, options.draft)
+    short = None if options.context is None else options.context == "short"
+    return IncrementalOptions(short, options.settle_s, generation, options.draft)
 
 
 def _also(decoder: IncrementalDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:

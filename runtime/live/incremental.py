@@ -24,8 +24,8 @@ from ..llm.stopping import cut_at
 class IncrementalOptions:
     """How a segment is decoded."""
 
-    short: bool = False
-    """The segment alone is encoded, not its whole padded window, where the family pads it."""
+    short: bool | None = None
+    """The segment alone is encoded, or (False) its whole padded window; None: what the model was trained on."""
     settle_s: float | None = None
     """Audio tokens of what ended longer ago stay as they are; None: all are computed again."""
     generation: Generation = field(default_factory=Generation)

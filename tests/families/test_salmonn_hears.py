@@ -1,0 +1,38 @@
+"""A SALMONN whose Whisper was trained on clips alone: the manifest says so and everything follows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+from auricle.export.__main__ import main
+from auricle.models.audio import synthetic_clip
+from auricle.models.bundle import read_manifest
+from auricle.models.families.salmonn import SalmonnSpec
+from auricle.runtime.engine import load
+from auricle.runtime.live.captions import LiveOptions, captions
+from auricle.runtime.sources.playback import FilePlayback
+from conftest import export_arguments
+
+
+def test_the_clip_alone_is_heard_everywhere(golden_bundle: Path, tmp_path: Path) -> None:
+    assert main(export_arguments(tmp_path / "bundle", hears="clip", lora="merged")) == 0  # parity is measured that way
+    spec = read_manifest(tmp_path / "bundle").spec
+    assert isinstance(spec, SalmonnSpec) and spec.hears == "clip"
+    clip = synthetic_clip(7, 2.0)
+    with load(golden_bundle) as padded, load(tmp_path / "bundle") as alone:
+        assert len(padded.encode(clip).audio_tokens) > len(alone.encode(clip).audio_tokens)
+        same = ((padded.encode(clip, short=True), alone.encode(clip)), (padded.encode(clip), alone.encode(clip, False)))
+        for one, other in same:
+            np.testing.assert_array_equal(one.audio_tokens, other.audio_tokens)
+        n_tokens = len(alone.encode(clip).audio_tokens)
+        assert alone.ask(clip, "asr").segments[0].timings.n_audio_tokens == n_tokens
+        assert alone.encoders.stages(clip)["audio_tokens"].shape[-2] == n_tokens
+        options = LiveOptions(vad=False)
+        finals = [
+            event for event in captions(FilePlayback(clip, "fast"), alone, options) if type(event).__name__ == "Final"
+        ]
+        assert [final.timings.n_audio_tokens for final in finals] == [n_tokens]
