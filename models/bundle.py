@@ -264,7 +264,8 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
 
 def _impossible(manifest: Manifest) -> str | None:
     """The first size that is not above 0, or templates without their blanks."""
-    for part, sizes in encode(manifest.spec).items():
+    parts = {name: part for name, part in encode(manifest.spec).items() if isinstance(part, dict)}
+    for part, sizes in parts.items():
         for name, value in sizes.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
                 return f"{part}.{name} = {value}"

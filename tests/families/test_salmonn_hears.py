@@ -13,6 +13,7 @@ from auricle.models.audio import synthetic_clip
 from auricle.models.bundle import read_manifest
 from auricle.models.families.salmonn import SalmonnSpec
 from auricle.runtime.engine import load
+from auricle.runtime.events import Final
 from auricle.runtime.live.captions import LiveOptions, captions
 from auricle.runtime.sources.playback import FilePlayback
 from conftest import export_arguments
@@ -31,8 +32,5 @@ def test_the_clip_alone_is_heard_everywhere(golden_bundle: Path, tmp_path: Path)
         n_tokens = len(alone.encode(clip).audio_tokens)
         assert alone.ask(clip, "asr").segments[0].timings.n_audio_tokens == n_tokens
         assert alone.encoders.stages(clip)["audio_tokens"].shape[-2] == n_tokens
-        options = LiveOptions(vad=False)
-        finals = [
-            event for event in captions(FilePlayback(clip, "fast"), alone, options) if type(event).__name__ == "Final"
-        ]
-        assert [final.timings.n_audio_tokens for final in finals] == [n_tokens]
+        events = captions(FilePlayback(clip, "fast"), alone, LiveOptions(vad=False))
+        assert [event.timings.n_audio_tokens for event in events if isinstance(event, Final)] == [n_tokens]
