@@ -1,8 +1,8 @@
 """Truncation: a sound file -> how many bytes it promises and does not hold, where a copy was cut short.
 
-FFmpeg plays what is there and says nothing, so the promise is read here: RIFF and AIFF chunk sizes, ISO media
-(mp4, m4a, mov) boxes, the Matroska/WebM segment, the last Ogg page, the Xing header of an mp3. A size that a
-live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
+FFmpeg plays what is there and says nothing, so the promise is read here: AVI lists, ISO media (mp4, m4a, mov)
+boxes, the Matroska/WebM segment, ASF's data, the last Ogg page, the Xing header of an mp3; extent.py has the
+containers of PCM. A size that a live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+from .extent import sample_extent
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _MATROSKA_INFO = b"\x15\x49\xa9\x66"  # the element that holds TimestampScale and Duration; near the front
 _MATROSKA_HEAD = 8192
@@ -28,13 +32,20 @@ def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
 
     file: seekable, opened in binary mode; n_bytes: its size.
     """
-    head = file.read(12)
+    extent = sample_extent(file, n_bytes)
+    if extent is not None:
+        return _beyond(extent.stated_end or 0, n_bytes)
+    file.seek(0)
+    head = file.read(16)
     for magic, offset, walk in _CONTAINERS:
         if head[offset : offset + len(magic)] == magic:
             file.seek(0)
-            missing = walk(file, n_bytes) - n_bytes
-            return missing if missing > _SLACK else 0
+            return _beyond(walk(file, n_bytes), n_bytes)
     return 0
+
+
+def _beyond(end: int, n_bytes: int) -> int:
+    return end - n_bytes if end - n_bytes > _SLACK else 0
 
 
 def flac_samples(file: BinaryIO) -> int:
@@ -61,28 +72,33 @@ def matroska_seconds(file: BinaryIO) -> float:
     return seconds if 0 < seconds < math.inf else 0.0
 
 
-def _chunks(file: BinaryIO, n_bytes: int, byte_order: str, data_id: bytes) -> int:
-    """RIFF and AIFF: the end of the chunk that holds the samples."""
-    at = 12
-    while at + 8 <= n_bytes:
+def _avi_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the last RIFF list: an AVI above 1 GB is several, one behind the other."""
+    at = 0
+    while at + 12 <= n_bytes:
         file.seek(at)
-        chunk_id, size = struct.unpack(f"{byte_order}4sI", file.read(8))
-        if chunk_id == data_id:
-            return 0 if size == 0 or size >= _OPEN_SIZE else at + 8 + size
-        at += 8 + size + size % 2
-    return 0
-
-
-def _riff_end(file: BinaryIO, n_bytes: int) -> int:
-    head = file.read(12)
-    if head[8:] == b"AVI ":
+        head = file.read(12)
         size = int.from_bytes(head[4:8], "little")
-        return 0 if size >= _OPEN_SIZE else 8 + size
-    return _chunks(file, n_bytes, "<", b"data")
+        if head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX"):
+            return at
+        if size == 0 or size >= _OPEN_SIZE:
+            return 0
+        at += 8 + size + size % 2
+    return at
 
 
-def _aiff_end(file: BinaryIO, n_bytes: int) -> int:
-    return _chunks(file, n_bytes, ">", b"SSND")
+def _asf_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the Data object, which follows the Header object."""
+    file.seek(16)
+    at = int.from_bytes(file.read(8), "little")
+    if at + 24 > n_bytes:
+        return at if at < 1 << 62 else 0
+    file.seek(at)
+    head = file.read(24)
+    if head[:16] != _ASF_DATA:
+        return 0
+    size = int.from_bytes(head[16:24], "little")
+    return at + size if size < 1 << 62 else 0
 
 
 def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
@@ -147,8 +163,8 @@ def _mp3_end(file: BinaryIO, n_bytes: int) -> int:
 
 
 _CONTAINERS: tuple[tuple[bytes, int, Callable[[BinaryIO, int], int]], ...] = (
-    (b"RIFF", 0, _riff_end),
-    (b"FORM", 0, _aiff_end),
+    (b"AVI ", 8, _avi_end),
+    (_ASF, 0, _asf_end),
     (b"ftyp", 4, _mp4_end),
     (_MATROSKA, 0, _matroska_end),
     (b"OggS", 0, _ogg_end),
