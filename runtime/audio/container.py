@@ -15,13 +15,14 @@ from typing import Any
 
 import av
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 from av.container import InputContainer
 from av.error import FFmpegError
 
 from ...models.errors import AudioError
 from .extent import Extent, sample_extent
 from .file_view import FileView
-from .truncation import flac_samples, matroska_seconds, missing_bytes
+from .truncation import flac_samples, matroska_seconds, missing_bytes, ogg_is_open
 
 _REMEDY = "give a wav, flac, mp3, m4a or ogg file, or a video with sound"
 # Tags that are not UTF-8 break opening a file up to PyAV 18 unless it is told otherwise; 19 takes them as they are.
@@ -102,6 +103,8 @@ def open_sound(path: str | os.PathLike[str], name: str | None = None) -> SoundFi
             raise AudioError(f"{name} has no sound in it: {_REMEDY}")
         if container.format.name == "flac":
             stream.codec_context.options = {"err_detect": "crccheck+explode"}
+        if container.format.name == "caf" and stream.codec_context.name == "alac":
+            stream.codec_context.flags2 |= Flags2.skip_manual  # or FFmpeg drops the end of a last packet that has none
         stack.pop_all()
         return SoundFile(file, name, container, stream, view)
 
@@ -130,6 +133,8 @@ def _view(file: Path, name: str, size: int) -> FileView | None:
         missing = missing_bytes(opened, size)
         if missing:
             raise AudioError(f"{name} is cut short: it promises {size + missing} bytes and has {size}; copy it again")
+        if ogg_is_open(opened, size):
+            raise AudioError(f"{name} is cut short: no page in it ends the stream; copy it again")
         extent = sample_extent(opened, size)
     return None if extent is None else _mended(file, name, size, extent)
 

@@ -18,10 +18,18 @@ from .extent import sample_extent
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _MATROSKA = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_CLUSTER = b"\x1f\x43\xb6\x75"
 _MATROSKA_INFO = b"\x15\x49\xa9\x66"  # the element that holds TimestampScale and Duration; near the front
+_MATROSKA_ELEMENTS = (  # with those that may stand in a Segment or a Cluster: SeekHead, Tracks ... SimpleBlock
+    *(_MATROSKA, _SEGMENT, _CLUSTER, _MATROSKA_INFO, b"\x11\x4d\x9b\x74", b"\x16\x54\xae\x6b"),
+    *(b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x10\x43\xa7\x70", b"\x19\x41\xa4\x69", b"\x58\x54"),
+    *(b"\xec", b"\xbf", b"\xe7", b"\xa7", b"\xab", b"\xa3", b"\xa0", b"\xaf"),
+)
 _MATROSKA_HEAD = 8192
 _OPEN_SIZE = 0x7FFF_0000  # RIFF sizes from here up are what a recorder writes before it knows the length
 _OGG_PAGE_MAX = 65_307
+_OGG_LAST = 4  # the flag of a page that ends a stream
 _SLACK = 192  # bytes: some writers count a header or a 128-byte tag that is not there
 _MP4_BOXES = set(b"ftyp styp moov moof mdat mfra free skip wide uuid meta pdin sidx ssix prft emsg".split())
 _MP3_HEAD = 8192  # the Xing header lies in the first frame, right behind the ID3v2 tag
@@ -46,6 +54,15 @@ def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
 
 def _beyond(end: int, n_bytes: int) -> int:
     return end - n_bytes if end - n_bytes > _SLACK else 0
+
+
+def ogg_is_open(file: BinaryIO, n_bytes: int) -> bool:
+    """Whether an Ogg file's last page is not marked as the end of a stream; False for other files."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return False
+    page = _ogg_tail(file, n_bytes)
+    return len(page) > 5 and not page[5] & _OGG_LAST
 
 
 def flac_samples(file: BinaryIO) -> int:
@@ -117,34 +134,44 @@ def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
 
 
 def _matroska_end(file: BinaryIO, n_bytes: int) -> int:
-    """The end of the Segment, the element behind the EBML header."""
-    at = 4
-    for element in (b"", b"\x18\x53\x80\x67"):
+    """The end of the Segment; where a live recorder left its size open, of the last element in it."""
+    at = 0
+    while at < n_bytes:
         file.seek(at)
         head = file.read(12)
-        if not head.startswith(element) or len(head) < 12:
+        id_bytes = 9 - head[0].bit_length()
+        element = head[:id_bytes]
+        first = head[id_bytes] if len(head) > id_bytes else 0
+        if first == 0 or element not in _MATROSKA_ELEMENTS:
             return 0
-        first = head[len(element)]
         width = 9 - first.bit_length()
-        raw = int.from_bytes(head[len(element) : len(element) + width], "big")
-        size = raw - (1 << (7 * width))
-        if first == 0 or size == (1 << (7 * width)) - 1:
-            return 0
-        at += len(element) + width + size
+        size = int.from_bytes(head[id_bytes : id_bytes + width], "big") - (1 << (7 * width))
+        at += id_bytes + width
+        if size == (1 << (7 * width)) - 1:  # open
+            if element not in (_SEGMENT, _CLUSTER):
+                return 0
+            continue
+        at += size
+        if element == _SEGMENT:
+            return at
     return at
 
 
 def _ogg_end(file: BinaryIO, n_bytes: int) -> int:
     """The end of the last page that begins in the file."""
-    start = max(0, n_bytes - 2 * _OGG_PAGE_MAX)
-    file.seek(start)
+    tail = _ogg_tail(file, n_bytes)
+    if not tail:
+        return 0
+    n_segments = tail[26] if len(tail) > 26 else 0
+    return n_bytes - len(tail) + 27 + n_segments + sum(tail[27 : 27 + n_segments])
+
+
+def _ogg_tail(file: BinaryIO, n_bytes: int) -> bytes:
+    """The last page of an Ogg file and what follows it."""
+    file.seek(max(0, n_bytes - 2 * _OGG_PAGE_MAX))
     tail = file.read()
     at = tail.rfind(b"OggS")
-    if at < 0:
-        return 0
-    n_segments = tail[at + 26] if len(tail) > at + 26 else 0
-    table = tail[at + 27 : at + 27 + n_segments]
-    return start + at + 27 + n_segments + sum(table)
+    return tail[at:] if at >= 0 else b""
 
 
 def _mp3_end(file: BinaryIO, n_bytes: int) -> int:
