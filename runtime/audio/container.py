@@ -1,7 +1,8 @@
 """Container: a file's path -> its sound stream, opened in PyAV, after everything that can be known before decoding.
 
 Missing, empty, cut short, a folder, a device, no sound: refused here. What would mislead FFmpeg is taken out of its
-sight by a FileView: a size in the header that states less than the file holds. No network and no second file.
+sight by a FileView: a size in the header that states less than the file holds, tags between frames. No network and no
+second file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from av.error import FFmpegError
 from ...models.errors import AudioError
 from .extent import Extent, sample_extent
 from .file_view import FileView
-from .truncation import flac_samples, matroska_seconds, missing_bytes, ogg_is_open
+from .mpeg_audio import Frames, Parse, adts_header, mp3_header, walk_frames
+from .truncation import beyond, flac_samples, matroska_seconds, missing_bytes, ogg_is_open
 
 _REMEDY = "give a wav, flac, mp3, m4a or ogg file, or a video with sound"
 # Tags that are not UTF-8 break opening a file up to PyAV 18 unless it is told otherwise; 19 takes them as they are.
@@ -33,6 +35,7 @@ _CONTAINERS = (
     "amrwb,gsm,ogg,oga,opus,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,asf,xwma,avi,flv,mpeg,mpegts,mxf,gxf,dv,nut,rm,wtv,swf,"
     "wv,tta,ape,tak,shn,mpc,mpc8,oma,dsf,iff,osq,qoa,lc3,bit,g722,sbc,aptx,aptx_hd,aea,rso,smjpeg,vqf"
 )
+_FRAME_HEADERS: dict[str, Parse] = {"mp3": mp3_header, "aac": adts_header}
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ class SoundFile:
     """What its user calls it, on one printable line."""
     container: InputContainer
     stream: AudioStream
-    view: FileView | None = None
-    """What FFmpeg reads in the place of the file."""
+    opened: ExitStack
+    """Closes it, and what FFmpeg reads in the place of the file."""
+    frames: Frames | None = None
+    """Of an MP3 or ADTS file."""
 
     @property
     def regular(self) -> bool:
@@ -80,9 +85,7 @@ class SoundFile:
 
     def close(self) -> None:
         """The container and what it reads."""
-        self.container.close()
-        if self.view is not None:
-            self.view.close()
+        self.opened.close()
 
 
 def open_sound(path: str | os.PathLike[str], name: str | None = None) -> SoundFile:
@@ -94,19 +97,25 @@ def open_sound(path: str | os.PathLike[str], name: str | None = None) -> SoundFi
         raise AudioError(f"{name} is empty (0 bytes): record or copy it again")
     with ExitStack() as stack:
         view = None if size is None else _view(file, name, size)
-        if view is not None:
-            stack.callback(view.close)
-        container = _open(file, name, view)
-        stack.callback(container.close)
+        container = stack.enter_context(_open(file, name, view, stack))
+        parse = _FRAME_HEADERS.get(container.format.name)
+        frames = None if parse is None or size is None else _frames(file, name, size, parse)
+        if frames is not None and not frames.whole:
+            view = FileView(file, frames.pieces)
+            container = stack.enter_context(_open(file, name, view, stack))
         stream = container.streams.best("audio")
         if not isinstance(stream, AudioStream):
             raise AudioError(f"{name} has no sound in it: {_REMEDY}")
-        if container.format.name == "flac":
-            stream.codec_context.options = {"err_detect": "crccheck+explode"}
-        if container.format.name == "caf" and stream.codec_context.name == "alac":
-            stream.codec_context.flags2 |= Flags2.skip_manual  # or FFmpeg drops the end of a last packet that has none
-        stack.pop_all()
-        return SoundFile(file, name, container, stream, view)
+        _set_up(container, stream)
+        return SoundFile(file, name, container, stream, stack.pop_all(), frames)
+
+
+def _set_up(container: InputContainer, stream: AudioStream) -> None:
+    """What FFmpeg must be told about some decoders."""
+    if container.format.name == "flac":
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+    if container.format.name == "caf" and stream.codec_context.name == "alac":
+        stream.codec_context.flags2 |= Flags2.skip_manual  # or FFmpeg drops the end of a last packet that has none
 
 
 def _file_size(file: Path, name: str) -> int | None:
@@ -132,7 +141,7 @@ def _view(file: Path, name: str, size: int) -> FileView | None:
     with file.open("rb") as opened:
         missing = missing_bytes(opened, size)
         if missing:
-            raise AudioError(f"{name} is cut short: it promises {size + missing} bytes and has {size}; copy it again")
+            raise _cut_short(name, size, missing)
         if ogg_is_open(opened, size):
             raise AudioError(f"{name} is cut short: no page in it ends the stream; copy it again")
         extent = sample_extent(opened, size)
@@ -153,7 +162,23 @@ def _mended(file: Path, name: str, size: int, extent: Extent) -> FileView | None
     return FileView(file, [(0, extent.end)], extent.true_sizes)
 
 
-def _open(file: Path, name: str, view: FileView | None) -> InputContainer:
+def _frames(file: Path, name: str, size: int, parse: Parse) -> Frames:
+    """An MP3's or ADTS file's. Raises AudioError for one that is cut short."""
+    with file.open("rb") as opened:
+        frames = walk_frames(opened, parse)
+    if missing := beyond(frames.stated_end, size):
+        raise _cut_short(name, size, missing)
+    return frames
+
+
+def _cut_short(name: str, size: int, missing: int) -> AudioError:
+    return AudioError(f"{name} is cut short: it promises {size + missing} bytes and has {size}; copy it again")
+
+
+def _open(file: Path, name: str, view: FileView | None, stack: ExitStack) -> InputContainer:
+    """view: read in the place of the file, and closed with the stack."""
+    if view is not None:
+        stack.enter_context(view)
     alone = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
     try:
         return av.open(str(file) if view is None else view, "r", options=alone, **_TAG_ERRORS)

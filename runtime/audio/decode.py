@@ -25,6 +25,7 @@ from ...models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, Waveform
 from ...models.errors import AudioError
 from .container import SoundFile, open_sound
 from .level import is_silent
+from .mp3_check import mp3_check
 from .resample import Resampler
 
 __all__ = ["as_waveform", "is_silent", "open_audio", "read_audio"]
@@ -33,6 +34,7 @@ MAX_GAIN = 10.0  # float samples beyond 20 dB over full scale are integers that 
 MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 
+_REMEDY = "copy it again, or save its sound part in an audio editor"
 _OFFSET_AND_SCALE = {
     "u8": (128.0, 2.0**7),
     "s16": (0.0, 2.0**15),
@@ -171,6 +173,10 @@ def _blocks(sound: SoundFile, mix: bool) -> Iterator[_Block]:
     short = sound.container.format.name in _COUNTING_FORMATS and end_s < promised_s - _GAP_SECONDS
     if short or n < sound.promised_samples() or end_s < header_s - _HEADER_SECONDS:
         raise _damaged(sound.name, end_s)
+    if sound.frames is not None and sound.frames.damaged:
+        raise _damaged(sound.name, end_s)
+    if sound.frames is not None and sound.frames.wrong_checksum:
+        raise AudioError(f"{sound.name} is damaged: its frames do not have the checksum that it states; {_REMEDY}")
 
 
 def _silence(seconds: float, sample_rate: int) -> Iterator[_Block]:
@@ -183,8 +189,10 @@ def _silence(seconds: float, sample_rate: int) -> Iterator[_Block]:
 def _frames(sound: SoundFile) -> Iterator[AudioFrame]:
     """All frames of the stream, or AudioError with the time at which decoding broke."""
     forgiving = sound.container.format.name in _RESYNCING_FORMATS
+    check = None if sound.frames is None else mp3_check(sound.stream.codec_context, sound.frames.seams)
     end_s = 0.0
     broken = False
+    odd_s: float | None = None
     try:
         for packet in sound.container.demux(sound.stream):
             try:
@@ -194,6 +202,9 @@ def _frames(sound: SoundFile) -> Iterator[AudioFrame]:
                     raise
                 broken = True
                 continue
+            odd_s = check.add(packet, frames, end_s) if check is not None else None
+            if odd_s is not None:
+                break
             for frame in frames:
                 if broken:
                     raise _damaged(sound.name, end_s)
@@ -201,6 +212,10 @@ def _frames(sound: SoundFile) -> Iterator[AudioFrame]:
                 yield frame
     except (FFmpegError, OSError) as error:
         raise _damaged(sound.name, end_s) from error
+    if check is not None and odd_s is None:
+        odd_s = check.finish()
+    if odd_s is not None:
+        raise _damaged(sound.name, odd_s)
 
 
 def _frame_mono(frame: AudioFrame, mix: bool) -> Waveform:
@@ -211,4 +226,4 @@ def _frame_mono(frame: AudioFrame, mix: bool) -> Waveform:
 
 
 def _damaged(name: str, seconds: float) -> AudioError:
-    return AudioError(f"{name} is damaged at {seconds:.1f} s: copy it again, or save its sound part in an audio editor")
+    return AudioError(f"{name} is damaged at {seconds:.1f} s: {_REMEDY}")

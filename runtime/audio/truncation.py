@@ -1,8 +1,8 @@
 """Truncation: a sound file -> how many bytes it promises and does not hold, where a copy was cut short.
 
 FFmpeg plays what is there and says nothing, so the promise is read here: AVI lists, ISO media (mp4, m4a, mov)
-boxes, the Matroska/WebM segment, ASF's data, the last Ogg page, the Xing header of an mp3; extent.py has the
-containers of PCM. A size that a live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
+boxes, the Matroska/WebM segment, ASF's data, the last Ogg page; extent.py has the containers of PCM, mpeg_audio.py
+mp3. A size that a live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ _OGG_PAGE_MAX = 65_307
 _OGG_LAST = 4  # the flag of a page that ends a stream
 _SLACK = 192  # bytes: some writers count a header or a 128-byte tag that is not there
 _MP4_BOXES = set(b"ftyp styp moov moof mdat mfra free skip wide uuid meta pdin sidx ssix prft emsg".split())
-_MP3_HEAD = 8192  # the Xing header lies in the first frame, right behind the ID3v2 tag
 
 
 def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
@@ -42,17 +41,18 @@ def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
     """
     extent = sample_extent(file, n_bytes)
     if extent is not None:
-        return _beyond(extent.stated_end or 0, n_bytes)
+        return beyond(extent.stated_end or 0, n_bytes)
     file.seek(0)
     head = file.read(16)
     for magic, offset, walk in _CONTAINERS:
         if head[offset : offset + len(magic)] == magic:
             file.seek(0)
-            return _beyond(walk(file, n_bytes), n_bytes)
+            return beyond(walk(file, n_bytes), n_bytes)
     return 0
 
 
-def _beyond(end: int, n_bytes: int) -> int:
+def beyond(end: int, n_bytes: int) -> int:
+    """Bytes between a file's end and where its container states it; 0 for a few."""
     return end - n_bytes if end - n_bytes > _SLACK else 0
 
 
@@ -174,32 +174,10 @@ def _ogg_tail(file: BinaryIO, n_bytes: int) -> bytes:
     return tail[at:] if at >= 0 else b""
 
 
-def _mp3_end(file: BinaryIO, n_bytes: int) -> int:
-    """The end that a Xing or Info header names; a constant-rate mp3 without one promises nothing."""
-    head = file.read(10)
-    at = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    file.seek(at)
-    frame = file.read(_MP3_HEAD)
-    places = [place for place in (frame.find(b"Xing"), frame.find(b"Info")) if 0 <= place < 200]
-    if not places or len(frame) < places[0] + 16:
-        return 0
-    flags, _n_frames, size = struct.unpack(">III", frame[places[0] + 4 : places[0] + 16])
-    return at + size if flags & 3 == 3 else 0
-
-
 _CONTAINERS: tuple[tuple[bytes, int, Callable[[BinaryIO, int], int]], ...] = (
     (b"AVI ", 8, _avi_end),
     (_ASF, 0, _asf_end),
     (b"ftyp", 4, _mp4_end),
     (_MATROSKA, 0, _matroska_end),
     (b"OggS", 0, _ogg_end),
-    (b"ID3", 0, _mp3_end),
-    (b"\xff\xfb", 0, _mp3_end),
-    (b"\xff\xfa", 0, _mp3_end),
-    (b"\xff\xf3", 0, _mp3_end),
-    (b"\xff\xf2", 0, _mp3_end),
-    (b"\xff\xe3", 0, _mp3_end),
-    (b"\xff\xe2", 0, _mp3_end),
 )
