@@ -24,7 +24,10 @@ from ...models.errors import AudioError
 from .extent import Extent, sample_extent
 from .file_view import FileView
 from .mpeg_audio import Frames, Parse, adts_header, mp3_header, walk_frames
+from .selection import MAIN, Selection
 from .truncation import beyond, flac_samples, matroska_seconds, missing_bytes, ogg_is_open
+
+MAX_CHANNELS = 64
 
 _REMEDY = "give a wav, flac, mp3, m4a or ogg file, or a video with sound"
 # Tags that are not UTF-8 break opening a file up to PyAV 18 unless it is told otherwise; 19 takes them as they are.
@@ -88,8 +91,8 @@ class SoundFile:
         self.opened.close()
 
 
-def open_sound(path: str | os.PathLike[str], name: str | None = None) -> SoundFile:
-    """The best sound stream of a file. name: what errors call it. Raises AudioError."""
+def open_sound(path: str | os.PathLike[str], selection: Selection = MAIN, name: str | None = None) -> SoundFile:
+    """The selected sound stream of a file, or its best. name: what errors call it. Raises AudioError."""
     file = Path(path).absolute()
     name = name or _shown(path)
     size = _file_size(file, name)
@@ -103,11 +106,20 @@ def open_sound(path: str | os.PathLike[str], name: str | None = None) -> SoundFi
         if frames is not None and not frames.whole:
             view = FileView(file, frames.pieces)
             container = stack.enter_context(_open(file, name, view, stack))
-        stream = container.streams.best("audio")
-        if not isinstance(stream, AudioStream):
-            raise AudioError(f"{name} has no sound in it: {_REMEDY}")
+        stream = _stream(container, selection, name)
         _set_up(container, stream)
         return SoundFile(file, name, container, stream, stack.pop_all(), frames)
+
+
+def _stream(container: InputContainer, selection: Selection, name: str) -> AudioStream:
+    streams = container.streams.audio
+    if not streams:
+        raise AudioError(f"{name} has no sound in it: {_REMEDY}")
+    selection.check_track(len(streams), name)
+    best = container.streams.best("audio") if selection.track is None else streams[selection.track - 1]
+    stream = best if isinstance(best, AudioStream) else streams[0]
+    selection.check_channel(stream.codec_context.channels or MAX_CHANNELS, name)
+    return stream
 
 
 def _set_up(container: InputContainer, stream: AudioStream) -> None:

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 
 from ...models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, Waveform
 from ...models.errors import AudioError
-from .container import SoundFile, open_sound
+from .container import MAX_CHANNELS, SoundFile, open_sound
 from .level import is_silent
 from .mp3_check import mp3_check
 from .resample import Resampler
+from .selection import MAIN, Selection
 
 __all__ = ["as_waveform", "is_silent", "open_audio", "read_audio"]
 
 MAX_GAIN = 10.0  # float samples beyond 20 dB over full scale are integers that were never scaled
-MAX_CHANNELS = 64
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 
 _REMEDY = "copy it again, or save its sound part in an audio editor"
@@ -52,25 +52,27 @@ _COUNTING_FORMATS = {"flac", "ogg", "nistsphere", "rso"}  # whose headers, or la
 _RESYNCING_FORMATS = {"mp3", "aac"}  # here undecodable bytes behind the last frame are a tag, not damage
 
 
-def open_audio(path: str | os.PathLike[str], mix: bool = False, name: str | None = None) -> Iterator[Waveform]:
+def open_audio(
+    path: str | os.PathLike[str], selection: Selection = MAIN, name: str | None = None
+) -> Iterator[Waveform]:
     """Read a file of any length in bounded memory: chunks of about 1 s, float32 mono 16 kHz.
 
-    mix: the mean of all channels instead of channel 0, which is what SALMONN takes. name: what errors call the file.
+    selection: the track and the channel that are heard. name: what errors call the file.
     Raises AudioError at once for a file that is missing, empty, cut short or not audio; while iterating, for
     damage in the middle, samples that are not numbers, and a clip under 0.1 s (before any of it was given).
     """
-    sound = open_sound(path, name)
-    return _chunks(_blocks(sound, mix), sound.name)
+    sound = open_sound(path, selection, name)
+    return _chunks(_blocks(sound, selection), sound.name)
 
 
 def read_audio(
-    path: str | os.PathLike[str], mix: bool = False, max_seconds: float | None = None, name: str | None = None
+    path: str | os.PathLike[str], selection: Selection = MAIN, max_seconds: float | None = None, name: str | None = None
 ) -> Waveform:
     """A file, or its first max_seconds, as float32 [n_samples] mono 16 kHz; AudioError as open_audio."""
     limit = None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
     chunks: list[Waveform] = []
     n = 0
-    for chunk in open_audio(path, mix, name):
+    for chunk in open_audio(path, selection, name):
         chunks.append(chunk)
         n += len(chunk)
         if limit is not None and n >= limit:
@@ -78,7 +80,7 @@ def read_audio(
     return np.concatenate(chunks)[:limit]
 
 
-def as_waveform(samples: NDArray[Any], sample_rate: int, mix: bool = False) -> Waveform:
+def as_waveform(samples: NDArray[Any], sample_rate: int, selection: Selection = MAIN) -> Waveform:
     """An array [n] or [n, channels] of int16, int32, uint8 or float samples as float32 mono 16 kHz.
 
     Integers are scaled by their full scale, floats are taken to lie in [-1, 1]. Raises AudioError.
@@ -94,7 +96,7 @@ def as_waveform(samples: NDArray[Any], sample_rate: int, mix: bool = False) -> W
         array = array[:, None]
     if array.ndim != 2 or not 1 <= array.shape[1] <= MAX_CHANNELS:
         raise AudioError(f"samples of shape {np.shape(samples)} are not audio: give [n] or [n, channels]")
-    mono = _mono(array, sample_format, mix)
+    mono = _mono(array, sample_format, selection, name)
     return np.concatenate(list(_chunks(iter([_Block(mono, int(sample_rate))]), name)))
 
 
@@ -141,14 +143,18 @@ def _check_samples(block: _Block, name: str, start_s: float) -> None:
         )
 
 
-def _mono(samples: NDArray[Any], sample_format: str, mix: bool) -> Waveform:
+def _mono(samples: NDArray[Any], sample_format: str, selection: Selection, name: str) -> Waveform:
     """[n, channels] in one of FFmpeg's sample formats -> float32 [n]."""
+    return scaled(selection.of(samples, name), sample_format)
+
+
+def scaled(samples: NDArray[np.float64], sample_format: str) -> Waveform:
+    """From one of FFmpeg's sample formats to float32 in [-1, 1], of any shape."""
     offset, scale = _OFFSET_AND_SCALE[sample_format]
-    picked = samples.mean(axis=1, dtype=np.float64) if mix else samples[:, 0].astype(np.float64)
-    return ((picked - offset) / scale).astype(np.float32)
+    return ((samples - offset) / scale).astype(np.float32)
 
 
-def _blocks(sound: SoundFile, mix: bool) -> Iterator[_Block]:
+def _blocks(sound: SoundFile, selection: Selection) -> Iterator[_Block]:
     """Decode to mono blocks; silence stands in where a live recording's timestamps jump."""
     stream = sound.stream
     strict = sound.container.format.name in _STRICT_FORMATS
@@ -169,7 +175,9 @@ def _blocks(sound: SoundFile, mix: bool) -> Iterator[_Block]:
                 end_s += gap
             end_s += frame.samples / frame.sample_rate
             n += frame.samples
-            yield _Block(_frame_mono(frame, mix), frame.sample_rate)
+            yield _Block(
+                _mono(frame_samples(frame), frame.format.packed.name, selection, sound.name), frame.sample_rate
+            )
     short = sound.container.format.name in _COUNTING_FORMATS and end_s < promised_s - _GAP_SECONDS
     if short or n < sound.promised_samples() or end_s < header_s - _HEADER_SECONDS:
         raise _damaged(sound.name, end_s)
@@ -218,11 +226,10 @@ def _frames(sound: SoundFile) -> Iterator[AudioFrame]:
         raise _damaged(sound.name, odd_s)
 
 
-def _frame_mono(frame: AudioFrame, mix: bool) -> Waveform:
+def frame_samples(frame: AudioFrame) -> NDArray[Any]:
+    """[n, channels], in the frame's own sample format."""
     samples = frame.to_ndarray()
-    n_channels = frame.layout.nb_channels
-    by_time = samples.T if frame.format.is_planar else samples.reshape(-1, n_channels)
-    return _mono(by_time, frame.format.packed.name, mix)
+    return samples.T if frame.format.is_planar else samples.reshape(-1, frame.layout.nb_channels)
 
 
 def _damaged(name: str, seconds: float) -> AudioError:

@@ -20,6 +20,7 @@ from auricle.models.errors import AudioError
 from auricle.runtime.audio.decode import as_waveform, is_silent, open_audio, read_audio
 from auricle.runtime.audio.level import SILENCE_DBFS, peak_dbfs
 from auricle.runtime.audio.resample import Resampler
+from auricle.runtime.audio.selection import Selection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -138,7 +139,7 @@ def test_every_sample_format_has_the_same_scale(tmp_path: Path, codec: str, chan
     path = write(tmp_path / "a.wav", np.stack([sound] * channels, 1), 16_000, codec)
     tolerance = {"pcm_u8": 1 / 128, "pcm_s16le": 1 / 32768}.get(codec, 1e-6)
     for mix in (False, True):
-        np.testing.assert_allclose(read_audio(path, mix), sound, atol=tolerance)
+        np.testing.assert_allclose(read_audio(path, Selection(mix=mix)), sound, atol=tolerance)
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le"])
@@ -164,8 +165,8 @@ def test_stereo_is_channel_0_and_mix_is_the_mean(tmp_path: Path, suffix: str) ->
     stereo = write(tmp_path / f"stereo.{suffix}", np.stack([sound, noise], 1), 44_100, codec)
     np.testing.assert_array_equal(read_audio(stereo), read_audio(mono))
     mean = as_waveform((sound + noise) / 2, 44_100)
-    np.testing.assert_allclose(read_audio(stereo, mix=True), mean, atol=1e-4)
-    np.testing.assert_allclose(as_waveform(np.stack([sound, noise], 1), 44_100, mix=True), mean, atol=1e-6)
+    np.testing.assert_allclose(read_audio(stereo, Selection(mix=True)), mean, atol=1e-4)
+    np.testing.assert_allclose(as_waveform(np.stack([sound, noise], 1), 44_100, Selection(mix=True)), mean, atol=1e-6)
 
 
 def test_arrays_of_every_dtype() -> None:
