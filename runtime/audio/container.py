@@ -28,6 +28,8 @@ from .selection import MAIN, Selection
 from .truncation import beyond, flac_samples, matroska_seconds, missing_bytes, ogg_is_open
 
 MAX_CHANNELS = 64
+MIN_RATE = 4_000  # Hz: below a telephone's by half
+MAX_RATE = 768_000
 
 _REMEDY = "give a wav, flac, mp3, m4a or ogg file, or a video with sound"
 # Tags that are not UTF-8 break opening a file up to PyAV 18 unless it is told otherwise; 19 takes them as they are.
@@ -118,8 +120,18 @@ def _stream(container: InputContainer, selection: Selection, name: str) -> Audio
     selection.check_track(len(streams), name)
     best = container.streams.best("audio") if selection.track is None else streams[selection.track - 1]
     stream = best if isinstance(best, AudioStream) else streams[0]
+    check_rate(stream.codec_context.sample_rate, name)
     selection.check_channel(stream.codec_context.channels or MAX_CHANNELS, name)
     return stream
+
+
+def check_rate(sample_rate: int, name: str) -> None:
+    """Raises AudioError for a rate that no sound has; 0 is one that is not known yet."""
+    if sample_rate and not MIN_RATE <= sample_rate <= MAX_RATE:
+        limits = f"{MIN_RATE} to {MAX_RATE} Hz"
+        raise AudioError(
+            f"{name} states {sample_rate} samples a second, and sound has {limits}: save it again at one of them"
+        )
 
 
 def _set_up(container: InputContainer, stream: AudioStream) -> None:

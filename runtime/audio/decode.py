@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from ...models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, Waveform
 from ...models.errors import AudioError
-from .container import MAX_CHANNELS, SoundFile, open_sound
+from .container import MAX_CHANNELS, MAX_RATE, MIN_RATE, SoundFile, check_rate, open_sound
 from .level import is_silent
 from .mp3_check import mp3_check
 from .resample import Resampler
@@ -32,7 +33,6 @@ from .selection import MAIN, Selection
 __all__ = ["as_waveform", "is_silent", "open_audio", "read_audio"]
 
 MAX_GAIN = 10.0  # float samples beyond 20 dB over full scale are integers that were never scaled
-MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 
 _REMEDY = "copy it again, or save its sound part in an audio editor"
 _OFFSET_AND_SCALE = {
@@ -87,7 +87,7 @@ def as_waveform(samples: NDArray[Any], sample_rate: int, selection: Selection = 
     """
     name = "the array"
     array = np.asarray(samples)
-    if not MIN_RATE <= sample_rate <= MAX_RATE or sample_rate != int(sample_rate):
+    if not (isinstance(sample_rate, Real) and MIN_RATE <= sample_rate <= MAX_RATE and sample_rate == int(sample_rate)):
         raise AudioError(f"sample_rate {sample_rate!r} must be a whole number of Hz, {MIN_RATE} to {MAX_RATE}")
     sample_format = _DTYPE_FORMATS.get(array.dtype.str[1:])
     if sample_format is None:
@@ -165,6 +165,7 @@ def _blocks(sound: SoundFile, selection: Selection) -> Iterator[_Block]:
     n = 0
     with closing(sound):
         for frame in _frames(sound):
+            check_rate(frame.sample_rate, sound.name)
             if origin is None:
                 origin = frame.time or 0.0
             gap = 0.0 if frame.time is None else frame.time - origin - end_s

@@ -15,7 +15,8 @@ import numpy as np
 
 from ...models.audio import SAMPLE_RATE, Waveform
 from ...models.errors import AudioError, InputError, RunError
-from ..audio.decode import MAX_CHANNELS, MAX_GAIN, MAX_RATE, MIN_RATE, open_audio
+from ..audio.container import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from ..audio.decode import MAX_GAIN, open_audio
 from ..audio.signature import bytes_to_tell, container_name
 from ..events import AudioDropped
 from .source import Chunk, Source, SourceItem
@@ -96,7 +97,8 @@ class RawInput:
         InputError for a rate or a number of channels that no sound has.
         """
         if not (MIN_RATE <= sample_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
-            raise InputError(f"raw input of {channels} channels at {sample_rate} Hz is no sound: check both numbers")
+            limits = f"give 1 to {MAX_CHANNELS} channels at {MIN_RATE} to {MAX_RATE} Hz"
+            raise InputError(f"raw input of {channels} channels at {sample_rate} Hz is no sound: {limits}")
         self.realtime = pace == "realtime"
         self._stream = stream
         self._sample_rate = sample_rate

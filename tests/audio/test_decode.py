@@ -196,12 +196,17 @@ def test_arrays_of_every_dtype() -> None:
         (np.zeros(1, np.float32), 16_000, "0.000 s"),
         (np.zeros(16_000, np.float32), 0, "sample_rate 0"),
         (np.zeros(16_000, np.float32), 44_100.5, "44100.5"),
+        (np.zeros(16_000, np.float32), 3_999, "4000 to 768000"),
+        (np.zeros(16_000, np.float32), 768_001, "4000 to 768000"),
+        (np.zeros(16_000, np.float32), math.nan, "sample_rate nan"),
+        (np.zeros(16_000, np.float32), "16000", "sample_rate '16000'"),
+        (np.zeros(16_000, np.float32), None, "sample_rate None"),
         (np.full(16_000, np.nan, np.float32), 16_000, "not numbers"),
         (np.full(16_000, np.inf), 16_000, "not numbers"),
         (np.full(16_000, 12_000, np.float32), 16_000, "12000"),
     ],
 )
-def test_wrong_arrays_are_refused(samples: NDArray[Any], rate: int, word: str) -> None:
+def test_wrong_arrays_are_refused(samples: NDArray[Any], rate: Any, word: str) -> None:
     with pytest.raises(AudioError) as caught:
         as_waveform(samples, rate)
     assert word in str(caught.value) and "\n" not in str(caught.value)
@@ -405,6 +410,28 @@ def test_samples_that_are_no_sound(tmp_path: Path, value: float) -> None:
     body = b"WAVE" + header + b"data" + len(data).to_bytes(4, "little") + data
     path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
     assert "2." in refused(path)
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 768_001, 2**31 - 1])
+@pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("au", "pcm_s16be"), ("w64", "pcm_s16le")])
+def test_rates_that_no_sound_has(tmp_path: Path, suffix: str, codec: str, rate: int) -> None:
+    """A minute's worth of bytes at 1 Hz would be hours."""
+    path = write(tmp_path / f"a.{suffix}", np.zeros(48_000), 16_000, codec)
+    order = "big" if suffix == "au" else "little"
+    content = path.read_bytes().replace((16_000).to_bytes(4, order), rate.to_bytes(4, order), 1)
+    path.write_bytes(content)
+    tracemalloc.start()
+    sentence = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"states {rate} samples a second" in sentence and "4000 to 768000 Hz" in sentence
+    assert peak < 500_000
+
+
+@pytest.mark.parametrize("rate", [4_000, 768_000])
+def test_the_lowest_and_the_highest_rate(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", tone(440, rate, 0.5), rate, "pcm_s16le")
+    assert abs(len(read_audio(path)) - 8_000) <= 1
 
 
 def test_a_tenth_of_a_second_is_the_least(tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def test_without_options_everything_is_as_the_library_has_it(monkeypatch: pytest
 
 
 def test_every_option_of_a_question_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "--bundle b --provider cpu --threads 3 --n-gpu-layers 5 --kv-type q8_0 --lora-scale 1.5 --track 2 --mix --text-only"
+    words = "--bundle b --provider cpu --threads 3 --n-gpu-layers 5 --kv-type q8_0 --lora-scale 1.5"
+    words += " --track 2 --mix --text-only"
     words += " --max-new-tokens 7 --beams 1 --temperature 0.5 --top-p 0.8 --seed 4 --repetition-penalty 1.1"
     words += " --stop . --stop ! --max-seconds 2 --json --timings ?"
     command = told(monkeypatch, "ask", *words.split())
