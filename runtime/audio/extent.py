@@ -177,24 +177,27 @@ def _end(
     if end >= n_bytes:
         return n_bytes, False
     pad = -end % layout.align if layout else 0
-    for at in (end, end + pad) if pad else (end,):
+    file.seek(end)
+    padded = pad > 0 and (pad < frame or not any(file.read(pad)))
+    for at in (end, end + pad) if padded else (end,):
         behind = _behind(file, n_bytes, layout, at)
         if behind != "sound":
             return end, behind == "file"
     tail = _tail(file, n_bytes, layout, end)
-    end = tail - (tail - start) % frame
-    if layout and tail < n_bytes:
-        end = _unpadded(file, layout, start, tail, frame)
-    return end, False
+    if layout and (tail < n_bytes or frame < layout.align == 2):
+        return _unpadded(file, layout, start, tail, frame), False
+    return tail - (tail - start) % frame, False
 
 
 def _unpadded(file: BinaryIO, layout: _Layout, start: int, tail: int, frame: int) -> int:
-    """Where the samples before a chunk end: zeros that it may need to be aligned are none, in whole frames."""
+    """Where the samples before a chunk or the end end, in whole frames: zeros that align what follows are none."""
     first = max(start, tail - layout.align + 1)
     file.seek(first)
     zeros = len(padding := file.read(tail - first)) - len(padding.rstrip(b"\0"))
-    ends = [at for at in range(tail - zeros, tail + 1) if (at - start) % frame == 0]
-    return ends[0] if ends else tail - (tail - start) % frame
+    for at in range(tail - zeros, tail):
+        if (at - start) % frame == 0 and at + -at % layout.align == tail:
+            return at
+    return tail - (tail - start) % frame
 
 
 def _behind(file: BinaryIO, n_bytes: int, layout: _Layout | None, at: int) -> Literal["chunks", "file", "sound"]:
