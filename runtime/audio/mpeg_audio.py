@@ -11,8 +11,8 @@ Source of the Info tag's layout: LAME's libmp3lame/VbrTag.c.
 from __future__ import annotations
 
 import itertools
-import mmap
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO
@@ -33,6 +33,7 @@ _HEADER = 7  # bytes, of the longer of both
 _FRAMES_IN_A_ROW = 3  # that are no coincidence
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 _LYRICS_MAX = 1 << 20
+_WINDOW = 1 << 20  # bytes in memory
 _NEAR = 1 << 16  # bytes at both ends of a file in which mp3gain says that it was there
 
 
@@ -78,13 +79,49 @@ class _Info:
     checksum: int = 0
 
 
+class _Bytes:
+    """A file's bytes by their place, a few of them in memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        self._start = 0
+        self._window = b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, place: slice) -> bytes:
+        start = place.start or 0
+        stop = min(place.stop if place.stop is not None else self._size, self._size)
+        if start < self._start or stop > self._start + len(self._window):
+            self._file.seek(start)
+            self._start = start
+            self._window = self._file.read(max(_WINDOW, stop - start))
+        return self._window[start - self._start : max(start, stop) - self._start]
+
+    def find(self, wanted: bytes, start: int, stop: int | None = None) -> int:
+        """Where the next of such bytes begin before stop; -1: nowhere."""
+        stop = min(stop or self._size, self._size)
+        while start < stop and self[start : start + len(wanted)]:
+            found = self._window.find(wanted, start - self._start)
+            if found >= 0:
+                return self._start + found
+            start = max(start, self._start + len(self._window) - len(wanted)) + 1
+        return -1
+
+    def blocks(self, start: int, stop: int) -> Iterator[bytes]:
+        """All of a stretch."""
+        for at in range(start, stop, _WINDOW):
+            yield self[at : min(stop, at + _WINDOW)]
+
+
 Parse = Callable[[bytes], FrameHeader | None]
 
 
 def walk_frames(file: BinaryIO, parse: Parse) -> Frames:
     """All frames of a regular file that is not empty. parse: mp3_header or adts_header."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _walk(data, parse)
+    return _walk(_Bytes(file), parse)
 
 
 @lru_cache(4096)
@@ -121,7 +158,7 @@ def adts_header(head: bytes) -> FrameHeader | None:
     return FrameHeader(size, _ADTS_RATES[rate])
 
 
-def _walk(data: mmap.mmap, parse: Parse) -> Frames:
+def _walk(data: _Bytes, parse: Parse) -> Frames:
     found = Frames()
     first = _next_frame(data, _behind_tags(data, 0), parse)
     if first is None:
@@ -132,7 +169,7 @@ def _walk(data: mmap.mmap, parse: Parse) -> Frames:
     while True:
         if at in open_sums and at <= len(data):
             begin, checksum = open_sums.pop(at)
-            found.wrong_checksum |= crc16(memoryview(data)[begin:at]) != checksum
+            found.wrong_checksum |= crc16(data.blocks(begin, at)) != checksum
         header = parse(data[at : at + _HEADER])
         if header is None or (header.rate != rate and rate and _next_frame(data, at, parse) != at):
             behind = _behind_tags(data, at)
@@ -157,7 +194,7 @@ def _walk(data: mmap.mmap, parse: Parse) -> Frames:
     return found
 
 
-def _next_frame(data: mmap.mmap, at: int, parse: Parse) -> int | None:
+def _next_frame(data: _Bytes, at: int, parse: Parse) -> int | None:
     """Where the next frame begins: one of several in a row, or that ends where the file or a tag does."""
     while (at := data.find(b"\xff", at)) >= 0:
         end = at
@@ -174,14 +211,14 @@ def _next_frame(data: mmap.mmap, at: int, parse: Parse) -> int | None:
     return None
 
 
-def _behind_tags(data: mmap.mmap, at: int) -> int:
+def _behind_tags(data: _Bytes, at: int) -> int:
     """Where the tags that begin at a place end; there, where none does."""
     while (size := _tag_bytes(data, at)) > 0:
         at += size
     return at
 
 
-def _tag_bytes(data: mmap.mmap, at: int) -> int:
+def _tag_bytes(data: _Bytes, at: int) -> int:
     head = data[at : at + 32]
     if head.startswith(b"ID3") and len(head) >= 10 and max(head[6:10]) < 0x80:
         size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
@@ -199,7 +236,7 @@ def _tag_bytes(data: mmap.mmap, at: int) -> int:
     return 0
 
 
-def _info(data: mmap.mmap, at: int, header: FrameHeader) -> _Info | None:
+def _info(data: _Bytes, at: int, header: FrameHeader) -> _Info | None:
     """A frame that is no sound: a tag of Xing's, LAME's or Fraunhofer's kind."""
     if not header.info_at:
         return None
@@ -217,6 +254,7 @@ def _info(data: mmap.mmap, at: int, header: FrameHeader) -> _Info | None:
     return _Info(stated_end, end if checksum else 0, checksum)
 
 
-def _was_amplified(data: mmap.mmap, lame: int) -> bool:
+def _was_amplified(data: _Bytes, lame: int) -> bool:
     """Whether mp3gain went over the frames, which leaves their checksum as it was."""
-    return data[lame + 25] != 0 or any(b"MP3GAIN" in end.upper() for end in (data[:_NEAR], data[-_NEAR:]))
+    ends = data[:_NEAR] + data[max(0, len(data) - _NEAR) :]
+    return data[lame + 25 : lame + 26] != b"\0" or b"MP3GAIN" in ends.upper()

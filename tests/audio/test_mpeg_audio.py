@@ -168,7 +168,7 @@ def test_a_second_clip_that_is_cut_short(tmp_path: Path) -> None:
 
 
 def test_the_checksum_is_the_one_of_the_catalogues() -> None:
-    assert crc16(memoryview(b"123456789")) == 0xBB3D
+    assert crc16([b"123456789"]) == 0xBB3D
     data = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
     for n in (0, 1, 2, 4097):
         crc = 0
@@ -176,5 +176,5 @@ def test_the_checksum_is_the_one_of_the_catalogues() -> None:
             crc ^= byte
             for _ in range(8):
                 crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
-        assert crc16(memoryview(data)[len(data) - n :]) == crc
-    assert crc16(memoryview(bytes(1 << 20) + data)) == crc16(memoryview(data))  # in two blocks
+        assert crc16([data[len(data) - n :]]) == crc
+    assert crc16([data]) == crc16([data[:1], data[1:2], b"", data[2:3000], data[3000:]])
