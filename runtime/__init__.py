@@ -43,6 +43,7 @@ __all__ = [
     "RawInput",
     "RunError",
     "SegmentStarted",
+    "Selection",
     "SessionEnded",
     "Source",
     "SpeechEnded",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from ..models.errors import AudioError, AuricleError, BundleError, InputError, RunError
     from .assistant import Assistant, AssistantOptions
     from .audio.decode import read_audio
+    from .audio.selection import Selection
     from .chat import Chat
     from .engine import Answer, Engine, EngineOptions, load
     from .events import (
@@ -97,6 +99,7 @@ else:  # or a type checker would take every misspelt name for one that is found 
         "..models.errors": "AudioError AuricleError BundleError InputError RunError",
         ".assistant": "Assistant AssistantOptions",
         ".audio.decode": "read_audio",
+        ".audio.selection": "Selection",
         ".chat": "Chat",
         ".engine": "Answer Engine EngineOptions load",
         ".events": (

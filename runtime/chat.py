@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..models.errors import InputError
+from .audio.selection import MAIN, Selection
 from .encoders.base import EncodedSegment
 from .engine import Audio, Engine
 from .events import Final, Piece
@@ -24,9 +25,9 @@ class Chat:
     system: stands before the conversation. Raises AudioError, InputError for a clip that is silent or too long.
     """
 
-    def __init__(self, engine: Engine, audio: Audio, system: str | None = None, mix: bool = False) -> None:
+    def __init__(self, engine: Engine, audio: Audio, system: str | None = None, selection: Selection = MAIN) -> None:
         self._engine = engine
-        self._segment = engine.whole(audio, mix)
+        self._segment = engine.whole(audio, selection)
         self._conversation = Conversation(engine.llm, system, keep_first=True)
         self._heard: EncodedSegment | None = None
 

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from ..models.audio import SAMPLE_RATE, Waveform
 from ..models.errors import AudioError, InputError, RunError
 from .audio.decode import as_waveform, open_audio
+from .audio.selection import MAIN, Selection
+from .audio.silence import silent_array, silent_file
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
@@ -106,14 +108,12 @@ class Engine:
             raise RunError("the engine is closed: open the bundle again")
         return self.encoders.encode(waveform, short)
 
-    def segments(self, audio: Audio, mix: bool = False) -> Iterator[Segment]:
+    def segments(self, audio: Audio, selection: Selection = MAIN) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""
         if isinstance(audio, Path | str):
-            chunks = open_audio(audio, mix)
-        elif isinstance(audio, tuple):
-            chunks = iter((as_waveform(*audio, mix),))
+            chunks = open_audio(audio, selection)
         else:
-            chunks = iter((as_waveform(audio, SAMPLE_RATE, mix),))
+            chunks = iter((as_waveform(*_with_rate(audio), selection),))
         return split_at_pauses(chunks, self.spec.seconds)
 
     def stream(
@@ -121,12 +121,13 @@ class Engine:
         audio: Audio | list[Audio],
         prompt_or_task: str,
         generation: Generation | None = None,
-        mix: bool = False,
+        selection: Selection = MAIN,
     ) -> Iterator[AnswerEvent]:
         """Each segment's start, its text as it is decoded, a Final at its end. Raises InputError, RunError.
 
         prompt_or_task: what `prompt.prompt_for` gives is taken as it is, so that a prompt is resolved once.
         A list of clips is heard in one question, at the places that the prompt names them.
+        selection: the track and the channel of each that are heard.
         """
         prompt = self.prompt.prompt_for(prompt_or_task)
         generation = generation or self.defaults
@@ -135,42 +136,42 @@ class Engine:
             given = f"{_clips(len(clips))} {'was' if len(clips) == 1 else 'were'} given"
             raise InputError(f"the prompt asks about {_clips(n)}, but {given}: {self._how_many()}")
         if n > 1:
-            segments = [self.whole(clip, mix) for clip in clips]
+            segments = [self.whole(clip, selection) for clip in clips]
             yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)
             yield from self._answer(segments, prompt, generation)
             return
         audible = False
-        for segment in self.segments(clips[0], mix):
+        for segment in self.segments(clips[0], selection):
             if not segment.silent:
                 audible = True
                 alone = segment.last and segment.start_s == 0
                 yield SegmentStarted(segment.start_s, segment.end_s, alone)
                 yield from self._answer([segment], prompt, generation)
         if not audible:
-            raise _silent(clips[0])
+            raise _silent(clips[0], selection)
 
     def ask(
         self,
         audio: Audio | list[Audio],
         prompt_or_task: str,
         generation: Generation | None = None,
-        mix: bool = False,
+        selection: Selection = MAIN,
     ) -> Answer:
         """The whole answer. Raises InputError, RunError."""
         prompt = self.prompt.prompt_for(prompt_or_task)
-        events = self.stream(audio, prompt, generation, mix)
+        events = self.stream(audio, prompt, generation, selection)
         finals = tuple(event for event in events if isinstance(event, Final))
         return Answer("\n".join(f.text for f in finals if f.text), prompt, finals)
 
-    def whole(self, audio: Audio, mix: bool = False) -> Segment:
+    def whole(self, audio: Audio, selection: Selection = MAIN) -> Segment:
         """A clip that cannot be cut. Raises InputError when it is too long, AudioError when it is silent."""
-        first, *more = islice(self.segments(audio, mix), 2)
+        first, *more = islice(self.segments(audio, selection), 2)
         if more:
             raise InputError(
                 f"{_name(audio)} is longer than the {self.spec.seconds:g} s that fit here: give a part of it"
             )
         if first.silent:
-            raise _silent(audio)
+            raise _silent(audio, selection)
         return first
 
     def _how_many(self) -> str:
@@ -278,8 +279,14 @@ def _engine_cache(directory: Path) -> Path | None:
     return directory / "engines" if os.access(directory, os.W_OK) else None
 
 
-def _silent(audio: Audio) -> AudioError:
-    return AudioError(f"{_name(audio)} is silent: check the recording, or the microphone that made it")
+def _with_rate(audio: Waveform | tuple[NDArray[np.generic], int]) -> tuple[NDArray[np.generic], int]:
+    return audio if isinstance(audio, tuple) else (audio, SAMPLE_RATE)
+
+
+def _silent(audio: Audio, selection: Selection) -> AudioError:
+    if isinstance(audio, Path | str):
+        return silent_file(audio, selection, _name(audio))
+    return silent_array(*_with_rate(audio), selection, _name(audio))
 
 
 def _name(audio: Audio) -> str:

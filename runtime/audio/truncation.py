@@ -1,8 +1,8 @@
 """Truncation: a sound file -> how many bytes it promises and does not hold, where a copy was cut short.
 
-FFmpeg plays what is there and says nothing, so the promise is read here: RIFF and AIFF chunk sizes, ISO media
-(mp4, m4a, mov) boxes, the Matroska/WebM segment, the last Ogg page, the Xing header of an mp3. A size that a
-live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
+FFmpeg plays what is there and says nothing, so the promise is read here: AVI lists, ISO media (mp4, m4a, mov)
+boxes, the Matroska/WebM segment, ASF's data, the last Ogg page; extent.py has the containers of PCM, mpeg_audio.py
+mp3. A size that a live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+from .extent import sample_extent
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 _MATROSKA = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+_CLUSTER = b"\x1f\x43\xb6\x75"
 _MATROSKA_INFO = b"\x15\x49\xa9\x66"  # the element that holds TimestampScale and Duration; near the front
+_MATROSKA_ELEMENTS = (  # with those that may stand in a Segment or a Cluster: SeekHead, Tracks ... SimpleBlock
+    *(_MATROSKA, _SEGMENT, _CLUSTER, _MATROSKA_INFO, b"\x11\x4d\x9b\x74", b"\x16\x54\xae\x6b"),
+    *(b"\x1c\x53\xbb\x6b", b"\x12\x54\xc3\x67", b"\x10\x43\xa7\x70", b"\x19\x41\xa4\x69", b"\x58\x54"),
+    *(b"\xec", b"\xbf", b"\xe7", b"\xa7", b"\xab", b"\xa3", b"\xa0", b"\xaf"),
+)
 _MATROSKA_HEAD = 8192
 _OPEN_SIZE = 0x7FFF_0000  # RIFF sizes from here up are what a recorder writes before it knows the length
 _OGG_PAGE_MAX = 65_307
+_OGG_LAST = 4  # the flag of a page that ends a stream
 _SLACK = 192  # bytes: some writers count a header or a 128-byte tag that is not there
 _MP4_BOXES = set(b"ftyp styp moov moof mdat mfra free skip wide uuid meta pdin sidx ssix prft emsg".split())
-_MP3_HEAD = 8192  # the Xing header lies in the first frame, right behind the ID3v2 tag
 
 
 def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
@@ -28,13 +39,30 @@ def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
 
     file: seekable, opened in binary mode; n_bytes: its size.
     """
-    head = file.read(12)
+    extent = sample_extent(file, n_bytes)
+    if extent is not None:
+        return beyond(extent.stated_end or 0, n_bytes)
+    file.seek(0)
+    head = file.read(16)
     for magic, offset, walk in _CONTAINERS:
         if head[offset : offset + len(magic)] == magic:
             file.seek(0)
-            missing = walk(file, n_bytes) - n_bytes
-            return missing if missing > _SLACK else 0
+            return beyond(walk(file, n_bytes), n_bytes)
     return 0
+
+
+def beyond(end: int, n_bytes: int) -> int:
+    """Bytes between a file's end and where its container states it; 0 for a few."""
+    return end - n_bytes if end - n_bytes > _SLACK else 0
+
+
+def ogg_is_open(file: BinaryIO, n_bytes: int) -> bool:
+    """Whether an Ogg file's last page is not marked as the end of a stream; False for other files."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return False
+    page = _ogg_tail(file, n_bytes)
+    return len(page) > 5 and not page[5] & _OGG_LAST
 
 
 def flac_samples(file: BinaryIO) -> int:
@@ -61,28 +89,33 @@ def matroska_seconds(file: BinaryIO) -> float:
     return seconds if 0 < seconds < math.inf else 0.0
 
 
-def _chunks(file: BinaryIO, n_bytes: int, byte_order: str, data_id: bytes) -> int:
-    """RIFF and AIFF: the end of the chunk that holds the samples."""
-    at = 12
-    while at + 8 <= n_bytes:
+def _avi_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the last RIFF list: an AVI above 1 GB is several, one behind the other."""
+    at = 0
+    while at + 12 <= n_bytes:
         file.seek(at)
-        chunk_id, size = struct.unpack(f"{byte_order}4sI", file.read(8))
-        if chunk_id == data_id:
-            return 0 if size == 0 or size >= _OPEN_SIZE else at + 8 + size
-        at += 8 + size + size % 2
-    return 0
-
-
-def _riff_end(file: BinaryIO, n_bytes: int) -> int:
-    head = file.read(12)
-    if head[8:] == b"AVI ":
+        head = file.read(12)
         size = int.from_bytes(head[4:8], "little")
-        return 0 if size >= _OPEN_SIZE else 8 + size
-    return _chunks(file, n_bytes, "<", b"data")
+        if head[:4] != b"RIFF" or head[8:] not in (b"AVI ", b"AVIX"):
+            return at
+        if size == 0 or size >= _OPEN_SIZE:
+            return 0
+        at += 8 + size + size % 2
+    return at
 
 
-def _aiff_end(file: BinaryIO, n_bytes: int) -> int:
-    return _chunks(file, n_bytes, ">", b"SSND")
+def _asf_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the Data object, which follows the Header object."""
+    file.seek(16)
+    at = int.from_bytes(file.read(8), "little")
+    if at + 24 > n_bytes:
+        return at if at < 1 << 62 else 0
+    file.seek(at)
+    head = file.read(24)
+    if head[:16] != _ASF_DATA:
+        return 0
+    size = int.from_bytes(head[16:24], "little")
+    return at + size if size < 1 << 62 else 0
 
 
 def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
@@ -101,62 +134,50 @@ def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
 
 
 def _matroska_end(file: BinaryIO, n_bytes: int) -> int:
-    """The end of the Segment, the element behind the EBML header."""
-    at = 4
-    for element in (b"", b"\x18\x53\x80\x67"):
+    """The end of the Segment; where a live recorder left its size open, of the last element in it."""
+    at = 0
+    while at < n_bytes:
         file.seek(at)
         head = file.read(12)
-        if not head.startswith(element) or len(head) < 12:
+        id_bytes = 9 - head[0].bit_length()
+        element = head[:id_bytes]
+        first = head[id_bytes] if len(head) > id_bytes else 0
+        if first == 0 or element not in _MATROSKA_ELEMENTS:
             return 0
-        first = head[len(element)]
         width = 9 - first.bit_length()
-        raw = int.from_bytes(head[len(element) : len(element) + width], "big")
-        size = raw - (1 << (7 * width))
-        if first == 0 or size == (1 << (7 * width)) - 1:
-            return 0
-        at += len(element) + width + size
+        size = int.from_bytes(head[id_bytes : id_bytes + width], "big") - (1 << (7 * width))
+        at += id_bytes + width
+        if size == (1 << (7 * width)) - 1:  # open
+            if element not in (_SEGMENT, _CLUSTER):
+                return 0
+            continue
+        at += size
+        if element == _SEGMENT:
+            return at
     return at
 
 
 def _ogg_end(file: BinaryIO, n_bytes: int) -> int:
     """The end of the last page that begins in the file."""
-    start = max(0, n_bytes - 2 * _OGG_PAGE_MAX)
-    file.seek(start)
+    tail = _ogg_tail(file, n_bytes)
+    if not tail:
+        return 0
+    n_segments = tail[26] if len(tail) > 26 else 0
+    return n_bytes - len(tail) + 27 + n_segments + sum(tail[27 : 27 + n_segments])
+
+
+def _ogg_tail(file: BinaryIO, n_bytes: int) -> bytes:
+    """The last page of an Ogg file and what follows it."""
+    file.seek(max(0, n_bytes - 2 * _OGG_PAGE_MAX))
     tail = file.read()
     at = tail.rfind(b"OggS")
-    if at < 0:
-        return 0
-    n_segments = tail[at + 26] if len(tail) > at + 26 else 0
-    table = tail[at + 27 : at + 27 + n_segments]
-    return start + at + 27 + n_segments + sum(table)
-
-
-def _mp3_end(file: BinaryIO, n_bytes: int) -> int:
-    """The end that a Xing or Info header names; a constant-rate mp3 without one promises nothing."""
-    head = file.read(10)
-    at = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        at = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    file.seek(at)
-    frame = file.read(_MP3_HEAD)
-    places = [place for place in (frame.find(b"Xing"), frame.find(b"Info")) if 0 <= place < 200]
-    if not places or len(frame) < places[0] + 16:
-        return 0
-    flags, _n_frames, size = struct.unpack(">III", frame[places[0] + 4 : places[0] + 16])
-    return at + size if flags & 3 == 3 else 0
+    return tail[at:] if at >= 0 else b""
 
 
 _CONTAINERS: tuple[tuple[bytes, int, Callable[[BinaryIO, int], int]], ...] = (
-    (b"RIFF", 0, _riff_end),
-    (b"FORM", 0, _aiff_end),
+    (b"AVI ", 8, _avi_end),
+    (_ASF, 0, _asf_end),
     (b"ftyp", 4, _mp4_end),
     (_MATROSKA, 0, _matroska_end),
     (b"OggS", 0, _ogg_end),
-    (b"ID3", 0, _mp3_end),
-    (b"\xff\xfb", 0, _mp3_end),
-    (b"\xff\xfa", 0, _mp3_end),
-    (b"\xff\xf3", 0, _mp3_end),
-    (b"\xff\xf2", 0, _mp3_end),
-    (b"\xff\xe3", 0, _mp3_end),
-    (b"\xff\xe2", 0, _mp3_end),
 )

@@ -34,7 +34,7 @@ def ask(command: AskCommand) -> int:
     """One question about one clip or those that it names; status 1 when a JSON answer was cut."""
     _check(command)
     options = command.options
-    clips = [read_standard_input(options.mix) if clip == "-" else Path(clip) for clip in command.clips]
+    clips = [read_standard_input(options.selection) if clip == "-" else Path(clip) for clip in command.clips]
     with open_engine(options.model) as engine:
         use_keywords(options.keywords, engine)
         generation = options.decoding.generation(engine.defaults)
@@ -43,7 +43,7 @@ def ask(command: AskCommand) -> int:
             events: Iterable[AnswerEvent] = engine.stream_text(prompt, generation)
         else:
             prompt = engine.prompt.prompt_for(command.question)
-            events = engine.stream([*clips], prompt, generation, options.mix)
+            events = engine.stream([*clips], prompt, generation, options.selection)
         collected = print_json(events, prompt, engine.keywords) if command.as_json else print_text(events)
     if command.timings:
         for final in collected.finals:

@@ -43,7 +43,7 @@ def caption(command: CaptionCommand) -> int:
         generation = options.decoding.generation(engine.defaults)
         for clip, target in zip(command.clips, targets, strict=True):
             with waiting(clip.name) as spinner:
-                events = engine.stream(clip, prompt, generation, options.mix)
+                events = engine.stream(clip, prompt, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
             if any([report_cut(final, options.decoding.with_schema) for final in collected.finals]):
                 status = 1

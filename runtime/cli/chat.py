@@ -42,7 +42,7 @@ def chat(command: ChatCommand) -> int:
         raise InputError(f"a chat is about one clip, but {clips[0]} is a file too: start another for it")
     with open_engine(options.model) as engine:
         use_keywords(options.keywords, engine)
-        conversation = Chat(engine, Path(command.clip), command.system, options.mix)
+        conversation = Chat(engine, Path(command.clip), command.system, options.selection)
         generation = options.decoding.generation(engine.defaults)
         conversation.require(generation)
         status = 0

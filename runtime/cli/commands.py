@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from ...models.errors import InputError
 from ..assistant import AssistantOptions
+from ..audio.selection import Selection
 from ..bundle import open_bundle
 from ..engine import EngineOptions
 from ..keywords import Keywords
@@ -156,7 +157,8 @@ def _clip_options(arguments: Namespace) -> ClipOptions:
         gbnf=_gbnf(arguments),
         with_schema=arguments.json_schema is not None,
     )
-    return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), arguments.mix)
+    selection = Selection(arguments.track, arguments.channel, arguments.mix)
+    return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), selection)
 
 
 def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..audio.selection import MAIN, Selection
 from ..bundle import open_bundle
 from ..engine import Engine, EngineOptions, load
 from ..keywords import Keywords
@@ -65,7 +66,7 @@ class ClipOptions:
     model: ModelOptions = field(default_factory=ModelOptions)
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     keywords: Keywords | None = None  # words that may occur
-    mix: bool = False  # the mean of all channels instead of the first
+    selection: Selection = MAIN  # the track and the channel that are heard
 
 
 def open_engine(options: ModelOptions) -> Engine:

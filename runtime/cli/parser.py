@@ -150,7 +150,10 @@ def _add_gate_options(command: argparse.ArgumentParser) -> None:
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     _add_bundle_options(command)
-    command.add_argument("--mix", action="store_true", help="mean of all channels instead of the first")
+    sound = command.add_argument_group("sound")
+    sound.add_argument("--track", type=int, metavar="N", help="of several sound tracks, from 1; default: the main one")
+    sound.add_argument("--channel", type=int, metavar="N", help="from 1; default: the first")
+    sound.add_argument("--mix", action="store_true", help="mean of all channels instead of one")
     words = command.add_argument_group("decoding")
     words.add_argument("--max-new-tokens", type=int, metavar="N")
     words.add_argument("--beams", type=int, metavar="N", help="beam search; default 1: greedy (SALMONN's own is 4)")

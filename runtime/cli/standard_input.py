@@ -9,13 +9,17 @@ from pathlib import Path
 
 from ...models.audio import Waveform
 from ...models.errors import InputError, RunError
-from ..audio.decode import read_audio
+from ..audio.decode import is_silent, read_audio
+from ..audio.selection import MAIN, Selection
+from ..audio.silence import silent_file
+
+NAME = "standard input"
 
 
-def read_standard_input(mix: bool = False) -> Waveform:
+def read_standard_input(selection: Selection = MAIN) -> Waveform:
     """Until its end. Any format that a file may have: it goes to a temporary file, as some must be read out of order.
 
-    Raises InputError for a terminal, AudioError for what is no sound, RunError when there is no room for the file.
+    Raises InputError for a terminal, AudioError for what is no sound or silent, RunError when the file finds no room.
     """
     if sys.stdin is None or sys.stdin.isatty():
         what = "closed" if sys.stdin is None else "a terminal"
@@ -27,4 +31,7 @@ def read_standard_input(mix: bool = False) -> Waveform:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         except OSError as error:
             raise RunError(f"standard input was not kept ({error.strerror}): make room in {folder}") from None
-        return read_audio(path, mix, name="standard input")
+        waveform = read_audio(path, selection, name=NAME)
+        if is_silent(waveform):
+            raise silent_file(path, selection, NAME)
+        return waveform

@@ -16,6 +16,7 @@ from ..events import (
 from .cues import also_lines, plain
 
 NAMED = 20  # words that are named of a long list
+LEAST_S = 0.05  # of what is told in tenths
 
 
 def was_cut(finish_reason: str) -> bool:
@@ -44,15 +45,21 @@ def keywords_line(event: KeywordsRead) -> str:
     return f"[{clock(event.start_s)}] listening for {used}{more}"
 
 
+def _lost_sound(seconds: float) -> str:
+    if not seconds:
+        return "some sound was"
+    return f"{seconds:.2f} s of sound were" if seconds >= 0.005 else "less than 0.01 s of sound was"
+
+
 def remark(event: LiveEvent) -> str:
     """A sentence about what is no speech; empty for the rest."""
     if isinstance(event, AudioDropped):
-        lost = f"{event.seconds:.2f} s of sound were" if event.seconds else "some sound was"
-        return f"[{clock(event.start_s)}] {lost} lost"
+        return f"[{clock(event.start_s)}] {_lost_sound(event.seconds)} lost"
     if isinstance(event, DeviceLost):
         return f"[{clock(event.start_s)}] {plain(event.name)} is gone; it is waited for"
     if isinstance(event, DeviceFound):
-        return f"[{clock(event.start_s)}] {plain(event.name)} is back, {event.seconds_lost:.1f} s were lost"
+        lost = f", {event.seconds_lost:.1f} s were lost" if event.seconds_lost >= LEAST_S else ""
+        return f"[{clock(event.start_s)}] {plain(event.name)} is back{lost}"
     if isinstance(event, KeywordsRead):
         return keywords_line(event)
     if isinstance(event, Lagging):

@@ -23,7 +23,7 @@ from ..events import (
     SessionEnded,
 )
 from .cues import also_lines, plain
-from .remarks import clock, final_lines, remark, update_line
+from .remarks import LEAST_S, clock, final_lines, remark, update_line
 from .transcript import event_line
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class PlainLines:
         """See View."""
         for line in final_lines(event) if isinstance(event, Final) else ():
             print(line, file=self._out, flush=True)
-        if (text := remark(event)) and not (isinstance(event, SessionEnded) and not event.dropped_s):
+        if (text := remark(event)) and not (isinstance(event, SessionEnded) and event.dropped_s < LEAST_S):
             self.notice(text)
 
     def notice(self, text: str) -> None:

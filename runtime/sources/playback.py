@@ -15,7 +15,9 @@ import numpy as np
 
 from ...models.audio import SAMPLE_RATE, Waveform
 from ...models.errors import AudioError, InputError, RunError
-from ..audio.decode import MAX_CHANNELS, MAX_GAIN, MAX_RATE, MIN_RATE, open_audio
+from ..audio.container import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from ..audio.decode import MAX_GAIN, open_audio
+from ..audio.signature import bytes_to_tell, container_name
 from ..events import AudioDropped
 from .source import Chunk, Source, SourceItem
 from .timeline import Timeline
@@ -95,7 +97,8 @@ class RawInput:
         InputError for a rate or a number of channels that no sound has.
         """
         if not (MIN_RATE <= sample_rate <= MAX_RATE and 1 <= channels <= MAX_CHANNELS):
-            raise InputError(f"raw input of {channels} channels at {sample_rate} Hz is no sound: check both numbers")
+            limits = f"give 1 to {MAX_CHANNELS} channels at {MIN_RATE} to {MAX_RATE} Hz"
+            raise InputError(f"raw input of {channels} channels at {sample_rate} Hz is no sound: {limits}")
         self.realtime = pace == "realtime"
         self._stream = stream
         self._sample_rate = sample_rate
@@ -141,13 +144,10 @@ class RawInput:
     def _pump(self) -> None:
         """The thread that waits for the pipe."""
         size = np.dtype(self._dtype).itemsize * self._channels
-        first, rest = True, b""
+        rest = b""
         end: Exception | None = None
         try:
-            while not self._closed.is_set() and (data := _receive(self._stream, size * self._sample_rate // 10)):
-                if first and data.startswith(b"RIFF"):
-                    raise AudioError("raw input is a WAV file, which is no raw PCM: give its name instead")
-                first = False
+            for data in self._received(size * self._sample_rate // 10):
                 rest = rest + data
                 n = len(rest) // size * size
                 if n:
@@ -162,6 +162,22 @@ class RawInput:
             end.__cause__ = error
         self._put(end)
 
+    def _received(self, n: int) -> Iterator[bytes]:
+        """What comes, up to n bytes at once, the first of it when it is known to be no container. Raises AudioError."""
+        head: bytes | None = b""
+        while not self._closed.is_set() and (data := _receive(self._stream, n)):
+            if head is None:
+                yield data
+                continue
+            head += data
+            if len(head) >= bytes_to_tell(head):
+                _check_raw(head)
+                yield head
+                head = None
+        if head:
+            _check_raw(head)
+            yield head
+
     def _waveform(self, data: bytes) -> Waveform:
         frames = np.frombuffer(data, self._dtype).reshape(-1, self._channels)
         samples = (frames.mean(axis=1, dtype=np.float64) / self._scale).astype(np.float32)
@@ -175,6 +191,14 @@ class RawInput:
         while not self._closed.is_set():
             with contextlib.suppress(Full):
                 return self._blocks.put(block, timeout=0.1)
+
+
+def _check_raw(head: bytes) -> None:
+    if (name := container_name(head)) is not None:
+        raise AudioError(
+            f"raw input is {name}, which is no raw PCM: give its name instead, or decode it on its way with "
+            "ffmpeg -i - -f s16le -ac 1 -ar 16000 -"
+        )
 
 
 def _receive(stream: BinaryIO, n: int) -> bytes:

@@ -20,6 +20,7 @@ from auricle.models.errors import AudioError
 from auricle.runtime.audio.decode import as_waveform, is_silent, open_audio, read_audio
 from auricle.runtime.audio.level import SILENCE_DBFS, peak_dbfs
 from auricle.runtime.audio.resample import Resampler
+from auricle.runtime.audio.selection import Selection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -138,7 +139,7 @@ def test_every_sample_format_has_the_same_scale(tmp_path: Path, codec: str, chan
     path = write(tmp_path / "a.wav", np.stack([sound] * channels, 1), 16_000, codec)
     tolerance = {"pcm_u8": 1 / 128, "pcm_s16le": 1 / 32768}.get(codec, 1e-6)
     for mix in (False, True):
-        np.testing.assert_allclose(read_audio(path, mix), sound, atol=tolerance)
+        np.testing.assert_allclose(read_audio(path, Selection(mix=mix)), sound, atol=tolerance)
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le", "pcm_f32le"])
@@ -164,8 +165,8 @@ def test_stereo_is_channel_0_and_mix_is_the_mean(tmp_path: Path, suffix: str) ->
     stereo = write(tmp_path / f"stereo.{suffix}", np.stack([sound, noise], 1), 44_100, codec)
     np.testing.assert_array_equal(read_audio(stereo), read_audio(mono))
     mean = as_waveform((sound + noise) / 2, 44_100)
-    np.testing.assert_allclose(read_audio(stereo, mix=True), mean, atol=1e-4)
-    np.testing.assert_allclose(as_waveform(np.stack([sound, noise], 1), 44_100, mix=True), mean, atol=1e-6)
+    np.testing.assert_allclose(read_audio(stereo, Selection(mix=True)), mean, atol=1e-4)
+    np.testing.assert_allclose(as_waveform(np.stack([sound, noise], 1), 44_100, Selection(mix=True)), mean, atol=1e-6)
 
 
 def test_arrays_of_every_dtype() -> None:
@@ -195,12 +196,17 @@ def test_arrays_of_every_dtype() -> None:
         (np.zeros(1, np.float32), 16_000, "0.000 s"),
         (np.zeros(16_000, np.float32), 0, "sample_rate 0"),
         (np.zeros(16_000, np.float32), 44_100.5, "44100.5"),
+        (np.zeros(16_000, np.float32), 3_999, "4000 to 768000"),
+        (np.zeros(16_000, np.float32), 768_001, "4000 to 768000"),
+        (np.zeros(16_000, np.float32), math.nan, "sample_rate nan"),
+        (np.zeros(16_000, np.float32), "16000", "sample_rate '16000'"),
+        (np.zeros(16_000, np.float32), None, "sample_rate None"),
         (np.full(16_000, np.nan, np.float32), 16_000, "not numbers"),
         (np.full(16_000, np.inf), 16_000, "not numbers"),
         (np.full(16_000, 12_000, np.float32), 16_000, "12000"),
     ],
 )
-def test_wrong_arrays_are_refused(samples: NDArray[Any], rate: int, word: str) -> None:
+def test_wrong_arrays_are_refused(samples: NDArray[Any], rate: Any, word: str) -> None:
     with pytest.raises(AudioError) as caught:
         as_waveform(samples, rate)
     assert word in str(caught.value) and "\n" not in str(caught.value)
@@ -404,6 +410,28 @@ def test_samples_that_are_no_sound(tmp_path: Path, value: float) -> None:
     body = b"WAVE" + header + b"data" + len(data).to_bytes(4, "little") + data
     path.write_bytes(b"RIFF" + len(body).to_bytes(4, "little") + body)
     assert "2." in refused(path)
+
+
+@pytest.mark.parametrize("rate", [1, 3_999, 768_001, 2**31 - 1])
+@pytest.mark.parametrize(("suffix", "codec"), [("wav", "pcm_s16le"), ("au", "pcm_s16be"), ("w64", "pcm_s16le")])
+def test_rates_that_no_sound_has(tmp_path: Path, suffix: str, codec: str, rate: int) -> None:
+    """A minute's worth of bytes at 1 Hz would be hours."""
+    path = write(tmp_path / f"a.{suffix}", np.zeros(48_000), 16_000, codec)
+    order = "big" if suffix == "au" else "little"
+    content = path.read_bytes().replace((16_000).to_bytes(4, order), rate.to_bytes(4, order), 1)
+    path.write_bytes(content)
+    tracemalloc.start()
+    sentence = refused(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"states {rate} samples a second" in sentence and "4000 to 768000 Hz" in sentence
+    assert peak < 500_000
+
+
+@pytest.mark.parametrize("rate", [4_000, 768_000])
+def test_the_lowest_and_the_highest_rate(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "a.wav", tone(440, rate, 0.5), rate, "pcm_s16le")
+    assert abs(len(read_audio(path)) - 8_000) <= 1
 
 
 def test_a_tenth_of_a_second_is_the_least(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from auricle.models.bundle import shipped_bundle
 from auricle.runtime.__main__ import main
+from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.audio.selection import Selection
 from auricle.runtime.cli import commands
 from auricle.runtime.cli.ask import AskCommand
 from auricle.runtime.cli.assist import AssistCommand
@@ -29,6 +32,7 @@ from auricle.runtime.engine import EngineOptions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import LlmOptions
 from auricle.runtime.system.ort import OrtOptions
+from tracks import write_tracks
 
 
 def told(monkeypatch: pytest.MonkeyPatch, name: str, *words: object) -> Any:
@@ -60,14 +64,17 @@ def test_without_options_everything_is_as_the_library_has_it(monkeypatch: pytest
 
 
 def test_every_option_of_a_question_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "--bundle b --provider cpu --threads 3 --n-gpu-layers 5 --kv-type q8_0 --lora-scale 1.5 --mix --text-only"
+    words = "--bundle b --provider cpu --threads 3 --n-gpu-layers 5 --kv-type q8_0 --lora-scale 1.5"
+    words += " --track 2 --mix --text-only"
     words += " --max-new-tokens 7 --beams 1 --temperature 0.5 --top-p 0.8 --seed 4 --repetition-penalty 1.1"
     words += " --stop . --stop ! --max-seconds 2 --json --timings ?"
     command = told(monkeypatch, "ask", *words.split())
     llm = LlmOptions(n_threads=3, n_gpu_layers=5, lora_scale=1.5, kv_type="q8_0")
     model = ModelOptions(Path("b"), EngineOptions(OrtOptions(provider="cpu", threads=3), llm))
     decoding = DecodingOptions(7, 1, 0.5, 0.8, 4, 1.1, (".", "!"), 2.0)
-    assert command == AskCommand((), "?", ClipOptions(model, decoding, None, True), True, True, True)
+    assert command == AskCommand(
+        (), "?", ClipOptions(model, decoding, None, Selection(2, None, True)), True, True, True
+    )
     assert decoding.generation(Generation(9)) == Generation(
         7, temperature=0.5, top_p=0.8, seed=4, repetition_penalty=1.1, guard=True, stop=(".", "!"), max_seconds=2.0
     )
@@ -181,6 +188,26 @@ def test_standard_input_that_is_no_clip(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(sys, "stdin", None)
     assert "which is closed" in refusal(capsys, "ask", "-", "asr")
     assert "write - once" in refusal(capsys, "ask", "-", "-", "asr")
+
+
+def test_tracks_and_channels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoken = np.rint(read_audio(CLIP) * 32768).astype(np.int16)
+    silence = np.zeros_like(spoken)
+    path = write_tracks(tmp_path / "meeting.mkv", (silence,), (silence, spoken))
+    there = "the right channel of track 2 has sound: --track 2 --channel 2"
+    assert f"meeting.mkv is silent: {there}" in refusal(capsys, "ask", path, "asr", "--track", 1)
+    pipe(monkeypatch, path.read_bytes())
+    assert f"standard input is silent: {there}" in refusal(capsys, "ask", "-", "asr", "--track", 1)
+    for command in (("ask", path, "asr"), ("caption", path)):
+        words = [str(word) for word in (*command, "--track", 2, "--channel", 2)]
+        assert main(words) == 0
+        assert SPOKEN in capsys.readouterr().out
+    assert "it has 2, give --track 1 to 2" in refusal(capsys, "ask", path, "asr", "--track", 3)
+    assert "it has 2, give --channel 1 to 2" in refusal(capsys, "ask", path, "asr", "--track", 2, "--channel", 9)
+    assert "track 0 does not exist" in refusal(capsys, "ask", path, "asr", "--track", 0)
+    assert "give one of them" in refusal(capsys, "caption", path, "--channel", 1, "--mix")
 
 
 @pytest.mark.parametrize("bundle", ["demo", "demo-salm"])

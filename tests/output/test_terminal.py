@@ -84,6 +84,7 @@ class Flushed(io.StringIO):
 def test_a_session_without_losses_says_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     view = PlainLines(io.StringIO())
     view.show(SessionEnded(10.0, 4.0, 6.0, 0.0))
+    view.show(SessionEnded(10.0, 4.0, 6.0, 1 / 16_000))
     assert capsys.readouterr().err == ""
 
 
@@ -148,5 +149,7 @@ def test_level(dbfs: float, bar: str) -> None:
 def test_remarks_name_a_remedy_or_a_number() -> None:
     assert "--hop-ms" in remark(Lagging(3.0, 1.2)) and "1.2 s" in remark(Lagging(3.0, 1.2))
     assert remark(events.AudioDropped(3.0, 0.0)) == "[0:03.0] some sound was lost"
+    assert remark(events.AudioDropped(3.0, 1 / 16_000)) == "[0:03.0] less than 0.01 s of sound was lost"
+    assert remark(events.DeviceFound(3.0, "a microphone", 0.01)) == "[0:03.0] a microphone is back"
     assert remark(SESSION[0]) == ""
     assert clock(3725.04) == "62:05.0"

@@ -6,13 +6,17 @@ import io
 import os
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform, synthetic_clip
 from auricle.models.errors import AudioError, InputError, RunError
 from auricle.runtime.audio.decode import as_waveform, read_audio
+from auricle.runtime.audio.signature import bytes_to_tell, container_name
 from auricle.runtime.events import AudioDropped
 from auricle.runtime.sources import playback as sources
 from auricle.runtime.sources.playback import FilePlayback, RawInput, SampleFormat, Source
@@ -200,6 +204,79 @@ def test_raw_input_that_is_none(data: bytes, sample_format: SampleFormat, said: 
     for _ in range(2):
         with pytest.raises(AudioError, match=said):
             source.read(5)
+
+
+def recording(suffix: str, codec: str) -> bytes:
+    """A second of a tone, as another program would pipe it."""
+    target = io.BytesIO()
+    encoder: Any = av.open(target, "w", suffix)
+    with encoder as out:
+        stream = out.add_stream(codec, rate=48_000)
+        stream.layout = "mono"
+        tone = 0.3 * np.sin(np.arange(48_000)[None] / 20).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        context = stream.codec_context
+        shaper = av.AudioResampler(context.format, "mono", 48_000, frame_size=context.frame_size or 1024)
+        for piece in [*shaper.resample(frame), *shaper.resample(None)]:
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    return target.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "name"),
+    [
+        ("webm", "libopus", "a WebM file"),
+        ("matroska", "flac", "a Matroska file"),
+        ("mp3", "libmp3lame", "an MP3 file"),
+        ("ogg", "libopus", "an Ogg file"),
+        ("flac", "flac", "a FLAC file"),
+        ("mp4", "aac", "an MP4 file"),
+        ("adts", "aac", "an AAC file"),
+        ("mp2", "mp2", "an MP3 file"),
+        ("mpegts", "aac", "an MPEG transport stream"),
+        ("aiff", "pcm_s16be", "an AIFF file"),
+        ("caf", "pcm_s16be", "a CAF file"),
+        ("au", "pcm_s16be", "an AU file"),
+        ("w64", "pcm_s16le", "a WAV file"),
+        ("avi", "pcm_s16le", "an AVI file"),
+        ("flv", "aac", "an FLV file"),
+        ("asf", "pcm_s16le", "a WMA file"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [1, 5000])
+def test_a_container_is_no_raw_sound(suffix: str, codec: str, name: str, at_once: int) -> None:
+    """Whoever pipes it is told what it is; nothing of it is heard as sound."""
+    data = recording(suffix, codec)
+    if suffix == "mp3":
+        assert container_name(data[data.index(b"\xff\xfb") :]) == name  # without a tag before it
+    source = RawInput(Slowly(data, at_once))
+    with pytest.raises(AudioError, match=f"raw input is {name}, which is no raw PCM: give its name"):
+        source.read(5)
+
+
+class Slowly(io.BytesIO):
+    """A pipe that gives a few bytes at once."""
+
+    def __init__(self, data: bytes, at_once: int) -> None:
+        super().__init__(data)
+        self._at_once = at_once
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(self._at_once)
+
+
+@pytest.mark.parametrize("head", [b"", b"\xff\xfb\x90\x64", b"\xff\xf1\x50\x80\x02\x1f\xfc", b"G\0\0\x10"])
+@pytest.mark.parametrize("level", [0, 1, 300, 30_000])
+def test_raw_sound_is_no_container(head: bytes, level: int) -> None:
+    """Even where it begins like one frame of one."""
+    rng = np.random.default_rng(level)
+    for _ in range(10):
+        data = (head + rng.integers(-level - 1, level + 1, 5000).astype("<i2").tobytes())[:9000]
+        assert container_name(data) is None
+        assert bytes_to_tell(data) <= len(data)
+        assert len(joined(everything(RawInput(io.BytesIO(data))))) == 4500
 
 
 def test_raw_input_that_breaks_off() -> None:
