@@ -89,13 +89,14 @@ def _listen(arguments: Namespace) -> int:
     gate = given_options(arguments, GATE)
     if arguments.no_vad and (useless := [name for name in gate if name != "max_segment_s"]):
         raise InputError(f"{flag(useless[0])} is for the speech gate, which --no-vad leaves out: give one of them")
+    gbnf = _gbnf(arguments)
     schema = _schema(arguments)
     live = LiveOptions(
         prompt=arguments.task,
         also=tuple(arguments.also),
         vad=not arguments.no_vad,
         gate=GateOptions(**gate),
-        generation=_live_generation(arguments, _gbnf(arguments) if schema is None else schema.gbnf),
+        generation=_live_generation(arguments, gbnf if schema is None else schema.gbnf),
         keywords=_keywords(arguments),
         **given_options(arguments, LIVE),
     )

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 from ....models.errors import InputError
 from .keywords import TYPES, Subschema, refusal, resolve
@@ -58,8 +58,8 @@ class Form:
     """The types were given; otherwise what the keywords speak about is meant."""
     about: frozenset[str] = frozenset()
     """The types that keywords speak about."""
-    values: tuple[Any, ...] | None = None
-    """Of `enum` and `const`; None: any."""
+    values: dict[object, Any] | None = None
+    """Of `enum` and `const`, by their identity; None: any."""
     bounds: Range = Range()
     length: Range = COUNT
     n_items: Range = COUNT
@@ -112,39 +112,53 @@ class Forms:
 
     def of(self, schemas: Subschemas) -> tuple[Form, ...]:
         """The alternatives of schemas that must all hold; none: nothing can hold them. Raises InputError."""
-        key = tuple(found.pointer for found in schemas if found.schema is not True)
+        key = pointers(schemas)
         if key not in self._known:
-            self._known[key] = _product(self._alternatives(found) for found in schemas)
+            self._known[key] = self._alternatives(self._parts(schemas))
         return self._known[key]
 
-    def _alternatives(self, found: Subschema) -> tuple[Form, ...]:
-        schema, pointer = found
-        if isinstance(schema, bool):
-            return (Form(),) if schema else ()
-        factors = [[_form(found)]]
-        if "$ref" in schema:
-            factors.append([*self.of((resolve(self._root, schema["$ref"], f"{pointer}/$ref"),))])
-        factors += [[*self.of((part,))] for part in found.children("allOf")]
-        if "anyOf" in schema:
-            factors.append([form for part in found.children("anyOf") for form in self.of((part,))])
-        forms = _product(factors)
-        return _product([forms, self._exclusive(found, forms)]) if "oneOf" in schema else forms
+    def _parts(self, schemas: Subschemas) -> list[Subschema]:
+        """These, and what they name by `$ref` or join by `allOf`, each once."""
+        parts: dict[str, Subschema] = {}
+        waiting = [*schemas]
+        while waiting:
+            schema, pointer = found = waiting.pop(0)
+            if pointer in parts or schema is True:
+                continue
+            parts[pointer] = found
+            if schema and "$ref" in schema:
+                waiting.append(resolve(self._root, schema["$ref"], f"{pointer}/$ref"))
+            waiting += found.children("allOf") if schema else ()
+        return [*parts.values()]
 
-    def _exclusive(self, found: Subschema, neighbours: Sequence[Form]) -> list[Form]:
-        """The alternatives of `oneOf`, where no value that fits a neighbour can fit two of them. Raises InputError."""
-        branches = [_product([neighbours, self.of((part,))]) for part in found.children("oneOf")]
+    def _alternatives(self, parts: list[Subschema]) -> tuple[Form, ...]:
+        if any(part.schema is False for part in parts):
+            return ()
+        factors: list[Iterable[Form]] = [[_form(part)] for part in parts]
+        for part in parts:
+            if "anyOf" in part.schema:
+                factors.append([form for branch in part.children("anyOf") for form in self.of((branch,))])
+        forms = _product(factors)
+        for part in parts:
+            if "oneOf" in part.schema:
+                forms = self._exclusive(part, forms)
+        return forms
+
+    def _exclusive(self, found: Subschema, neighbours: tuple[Form, ...]) -> tuple[Form, ...]:
+        """The alternatives of `oneOf` and its neighbours, when no value can fit two of them. Raises InputError."""
+        branches = [_product([neighbours, self.of((branch,))]) for branch in found.children("oneOf")]
         for j, later in enumerate(branches):
             for i, earlier in enumerate(branches[:j]):
                 if not all(self.apart(f, g) for f, g in product(earlier, later)):
                     why = f"a value may fit {i} and {j} at once: give types, make them exclude each other or use anyOf"
                     raise refusal(f"{found.pointer}/oneOf", why)
-        return [form for branch in branches for form in branch]
+        return tuple(form for branch in branches for form in branch)
 
     def apart(self, form: Form, other: Form) -> bool:
         """Whether it is certain that no value fits both."""
         for one, another in ((form, other), (other, form)):
             if one.values is not None:
-                return not any(self.fits(one, value) and self.fits(another, value) for value in one.values)
+                return not any(self.fits(one, value) and self.fits(another, value) for value in one.values.values())
         tests = {
             "integer": form.bounds.apart(other.bounds),
             "string": form.length.apart(other.length),
@@ -163,7 +177,7 @@ class Forms:
 
     def fits(self, form: Form, value: Any) -> bool:
         """Whether a JSON value has this form."""
-        if form.values is not None and identity(value) not in map(identity, form.values):
+        if form.values is not None and identity(value) not in form.values:
             return False
         kind = type_of(value)
         if kind not in form.types and not (kind == "integer" and "number" in form.types):
@@ -179,6 +193,11 @@ class Forms:
             fitting = (self.accept(form.property(name), member) for name, member in value.items())
             return value.keys() >= {*form.required} and all(fitting)
         return True
+
+
+def pointers(schemas: Subschemas) -> tuple[str, ...]:
+    """Where those stand that say something, each once."""
+    return tuple(dict.fromkeys(found.pointer for found in schemas if found.schema is not True))
 
 
 def type_of(value: Any) -> str:
@@ -217,8 +236,11 @@ def _form(found: Subschema) -> Form:
         required=tuple(schema.get("required", ())),
         additional=(found.child("additionalProperties"),) if "additionalProperties" in schema else None,
     )
-    values = _both(schema.get("enum"), [schema["const"]] if "const" in schema else None)
-    return replace(form, values=values)
+    if "enum" in schema:
+        form = form.meet(Form(values={identity(value): value for value in schema["enum"]}))
+    if "const" in schema:
+        form = form.meet(Form(values={identity(schema["const"]): schema["const"]}))
+    return form
 
 
 def _bounds(schema: dict[str, Any]) -> Range:
@@ -237,23 +259,16 @@ def _count(schema: dict[str, Any], least: str, most: str) -> Range:
 def _common(types: frozenset[str], others: frozenset[str]) -> frozenset[str]:
     """Types in both, where every integer is a number."""
     both = types & others
-    if "number" in types | others and "integer" in types | others and "number" not in both:
-        both |= {"integer"} if _has_number(types) and _has_number(others) else set[str]()
+    if ("number" in types and "integer" in others) or ("integer" in types and "number" in others):
+        both |= {"integer"}
     return both - {"integer"} if "number" in both else both
 
 
-def _has_number(types: frozenset[str]) -> bool:
-    return not types.isdisjoint({"integer", "number"})
-
-
-def _both(values: Iterable[Any] | None, others: Iterable[Any] | None) -> tuple[Any, ...] | None:
-    """The values in both lists, each once; None is every value."""
-    if values is None and others is None:
-        return None
-    listed = cast("Iterable[Any]", others if values is None else values)
-    unique = {identity(value): value for value in reversed([*listed])}
-    allowed = unique.keys() if values is None or others is None else {identity(value) for value in others}
-    return tuple(value for key, value in reversed(unique.items()) if key in allowed)
+def _both(values: dict[object, Any] | None, others: dict[object, Any] | None) -> dict[object, Any] | None:
+    """The values in both; None is every value."""
+    if values is None or others is None:
+        return others if values is None else values
+    return {key: value for key, value in values.items() if key in others}
 
 
 def _all(schemas: Subschemas | None, others: Subschemas | None) -> Subschemas | None:

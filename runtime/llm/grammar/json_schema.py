@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from ....models.errors import InputError
 from ...events import FinishReason
-from .forms import Form, Forms, Subschemas
+from .forms import Form, Forms, Subschemas, pointers
 from .gbnf import read_text
-from .keywords import Subschema, check_schema
+from .keywords import MAX_DIGITS, Subschema, check_schema
 from .literals import BASICS, braced, integers, name_of, other_name, repeated, spelled
 
 MAX_RULES = 20_000
@@ -42,7 +42,7 @@ class JsonSchema:
         if finish_reason not in ("eos", "length") or (finish_reason == "length" and text.rstrip()[-1:] not in '}]"'):
             raise ValueError("the answer was cut")  # of a number nobody can tell
         try:
-            value: Any = json.loads(text)
+            value: Any = json.loads(text, parse_constant=_no_number)
         except RecursionError:
             raise ValueError("it lies too deep in itself") from None
         if not self._forms.accept(self._whole, value):
@@ -75,7 +75,7 @@ class _Writer:
         if root is None:
             raise InputError("the JSON schema cannot be held: no value fits it, so loosen its conditions")
         # SentencePiece begins a text with a space, so a model that was trained to answer in JSON does too.
-        return "\n".join([f"root ::= space {root} space", *self._rules, BASICS])
+        return "\n".join([f"root ::= space {root}", *self._rules, BASICS])
 
     def _rule(self, alternatives: str) -> str:
         """The name of the rule with these alternatives, which may be a name themselves."""
@@ -91,7 +91,7 @@ class _Writer:
 
     def _value(self, schemas: Subschemas) -> str | None:
         """The rule of values that hold all of these; None: there are none."""
-        key = tuple(found.pointer for found in schemas if found.schema is not True)
+        key = pointers(schemas)
         if key not in self._values:
             forms = self._forms.of(schemas)
             alternatives = dict.fromkeys(part for form in forms for part in self._alternatives(form))
@@ -105,7 +105,7 @@ class _Writer:
 
     def _alternatives(self, form: Form) -> Iterable[str]:
         if form.values is not None:
-            return [spelled(value) for value in form.values if self._forms.fits(form, value)]
+            return [spelled(value) for value in form.values.values() if self._forms.fits(form, value)]
         meant = form.meant()
         parts = [kind for kind in ("null", "boolean", "number") if kind in meant]
         if "integer" in meant and "number" not in meant:
@@ -188,7 +188,7 @@ def read_schema(path: Path) -> dict[str, Any]:
     """The JSON schema in a file. Raises InputError."""
     text = read_text(path, "a JSON schema")
     try:
-        schema: Any = json.loads(text, parse_constant=_no_number, object_pairs_hook=_no_doubles)
+        schema: Any = json.loads(text, parse_int=_integer, parse_constant=_no_number, object_pairs_hook=_no_doubles)
     except ValueError as error:
         raise InputError(f"{path} is no JSON ({error}): give the file of a JSON schema") from None
     except RecursionError:
@@ -196,6 +196,12 @@ def read_schema(path: Path) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise InputError(f"{path} is no JSON schema: it must be an object such as {{'type': 'object', ...}}")
     return cast("dict[str, Any]", schema)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(digits)} digits, {MAX_DIGITS} are read")
+    return int(digits)
 
 
 def _no_number(name: str) -> None:

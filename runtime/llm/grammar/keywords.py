@@ -18,10 +18,11 @@ MAX_COUNT = 1999
 """llama.cpp reads {2000} as an error and {0,2001} as no limit at all."""
 MAX_BOUND = 10**18 - 1
 MAX_DEPTH = 64
+MAX_DIGITS = 1000
+"""Of an integer that is a value. Python spells up to 4300."""
 _RECURSIVE = "it comes back to itself by $ref, and recursive schemas are not held"
 _NOT_HELD = "leave this keyword out, and check its condition yourself"
 _MAX_SHOWN = 120  # characters of a pointer in a sentence
-_MAX_INTEGER_BITS = 10_000  # Python spells no longer ones by default
 _ANNOTATIONS = {
     *("$schema", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
 }
@@ -202,8 +203,8 @@ def _check_literal(value: Any, pointer: str, depth: int = 0) -> None:
         for member in cast("list[Any]", value):
             _check_literal(member, pointer, depth + 1)
     elif isinstance(value, int):
-        if value.bit_length() > _MAX_INTEGER_BITS:
-            raise refusal(pointer, "this integer has thousands of digits: give a shorter one")
+        if abs(value) >= 10**MAX_DIGITS:
+            raise refusal(pointer, f"an integer has over {MAX_DIGITS} digits: give a shorter one")
     elif value is not None and not (isinstance(value, float) and math.isfinite(value)):
         raise refusal(pointer, f"{value!r} is no JSON value")
 

@@ -189,3 +189,7 @@ def test_a_command_refuses_before_anything_is_opened(
     shown = capsys.readouterr()
     assert not shown.out and shown.err.count("\n") == 1
     assert "(uniqueItems at /properties/rooms/uniqueItems)" in shown.err
+    (tmp_path / "rules.gbnf").write_text('root ::= "a"')
+    both = ["--json-schema", str(tmp_path / "schema.json"), "--grammar", str(tmp_path / "rules.gbnf")]
+    assert main([*COMMANDS[module], *both]) == 2
+    assert "not both" in capsys.readouterr().err
