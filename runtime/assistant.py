@@ -10,7 +10,6 @@ sound. What was said before an interruption stays in the conversation.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import deque
@@ -38,7 +37,7 @@ from .keywords import Keywords
 from .live.gate import Closed, GateOptions, Opened
 from .live.segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .llm.conversation import Conversation
-from .llm.grammar import schema_grammar
+from .llm.grammar.json_schema import JsonSchema
 from .llm.sampling import Generation
 from .sources.playback import Source
 from .tts import Sentences, Speaker, speech_command
@@ -69,7 +68,7 @@ class AssistantOptions:
         if generation.beams > 1:
             raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
         if self.json_schema is not None:
-            schema_grammar(self.json_schema)
+            JsonSchema(self.json_schema)
             if generation.gbnf is not None:
                 raise InputError("a JSON schema is made into a grammar: give one of the two")
         if self.speak is not None:
@@ -129,7 +128,8 @@ class _Session:
         self._options = options
         self._on_intent = on_intent
         self._prompt = _prompt(engine, options.prompt)
-        self._generation = _generation(engine, options)
+        self._schema = None if options.json_schema is None else JsonSchema(options.json_schema)
+        self._generation = _generation(engine, options, self._schema)
         self._conversation = Conversation(engine.llm, options.system)
         self._ear = Segmenter(source, open_gate(engine, options.gate, vad=True))
         self._speaker: Speaker | None = None
@@ -280,10 +280,7 @@ class _Session:
             self._mute = error
 
     def _answered(self, closed: Closed, decoded: Decoded) -> Answered:
-        schema = self._options.json_schema
-        intent = None if schema is None else _value(decoded.text, decoded.finish_reason)
-        if intent is not None and self._on_intent is not None:
-            self._on_intent(intent)
+        complete, intent = self._intent(decoded)
         return Answered(
             start_s=seconds(closed.start),
             end_s=seconds(closed.end),
@@ -293,8 +290,21 @@ class _Session:
             prompt=self._prompt,
             finish_reason=decoded.finish_reason,
             intent=intent,
+            complete=complete,
             n_turns=self._conversation.n_turns,
         )
+
+    def _intent(self, decoded: Decoded) -> tuple[bool, Any]:
+        """Whether the answer is what was asked for, and with a schema its value, which `on_intent` is told."""
+        if self._schema is None:
+            return True, None
+        try:
+            intent = self._schema.value(decoded.text, decoded.finish_reason)
+        except ValueError:
+            return False, None
+        if self._on_intent is not None:
+            self._on_intent(intent)
+        return True, intent
 
 
 def _prompt(engine: Engine, asked: str | None) -> str:
@@ -302,16 +312,6 @@ def _prompt(engine: Engine, asked: str | None) -> str:
     return engine.prompt.prompt_for(asked or (DEFAULT_TASK if DEFAULT_TASK in tasks else next(iter(tasks))))
 
 
-def _generation(engine: Engine, options: AssistantOptions) -> Generation:
+def _generation(engine: Engine, options: AssistantOptions, schema: JsonSchema | None) -> Generation:
     generation = options.generation or replace(engine.defaults, beams=1)
-    return generation if options.json_schema is None else replace(generation, gbnf=schema_grammar(options.json_schema))
-
-
-def _value(text: str, finish_reason: FinishReason) -> Any:
-    """What a JSON answer says; None unless it is whole."""
-    if finish_reason not in ("eos", "length") or (finish_reason == "length" and text[-1:] not in '}]"'):
-        return None  # of a number that was cut nobody can tell
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+    return generation if schema is None else replace(generation, gbnf=schema.gbnf)

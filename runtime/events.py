@@ -172,6 +172,8 @@ class Answered:
     """As Final.finish_reason, or "speech": somebody spoke again, or "end": the session was ended."""
     intent: Any = None
     """With a JSON schema: the answer's value; None for an answer that is not whole."""
+    complete: bool = True
+    """With a JSON schema: whether the text is JSON that holds it."""
     n_turns: int = 1
     """Turns the model remembers, this one included."""
 

@@ -292,6 +292,13 @@ class TestJson:
         options = AssistantOptions(json_schema=SWITCH, generation=Generation(n))
         (answered,) = answers(list(Assistant(engine, options, switched.append).run(Script(TURN, False))))
         assert answered.finish_reason == "length" and answered.intent is None and switched == []
+        assert not answered.complete
+
+    def test_null_is_an_intent_too(self, engine: Engine) -> None:
+        switched: list[Any] = []
+        options = AssistantOptions(json_schema={"type": "null"}, generation=Generation(8))
+        (answered,) = answers(list(Assistant(engine, options, switched.append).run(Script(TURN, False))))
+        assert answered.complete and answered.intent is None and switched == [None]
 
     def test_an_interrupted_answer_is_no_intent(self, engine: Engine) -> None:
         schema = {"type": "array", "items": {"enum": ["a long word"]}, "minItems": 30}
@@ -301,7 +308,7 @@ class TestJson:
         assert first.interrupted and first.intent is None
 
     def test_what_makes_no_sense_is_refused(self) -> None:
-        with pytest.raises(InputError, match="simplify it"):
+        with pytest.raises(InputError, match="type at /type"):
             AssistantOptions(json_schema={"type": "nonsense"})
         with pytest.raises(InputError, match="not both"):
             AssistantOptions(json_schema=SWITCH, speak=sys.executable)

@@ -11,6 +11,7 @@ from ...models.dataclass_json import encode
 from ...models.errors import AuricleError
 from ..engine import Answer
 from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted
+from ..llm.grammar.json_schema import JsonSchema
 from ..llm.stopping import REMEDIES
 from ..output.remarks import clock
 from ..output.terminal import waiting
@@ -94,19 +95,29 @@ def print_json(events: Iterable[AnswerEvent], prompt: str, keywords: Sequence[st
     return collected
 
 
-def report_cut(final: Final, with_schema: bool) -> bool:
+def report_cut(final: Final, schema: JsonSchema | None) -> bool:
     """One line on standard error where an answer's time was over or its JSON is not whole; whether it is not whole.
 
     The text itself looks like any other.
     """
-    half = with_schema and final.finish_reason in REMEDIES
+    half = schema is not None and not schema.is_held(final.text, final.finish_reason)
     if half or final.finish_reason == "time":
-        span = f"{clock(final.start_s)}-{clock(final.end_s)}"
         n = len(final.token_ids)
-        tokens = "1 token" if n == 1 else f"{n} tokens"
-        what = f"the JSON is not complete after {tokens}" if half else f"cut after {tokens}, when its time was over"
-        print(f"auricle: [{span}] {what}: {REMEDIES[final.finish_reason]}", file=sys.stderr)
+        over = f"cut after {_tokens(n)}, when its time was over: {REMEDIES['time']}"
+        what = half_json(final.finish_reason, n) if half else over
+        print(f"auricle: [{clock(final.start_s)}-{clock(final.end_s)}] {what}", file=sys.stderr)
     return half
+
+
+def half_json(finish_reason: FinishReason, n_tokens: int) -> str:
+    """Why an answer of so many tokens is not the JSON that its schema asks for, and what to do."""
+    if finish_reason in REMEDIES:
+        return f"the JSON is not complete after {_tokens(n_tokens)}: {REMEDIES[finish_reason]}"
+    return f"the answer, {_tokens(n_tokens)}, is no JSON that holds the schema: ask again, or simplify the schema"
+
+
+def _tokens(n: int) -> str:
+    return "1 token" if n == 1 else f"{n} tokens"
 
 
 def timing_line(final: Final) -> str:

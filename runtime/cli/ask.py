@@ -48,7 +48,7 @@ def ask(command: AskCommand) -> int:
     if command.timings:
         for final in collected.finals:
             print(timing_line(final), file=sys.stderr)
-    cut = [final for final in collected.finals if report_cut(final, options.decoding.with_schema)]
+    cut = [final for final in collected.finals if report_cut(final, options.decoding.schema)]
     if collected.interruption is not None:
         raise collected.interruption
     return 1 if cut else 0

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from ..assistant import Assistant, AssistantOptions
 from ..events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
-from ..llm.stopping import REMEDIES
 from ..output.cues import harmless
 from ..output.remarks import clock, remark, was_cut
 from ..output.transcript import event_line
+from .answers import half_json
 from .options import ModelOptions, check_prompts, open_engine
 from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
 
@@ -63,7 +63,7 @@ class AnswerLines:
 
     def show(self, event: AssistantEvent) -> None:
         """The next event."""
-        if self._with_schema and isinstance(event, Answered) and event.intent is None:
+        if isinstance(event, Answered) and not event.complete:
             self._name_half_json(event)
         if self._every_event:
             print(event_line(event), flush=True)
@@ -76,14 +76,13 @@ class AnswerLines:
             _notice(remark(event))
 
     def _name_half_json(self, event: Answered) -> None:
-        if event.finish_reason in REMEDIES:
+        if not event.interrupted and event.finish_reason != "end":
             self.n_cut += 1
-            half = f"the JSON is not complete after {len(event.token_ids)} tokens: {REMEDIES[event.finish_reason]}"
-            _notice(f"[{clock(event.start_s)}] {half}")
+            _notice(f"[{clock(event.start_s)}] {half_json(event.finish_reason, len(event.token_ids))}")
 
 
 def _show_json(event: Answered | Piece | SpeechEnded) -> None:
-    if isinstance(event, Answered) and event.intent is not None:
+    if isinstance(event, Answered) and event.complete:
         print(json.dumps(event.intent, ensure_ascii=False), flush=True)
 
 

@@ -45,7 +45,7 @@ def caption(command: CaptionCommand) -> int:
             with waiting(clip.name) as spinner:
                 events = engine.stream(clip, prompt, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
-            if any([report_cut(final, options.decoding.with_schema) for final in collected.finals]):
+            if any([report_cut(final, options.decoding.schema) for final in collected.finals]):
                 status = 1
             rows = [TimedText(*row[:3], prompt, str(clip), row[3]) for row in collected.rows() if row[2]]
             _put_captions(rows, target, command.format, clip, whole=collected.interruption is None)

@@ -50,7 +50,7 @@ def chat(command: ChatCommand) -> int:
             try:
                 for event in conversation.ask(question, generation):
                     _show(event, question, command.as_json, engine.keywords)
-                    if isinstance(event, Final) and report_cut(event, options.decoding.with_schema):
+                    if isinstance(event, Final) and report_cut(event, options.decoding.schema):
                         status = 1
             except InputError as error:
                 print(f"auricle: {error}", file=sys.stderr)

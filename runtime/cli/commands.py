@@ -17,7 +17,8 @@ from ..engine import EngineOptions
 from ..keywords import Keywords
 from ..live.captions import LiveOptions
 from ..live.gate import GateOptions
-from ..llm.grammar import read_grammar, read_schema, schema_grammar
+from ..llm.grammar.gbnf import read_grammar
+from ..llm.grammar.json_schema import JsonSchema, read_schema
 from ..llm.sampling import Generation
 from ..llm.session import LlmOptions
 from ..system.ort import OrtOptions
@@ -89,17 +90,19 @@ def _listen(arguments: Namespace) -> int:
     gate = given_options(arguments, GATE)
     if arguments.no_vad and (useless := [name for name in gate if name != "max_segment_s"]):
         raise InputError(f"{flag(useless[0])} is for the speech gate, which --no-vad leaves out: give one of them")
+    gbnf = _gbnf(arguments)
+    schema = _schema(arguments)
     live = LiveOptions(
         prompt=arguments.task,
         also=tuple(arguments.also),
         vad=not arguments.no_vad,
         gate=GateOptions(**gate),
-        generation=_live_generation(arguments, _gbnf(arguments)),
+        generation=_live_generation(arguments, gbnf if schema is None else schema.gbnf),
         keywords=_keywords(arguments),
         **given_options(arguments, LIVE),
     )
     model = _model_options(arguments)
-    return listen(ListenCommand(_source_options(arguments), model, live, arguments.out, arguments.json))
+    return listen(ListenCommand(_source_options(arguments), model, live, arguments.out, arguments.json, schema))
 
 
 def _assist(arguments: Namespace) -> int:
@@ -110,7 +113,7 @@ def _assist(arguments: Namespace) -> int:
         system=arguments.system,
         remember=not arguments.no_memory,
         json_schema=None if arguments.json_schema is None else read_schema(arguments.json_schema),
-        generation=_live_generation(arguments, None if arguments.grammar is None else _gbnf(arguments)),
+        generation=_live_generation(arguments, _gbnf(arguments)),
         keywords=_keywords(arguments),
         speak=arguments.speak,
         barge_in=not arguments.no_barge_in,
@@ -155,7 +158,7 @@ def _clip_options(arguments: Namespace) -> ClipOptions:
         stop=tuple(arguments.stop),
         max_seconds=arguments.max_seconds,
         gbnf=_gbnf(arguments),
-        with_schema=arguments.json_schema is not None,
+        schema=_schema(arguments),
     )
     selection = Selection(arguments.track, arguments.channel, arguments.mix)
     return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), selection)
@@ -190,9 +193,12 @@ def _keywords(arguments: Namespace) -> Keywords | None:
 
 
 def _gbnf(arguments: Namespace) -> str | None:
-    """`--json-schema` or `--grammar`, in llama.cpp's notation. Raises InputError."""
+    """`--grammar`. Raises InputError."""
     if arguments.grammar is not None and arguments.json_schema is not None:
         raise InputError("a JSON schema is made into a grammar: give --json-schema or --grammar, not both")
-    if arguments.grammar is not None:
-        return read_grammar(arguments.grammar)
-    return None if arguments.json_schema is None else schema_grammar(read_schema(arguments.json_schema))
+    return None if arguments.grammar is None else read_grammar(arguments.grammar)
+
+
+def _schema(arguments: Namespace) -> JsonSchema | None:
+    """`--json-schema`. Raises InputError."""
+    return None if arguments.json_schema is None else JsonSchema(read_schema(arguments.json_schema))

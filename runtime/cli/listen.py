@@ -12,9 +12,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..events import Final, LiveEvent
 from ..live.captions import Live, LiveOptions
+from ..llm.grammar.json_schema import JsonSchema
+from ..output.remarks import clock
 from ..output.terminal import JsonLines, Meter, PlainLines, Screen, View
 from ..output.transcript import Transcript
+from .answers import half_json
 from .keyboard import Keys, Menu, keys_work
 from .options import ModelOptions, check_prompts, open_engine
 from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
@@ -31,25 +35,30 @@ class ListenCommand:
     live: LiveOptions = field(default_factory=LiveOptions)
     out: Path | None = None  # a file that the captions are written to as well
     as_json: bool = False  # every event, a line each
+    schema: JsonSchema | None = None  # what every answer is held to, by live.generation
 
 
 def listen(command: ListenCommand) -> int:
-    """Live captions until the source ends or someone ends them."""
+    """Live captions until the source ends or someone ends them; status 1 when an answer's JSON was cut."""
     check_prompts(command.model.bundle, command.live.prompt, *command.live.also)
     with ExitStack() as stack:
         transcript = stack.enter_context(Transcript(command.out)) if command.out else None
         source = stack.enter_context(closing(UntilError(open_source(command.source))))
         engine = stack.enter_context(open_engine(command.model))
-        _run(Live(engine, source, command.live), transcript, command)
+        n_cut = _run(Live(engine, source, command.live), transcript, command)
     if source.error is not None:
         raise source.error
-    return 0
+    return 1 if n_cut else 0
 
 
-def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> None:
-    """The session. Where standard output ends before it, the rest still goes to the file. Raises as it would alone."""
+def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> int:
+    """The session; how many answers are half JSON. Where standard output ends first, the rest still goes to the file.
+
+    Raises as it would alone.
+    """
     with_keys = command.source.audio != "-" and keys_work(sys.stdin)
     blind: OSError | None = None
+    n_cut = 0
     with ExitStack() as stack:
         view = stack.enter_context(_view(command.as_json, live, with_keys))
         stack.enter_context(stopped_by_signals(live.stop))
@@ -61,11 +70,25 @@ def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> N
             try:
                 if blind is None:
                     view.show(event)
+                for notice in _half_json(event, command.schema):
+                    n_cut += 1
+                    view.notice(notice)
             except OSError as error:
                 blind = error
                 live.stop()
     if blind is not None:
         raise output_error(blind, "make room, or use --out") from blind
+    return n_cut
+
+
+def _half_json(event: LiveEvent, schema: JsonSchema | None) -> list[str]:
+    """A sentence for each answer of a final that does not hold the schema."""
+    if schema is None or not isinstance(event, Final):
+        return []
+    cut = 0 if schema.is_held(event.text, event.finish_reason) else 1
+    cut += sum(not schema.is_held(text) for _, text in event.also)
+    why = half_json(event.finish_reason, len(event.token_ids))
+    return [f"[{clock(event.start_s)}-{clock(event.end_s)}] {why}"] * cut
 
 
 def _view(as_json: bool, meter: Meter, with_keys: bool) -> View:

@@ -15,6 +15,7 @@ from ..audio.selection import MAIN, Selection
 from ..bundle import open_bundle
 from ..engine import Engine, EngineOptions, load
 from ..keywords import Keywords
+from ..llm.grammar.json_schema import JsonSchema
 from ..llm.sampling import Generation
 from ..output.remarks import keywords_line
 from ..output.terminal import waiting
@@ -41,7 +42,7 @@ class DecodingOptions:
     stop: tuple[str, ...] = ()
     max_seconds: float | None = None
     gbnf: str | None = None
-    with_schema: bool = False  # gbnf is a JSON schema's: an answer that was cut is not JSON
+    schema: JsonSchema | None = None  # in the place of gbnf
 
     def generation(self, defaults: Generation) -> Generation:
         """With the bundle's own values where none was given. Raises InputError."""
@@ -55,7 +56,7 @@ class DecodingOptions:
             guard=True,
             stop=self.stop,
             max_seconds=self.max_seconds,
-            gbnf=self.gbnf,
+            gbnf=self.gbnf if self.schema is None else self.schema.gbnf,
         )
 
 

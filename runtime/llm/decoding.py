@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import numpy as np
 
 from .beam import BeamRule, LogProbs, beam_search
-from .grammar import Grammar
+from .grammar.gbnf import Grammar
 from .llama import Context, Floats
 from .sampling import Generation, log_softmax, penalize, sample
 

@@ -23,7 +23,7 @@ from ..system.machine import MAX_THREADS, llm_threads
 from .context_size import context_overflow_message, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, decode, search
 from .detokenizer import Detokenizer, detokenize
-from .grammar import Grammar
+from .grammar.gbnf import Grammar
 from .kv_prefix import KvPrefix
 from .llama import Context, Model, worth_repacking
 from .lora import NO_BASE, Lora, no_adapter

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..events import FinishReason
-from .grammar import Grammar
+from .grammar.gbnf import Grammar
 from .llama import Floats
 from .sampling import Generation
 from .session import Llm

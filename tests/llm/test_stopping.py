@@ -20,7 +20,8 @@ from auricle.runtime.chat import Chat
 from auricle.runtime.engine import Engine, EngineOptions, load
 from auricle.runtime.events import Caption, Final, Piece
 from auricle.runtime.live.captions import Live, LiveOptions, captions
-from auricle.runtime.llm.grammar import read_grammar, schema_grammar
+from auricle.runtime.llm.grammar.gbnf import read_grammar
+from auricle.runtime.llm.grammar.json_schema import JsonSchema
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import LlmOptions
 from auricle.runtime.llm.speculative import reply_to_all
@@ -136,7 +137,7 @@ def test_a_form_may_repeat_itself(engine: Engine, command: Path) -> None:
 
 def test_rules_are_checked_beside_an_answer_that_follows_them(engine: Engine, command: Path) -> None:
     tokens, schema = engine.encode(read_audio(command)).audio_tokens, {"type": "array", "items": {"type": "boolean"}}
-    generation = Generation(30, gbnf=schema_grammar(schema))
+    generation = Generation(30, gbnf=JsonSchema(schema).gbnf)
 
     def answer(check: bool) -> list[int]:
         ids: list[int] = []
@@ -163,7 +164,7 @@ def test_an_answer_has_the_form_it_was_given(engine: Engine, command: Path) -> N
     assert stream(engine, command, gbnf=YES_OR_NO)[1].text in ("yes", "no")
     assert stream(engine, command, gbnf=YES_OR_NO)[1].text in ("yes", "no")  # and again: the rules begin anew
     schema = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
-    assert json.loads(stream(engine, command, gbnf=schema_grammar(schema))[1].text).keys() == {"on"}
+    assert json.loads(stream(engine, command, gbnf=JsonSchema(schema).gbnf)[1].text).keys() == {"on"}
 
 
 class TestLive:
@@ -389,7 +390,13 @@ class TestCommands:
     def test_half_json_is_no_success(self, command: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "schema.json").write_text('{"type": "array", "items": {"type": "string"}, "minItems": 4}')
         form = ["--json-schema", str(tmp_path / "schema.json"), "--max-new-tokens", "3"]
-        for asked in (["ask", str(command), "asr"], ["caption", str(command)], ["chat", str(command), "asr"]):
+        for asked in (
+            ["ask", str(command), "asr"],
+            ["caption", str(command)],
+            ["chat", str(command), "asr"],
+            ["listen", str(command), "--pace", "fast"],
+            ["assist", str(command), "--pace", "fast"],
+        ):
             assert main([*asked, *form]) == 1
             assert "the JSON is not complete after 3 tokens: raise --max-new-tokens" in capsys.readouterr().err
 

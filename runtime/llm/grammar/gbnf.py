@@ -1,4 +1,4 @@
-"""Grammars (GBNF, or a JSON schema made into one): the form of an answer in, the mask of the next token out.
+"""Grammars in GBNF, llama.cpp's notation: rules in, the mask of the next token out.
 
 Before every token the grammar takes away what may not come next, so that an answer that ends by itself has the form.
 """
@@ -6,21 +6,18 @@ Before every token the grammar takes away what may not come next, so that an ans
 from __future__ import annotations
 
 import ctypes
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...models.errors import InputError, RunError
-from ..system.stderr import captured_stderr
-from .llama import Floats, Model, llama_cpp, reason, silence
+from ....models.errors import InputError, RunError
+from ...system.stderr import captured_stderr
+from ..llama import Floats, Model, llama_cpp, reason, silence
 
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
-_to_gbnf: Any = _c.llama_grammar.json_schema_to_gbnf
 N_LIKELY = 64
 _DEEPEST = 200  # groups in groups
 _PARSER = "error parsing grammar:"
@@ -102,47 +99,19 @@ def _check_depth(gbnf: str) -> None:
         raise InputError(f"the grammar's groups lie {deepest} deep in each other, {_DEEPEST} can be read: simplify it")
 
 
-def schema_grammar(schema: Mapping[str, Any]) -> str:
-    """A JSON schema as a grammar whose answers are JSON on one line. Raises InputError."""
-    try:
-        gbnf: str = _to_gbnf(json.dumps(schema))
-    except Exception as error:  # whatever the converter stumbles over
-        raise InputError(f"the JSON schema cannot be followed ({_first_line(error)}): simplify it") from error
-    gbnf = gbnf.replace(r'char ::= [^"\\]', r'char ::= [^"\\\x00-\x1F]')  # JSON's strings hold no raw newline
-    # SentencePiece begins a text with a space, so a model that was trained to answer in JSON does too.
-    return re.sub(r"(?m)^root ::= (.*)$", r'root ::= " "? (\1)', gbnf)
-
-
-def read_schema(path: Path) -> dict[str, Any]:
-    """The JSON schema in a file. Raises InputError."""
-    text = _text(path, "a JSON schema")
-    try:
-        schema: Any = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON ({error}): give the file of a JSON schema") from None
-    except RecursionError:
-        raise InputError(f"{path} lies too deep in itself to be read: simplify the schema") from None
-    if not isinstance(schema, dict):
-        raise InputError(f"{path} is no JSON schema: it must be an object such as {{'type': 'object', ...}}")
-    return cast("dict[str, Any]", schema)
-
-
 def read_grammar(path: Path) -> str:
     """The rules in a .gbnf file. Raises InputError."""
-    rules = _text(path, "a grammar in llama.cpp's notation")
+    rules = read_text(path, "a grammar in llama.cpp's notation")
     if "::=" not in rules or not re.search(r"(?m)^\s*root\s*::=", rules):
         raise InputError(f"{path} has no rule `root ::= ...`: give a grammar in llama.cpp's notation (GBNF)")
     return rules
 
 
-def _text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str) -> str:
+    """A file in UTF-8, with or without a byte-order mark. what: what it should be. Raises InputError."""
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give the file of {what}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text at byte {error.start}: give the file of {what}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
