@@ -21,13 +21,13 @@ from ..llm.sampling import Generation
 from ..llm.session import LlmOptions
 from ..system.ort import OrtOptions
 from .ask import AskCommand, ask
-from .assist import AssistCommand, assist
 from .caption import CaptionCommand, caption
 from .chat import ChatCommand, chat
 from .demo import demo
-from .listen import ListenCommand, listen
+from .live.assist import AssistCommand, assist
+from .live.listen import ListenCommand, listen
+from .live.session import SourceOptions, flag, given_options, print_devices
 from .options import ClipOptions, DecodingOptions, ModelOptions
-from .session import SourceOptions, flag, given_options, print_devices
 from .verify import VerifyCommand, tasks, verify
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")

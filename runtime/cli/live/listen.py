@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..live.captions import Live, LiveOptions
-from ..output.terminal import JsonLines, Meter, PlainLines, Screen, View
-from ..output.transcript import Transcript
+from ...live.captions import Live, LiveOptions
+from ...output.terminal import JsonLines, Meter, PlainLines, Screen, View
+from ...output.transcript import Transcript
+from ..options import ModelOptions, check_prompts, open_engine
 from .keyboard import Keys, Menu, keys_work
-from .options import ModelOptions, check_prompts, open_engine
 from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
 
 HINT = "? tasks, q quits"
