@@ -40,6 +40,7 @@ LAYERS = {
         "sources encoders llm output",
         "families",
         "engine",
+        "scheduler",
         "keywords chat self_check",
         "live",
         "assistant",

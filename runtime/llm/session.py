@@ -8,7 +8,7 @@ Knows nothing about sound. Source: docs/reference.md §4.1 and §7.6 (order), §
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -76,6 +76,7 @@ class Llm:
         self._prefix = KvPrefix()
         self._grammars: dict[tuple[str, int], Grammar] = {}
         self.turn = 0
+        self._before_pass: Callable[[], None] | None = None
         self._logits: Floats | None = None
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
@@ -93,6 +94,17 @@ class Llm:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def before_pass(self) -> Callable[[], None] | None:
+        """Called before every pass; what it raises ends the answer there, and the next question can be asked."""
+        return self._before_pass
+
+    @before_pass.setter
+    def before_pass(self, call: Callable[[], None] | None) -> None:
+        self._before_pass = call
+        if self._context is not None:
+            self._context.before_pass = call
 
     def grammar(self, gbnf: str, sequence: int = 0) -> Grammar:
         """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError."""
@@ -175,9 +187,14 @@ class Llm:
         self._prefix.hold(before, len(audio_tokens))
         return n_kept
 
-    def require_positions(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
-        """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask."""
-        n_prompt = sum(map(len, self.prompts.around(prompt))) + n_audio_tokens
+    def require_positions(
+        self, prompt: str, n_audio_tokens: int, max_new_tokens: int, keywords: Sequence[str] | None = None
+    ) -> None:
+        """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask.
+
+        keywords: others than are listened for now.
+        """
+        n_prompt = sum(map(len, self.prompts.around(prompt, keywords))) + n_audio_tokens
         if n_prompt + max_new_tokens > self.spec.max_positions:
             raise InputError(context_overflow_message(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
 
@@ -342,6 +359,7 @@ class Llm:
             self._context = None
         threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
+        self._context.before_pass = self._before_pass
         self.turn += 1
         self.n_past = 0
         self._prefix.clear()
