@@ -19,6 +19,7 @@ from ..live.gate import GateOptions
 from ..llm.grammar import read_grammar, read_schema, schema_grammar
 from ..llm.sampling import Generation
 from ..llm.session import LlmOptions
+from ..server.options import ServerOptions, read_key
 from ..system.ort import OrtOptions
 from .ask import AskCommand, ask
 from .caption import CaptionCommand, caption
@@ -28,10 +29,12 @@ from .live.assist import AssistCommand, assist
 from .live.listen import ListenCommand, listen
 from .live.session import SourceOptions, flag, given_options, print_devices
 from .options import ClipOptions, DecodingOptions, ModelOptions
+from .serve import ServeCommand, serve
 from .verify import VerifyCommand, tasks, verify
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 LIVE = ("hop_ms", "agreement", "context", "settle_s")
+SERVER = ("host", "port", "max_sessions", "max_upload_mb", "max_seconds")
 LIMITS = ("max_new_tokens", "max_seconds")
 
 
@@ -118,6 +121,20 @@ def _assist(arguments: Namespace) -> int:
     return assist(AssistCommand(_source_options(arguments), _model_options(arguments), options, arguments.json))
 
 
+def _serve(arguments: Namespace) -> int:
+    if arguments.key_file is not None and arguments.no_key:
+        raise InputError("a key is asked for or it is not: give --key-file or --no-key, not both")
+    options = ServerOptions(
+        key=None if arguments.key_file is None else read_key(arguments.key_file),
+        no_key=arguments.no_key,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        origins=tuple(arguments.origin),
+        **given_options(arguments, SERVER),
+    )
+    return serve(ServeCommand(_model_options(arguments), options))
+
+
 def _tasks(arguments: Namespace) -> int:
     return tasks(arguments.bundle)
 
@@ -133,6 +150,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "chat": _chat,
     "demo": _demo,
     "listen": _listen,
+    "serve": _serve,
     "tasks": _tasks,
     "verify": _verify,
 }
