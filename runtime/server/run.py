@@ -83,7 +83,8 @@ def address(options: ServerOptions, listener: socket.socket) -> str:
 
 
 def _config(service: Service) -> uvicorn.Config:
-    """Its own logs are for errors only: at its other levels the library for WebSockets writes what it is sent."""
+    """Logs of libraries are for errors only: at other levels they write what was sent."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     options = service.options
     config = uvicorn.Config(
         create_app(service),
@@ -92,7 +93,7 @@ def _config(service: Service) -> uvicorn.Config:
         ws_max_size=MAX_MESSAGE,
         lifespan="off",
         log_config=None,
-        log_level=logging.WARNING,
+        log_level=logging.ERROR,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=CLOSE_SECONDS,
