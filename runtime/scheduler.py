@@ -53,6 +53,7 @@ class Scheduler:
 
     def __init__(self, engine: Engine, observe: Callable[[Priority, float, float], None] | None = None) -> None:
         self.engine = engine
+        self._lora_scale = engine.llm.lora_scale
         self._observe = observe
         self._changed = threading.Condition()
         self._waiting: list[_Request] = []
@@ -61,8 +62,8 @@ class Scheduler:
         """No turn begins any more."""
 
     def stream(self) -> EngineStream:
-        """Someone who asks for turns, with no keywords and the LoRA scale that the engine has now."""
-        return EngineStream(self, self.engine.llm.lora_scale)
+        """Someone who asks for turns, with no keywords and the LoRA scale that the engine had at the beginning."""
+        return EngineStream(self, self._lora_scale)
 
     def waiting(self) -> Counter[Priority]:
         """How many wait, by priority."""

@@ -153,12 +153,13 @@ def test_closing_ends_every_stream() -> None:
 def test_keywords_and_scale_are_those_of_the_stream() -> None:
     scheduler = fake_scheduler()
     engine = cast(Any, scheduler.engine)
-    one, other = scheduler.stream(), scheduler.stream()
+    one = scheduler.stream()
     one.keywords = ("lamp",)
     with one.turn(UPDATE):
         assert engine.keywords == ("lamp",)
         engine.keywords = ("radio",)
         engine.llm.lora_scale = 0.5
+        other = scheduler.stream()
     with other.turn(UPDATE):
         assert engine.keywords == ()
         assert engine.llm.lora_scale == 1.0

@@ -66,6 +66,11 @@ class Prompts:
         self._spells_no_special(prompt)
         return tuple(self.tokenize(self.info.text_turn.replace(PROMPT, prompt.strip())))
 
+    def answer(self, text: str) -> tuple[int, ...]:
+        """What was answered, as its ids. Raises InputError."""
+        self._spells_no_special(text)
+        return tuple(self.tokenize(text.strip()))
+
     def head(self, system: str | None) -> tuple[int, ...]:
         """What stands before all turns."""
         words = (system or "").strip()

@@ -33,6 +33,7 @@ from .sampling import Generation, forbid
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
 
+MAX_GRAMMARS = 64  # that are kept; the first to come is the first to go
 MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
 
 
@@ -67,6 +68,8 @@ class Llm:
     """Positions in use: where the next token goes."""
     turn: int
     """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
+    before_pass: Callable[[], None] | None = None
+    """Called before every pass; what it raises ends the answer there, and another question can be asked."""
 
     def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
         self.spec = manifest.spec.llm
@@ -76,7 +79,6 @@ class Llm:
         self._prefix = KvPrefix()
         self._grammars: dict[tuple[str, int], Grammar] = {}
         self.turn = 0
-        self._before_pass: Callable[[], None] | None = None
         self._logits: Floats | None = None
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
@@ -95,17 +97,6 @@ class Llm:
             self.close()
             raise
 
-    @property
-    def before_pass(self) -> Callable[[], None] | None:
-        """Called before every pass; what it raises ends the answer there, and the next question can be asked."""
-        return self._before_pass
-
-    @before_pass.setter
-    def before_pass(self, call: Callable[[], None] | None) -> None:
-        self._before_pass = call
-        if self._context is not None:
-            self._context.before_pass = call
-
     def grammar(self, gbnf: str, sequence: int = 0) -> Grammar:
         """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError."""
         self.check_grammar(gbnf, sequence)
@@ -115,7 +106,10 @@ class Llm:
     def check_grammar(self, gbnf: str, sequence: int = 0) -> None:
         """Raises InputError for rules that are none; an answer that follows them goes on."""
         if (gbnf, sequence) not in self._grammars:
-            self._grammars[gbnf, sequence] = Grammar(self._model, gbnf)
+            rules = Grammar(self._model, gbnf)
+            if len(self._grammars) >= MAX_GRAMMARS:
+                self._grammars.pop(next(iter(self._grammars))).close()
+            self._grammars[gbnf, sequence] = rules
 
     def detokenizer(self) -> Detokenizer:
         """A fresh state that turns ids into text while they arrive."""
@@ -359,7 +353,7 @@ class Llm:
             self._context = None
         threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
-        self._context.before_pass = self._before_pass
+        self._context.before_pass = lambda: self.before_pass and self.before_pass()
         self.turn += 1
         self.n_past = 0
         self._prefix.clear()

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from .errors import ApiError, api_error
 from .guard import Guard
+from .openai.chat_completions import complete_chat
 from .openai.models import list_models, show_model
 from .openai.transcriptions import transcribe, translate
 from .service import Service, service_of
@@ -25,6 +26,7 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/models/{name:path}", show_model),
         Route("/v1/audio/transcriptions", transcribe, methods=["POST"]),
         Route("/v1/audio/translations", translate, methods=["POST"]),
+        Route("/v1/chat/completions", complete_chat, methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+import wave
 from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+from auricle.models.audio import SAMPLE_RATE
 from auricle.runtime.engine import Engine
 from auricle.runtime.server.options import ServerOptions
 from auricle.runtime.server.run import Server, bind
@@ -48,3 +52,13 @@ def serving(engine: Engine, options: ServerOptions | None = None) -> Generator[S
             server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()
+
+
+def write_wav(path: Path, samples: np.ndarray) -> Path:
+    """Mono, 16 kHz, 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return path

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import openai
 import pytest
+from auricle.models.audio import SAMPLE_RATE
+from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
-from served import Served, serving
+from served import Served, serving, write_wav
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +37,12 @@ def client(served: Served) -> Iterator[openai.OpenAI]:
 def clip(engine: Engine) -> Path:
     """ "turn on the kitchen dishwasher"."""
     return engine.bundle.path("clips/command.wav")
+
+
+@pytest.fixture(scope="session")
+def long_clip(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Longer than the model's window: several segments."""
+    clips = [read_audio(engine.bundle.path(f"clips/{name}.wav")) for name in ("command", "weather", "shopping")]
+    pause = np.zeros(SAMPLE_RATE, np.float32)
+    samples = np.concatenate([part for clip in clips * 2 for part in (clip, pause)])
+    return write_wav(tmp_path_factory.mktemp("long") / "long.wav", samples)

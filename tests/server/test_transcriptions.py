@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,13 @@ import openai
 import pytest
 from auricle.models.audio import SAMPLE_RATE
 from auricle.models.bundle import shipped_bundle
-from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
-from auricle.runtime.server.openai.transcriptions import Deltas
+from auricle.runtime.server.openai.deltas import Deltas
 from hypothesis import given
 from hypothesis import strategies as st
-from served import Served, serving
+from served import Served, serving, write_wav
 
 SAID = "turn on the kitchen dishwasher"
-
-
-def write_wav(path: Path, samples: np.ndarray) -> Path:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return path
-
-
-@pytest.fixture(scope="module")
-def long_clip(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Longer than the model's window: several segments."""
-    clips = [read_audio(engine.bundle.path(f"clips/{name}.wav")) for name in ("command", "weather", "shopping")]
-    pause = np.zeros(SAMPLE_RATE, np.float32)
-    samples = np.concatenate([part for clip in clips * 2 for part in (clip, pause)])
-    return write_wav(tmp_path_factory.mktemp("long") / "long.wav", samples)
 
 
 def transcribe(client: openai.OpenAI, file: Path, **given: Any) -> Any:

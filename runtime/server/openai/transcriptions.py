@@ -22,6 +22,7 @@ from ..clips import ClipEnded, answer_clip
 from ..errors import invalid, missing, unsupported
 from ..jobs import StreamedAnswer, all_in_thread, in_thread, while_connected
 from ..service import Service, service_of
+from .deltas import Deltas
 from .event_stream import data, from_first
 from .forms import Form, Upload, read_form
 from .models import check_model
@@ -240,34 +241,6 @@ async def _events(
                 deltas.end_segment()
     transcript = _transcript(service, events, asked)
     yield data({"type": "transcript.text.done", "text": transcript.text, "usage": transcript.usage})
-
-
-class Deltas:
-    """Pieces of several answers -> what follows the text that was sent, one blank between two answers."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        """Space that belongs to the text only if more follows."""
-        self._begun = False
-        """There is text of this segment."""
-
-    def add(self, piece: str) -> str:
-        """What can be sent now."""
-        text = piece if self._begun else piece.lstrip()
-        shown = text.rstrip()
-        if not shown:
-            self._held += text if self._begun else ""
-            return ""
-        delta = self._held + shown
-        self._held = text[len(shown) :]
-        self._begun = True
-        return delta
-
-    def end_segment(self) -> None:
-        """Another answer follows."""
-        if self._begun:
-            self._held = " "
-        self._begun = False
 
 
 def _response(transcript: ClipTranscript, asked: Asked) -> Response:
