@@ -113,8 +113,8 @@ typecheck: $(VENV)/test.stamp
 wheel-test: $(VENV)/test.stamp
 	rm -rf build/wheel build/lib $(WHEEL_VENV)
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	bash scripts/install.sh $(WHEEL_VENV) "$$(ls build/wheel/auricle-*.whl)[cpu]"
-	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis jsonschema
+	bash scripts/install.sh $(WHEEL_VENV) "$$(ls build/wheel/auricle-*.whl)[cpu,serve]"
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt pytest hypothesis jsonschema openai
 	cd build && wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider ../tests \
 		--without-torch
 
@@ -144,7 +144,7 @@ $(VENV)/gptq.stamp: $(VENV)/test.stamp
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt
 	bash scripts/system-packages.sh build
-	bash scripts/install.sh $(VENV) "-e .[cpu,export,bench,dev]"
+	bash scripts/install.sh $(VENV) "-e .[cpu,export,bench,serve,dev]"
 	touch $@ $(VENV)/runtime.stamp
 
 clean:

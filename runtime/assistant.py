@@ -127,7 +127,7 @@ class _Session:
         self._engine = engine
         self._options = options
         self._on_intent = on_intent
-        self._prompt = _prompt(engine, options.prompt)
+        self._prompt = engine.prompt.prompt_for(options.prompt) if options.prompt else default_prompt(engine)
         self._schema = None if options.json_schema is None else JsonSchema(options.json_schema)
         self._generation = _generation(engine, options, self._schema)
         self._conversation = Conversation(engine.llm, options.system)
@@ -307,9 +307,10 @@ class _Session:
         return True, intent
 
 
-def _prompt(engine: Engine, asked: str | None) -> str:
+def default_prompt(engine: Engine) -> str:
+    """What is asked about a sound when nobody says what: the task that answers it, or the bundle's first."""
     tasks = engine.prompt.tasks
-    return engine.prompt.prompt_for(asked or (DEFAULT_TASK if DEFAULT_TASK in tasks else next(iter(tasks))))
+    return engine.prompt.prompt_for(DEFAULT_TASK if DEFAULT_TASK in tasks else next(iter(tasks)))
 
 
 def _generation(engine: Engine, options: AssistantOptions, schema: JsonSchema | None) -> Generation:

@@ -138,7 +138,7 @@ class Engine:
         if n > 1:
             segments = [self.whole(clip, selection) for clip in clips]
             yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)
-            yield from self._answer(segments, prompt, generation)
+            yield from self.answer(segments, prompt, generation)
             return
         audible = False
         for segment in self.segments(clips[0], selection):
@@ -146,7 +146,7 @@ class Engine:
                 audible = True
                 alone = segment.last and segment.start_s == 0
                 yield SegmentStarted(segment.start_s, segment.end_s, alone)
-                yield from self._answer([segment], prompt, generation)
+                yield from self.answer([segment], prompt, generation)
         if not audible:
             raise _silent(clips[0], selection)
 
@@ -178,7 +178,11 @@ class Engine:
         tag = self.prompt.audio_tag
         return "give one" if tag is None else f"write {tag} in the prompt where each is heard"
 
-    def _answer(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[Piece | Final]:
+    def answer(self, segments: list[Segment], prompt: str, generation: Generation) -> Iterator[Piece | Final]:
+        """One segment's answer as it is decoded, or that to all the clips that a prompt names, each whole.
+
+        Raises InputError, RunError.
+        """
         started = time.monotonic()
         encoded = [self.encode(segment.waveform) for segment in segments]
         seconds = sum(segment.end_s - segment.start_s for segment in segments)

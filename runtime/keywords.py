@@ -26,6 +26,11 @@ class Keywords:
         self._refused: tuple[str, ...] | None = None
         self._used = False
 
+    @property
+    def may_change(self) -> bool:
+        """Whether they come from a file, which is to be looked at again."""
+        return self._file is not None
+
     def use(self, engine: Engine, at_s: float = 0.0, fits: Callable[[], object] = lambda: None) -> KeywordsRead | None:
         """Let the engine listen for them, if it does not yet: from its next question on. None: nothing is new.
 

@@ -25,14 +25,15 @@ find_pythons() { # one path for each minor version, oldest first
   done
 }
 
-lowest_versions() { # of the dependencies and of [cpu], as constraints
+lowest_versions() { # of the dependencies, of [cpu] and of [serve], as constraints
   "$1" - <<'PY'
 import re, tomllib
 
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
-for line in project["dependencies"] + project["optional-dependencies"]["cpu"]:
-    if lower := re.match(r"([\w-]+)(?:>=|==)([\w.]+)", line):
+extras = project["optional-dependencies"]
+for line in project["dependencies"] + extras["cpu"] + extras["serve"]:
+    if lower := re.match(r"([\w-]+)(?:\[\w+\])?(?:>=|==)([\w.]+)", line):
         print(f"{lower[1]}=={lower[2]}")
 PY
 }
@@ -54,8 +55,8 @@ try() { # PYTHON newest|lowest: one row of the table; status 1 when anything fai
   echo "== Python ${name/-/, } versions"
   "$1" -m venv "$work/$name"
   [ "$2" = newest ] || within=(--constraint "$work/lowest.txt")
-  if "$bin/python" -m pip install --quiet --find-links "$work/wheels" "${within[@]}" "$wheel[cpu]" &&
-    "$bin/python" -m pip install --quiet "${within[@]}" pytest hypothesis jsonschema; then
+  if "$bin/python" -m pip install --quiet --find-links "$work/wheels" "${within[@]}" "$wheel[cpu,serve]" &&
+    "$bin/python" -m pip install --quiet "${within[@]}" pytest hypothesis jsonschema openai; then
     if answers "$bin" "$work/$name/answers"; then answered=ok; fi
     (cd build && "$bin/python" -m pytest -c ../pyproject.toml --rootdir .. -p no:cacheprovider "../tests/${TESTS:-}" \
       --without-torch) | tee "$work/tests.log" || answered+=', tests failed'

@@ -23,7 +23,7 @@ from auricle.models.corpus.examples import INTENT_PROMPT
 from auricle.models.errors import InputError, RunError
 from auricle.runtime.__main__ import main
 from auricle.runtime.assistant import Assistant, AssistantOptions
-from auricle.runtime.cli import assist as assist_module
+from auricle.runtime.cli.live import assist as assist_module
 from auricle.runtime.engine import EncodedSegment, Engine, load
 from auricle.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
 from auricle.runtime.live.gate import GateOptions, Opened, SpeechGate

@@ -21,19 +21,22 @@ from ..llm.grammar.gbnf import read_grammar
 from ..llm.grammar.json_schema import JsonSchema, read_schema
 from ..llm.sampling import Generation
 from ..llm.session import LlmOptions
+from ..server.options import ServerOptions, read_key
 from ..system.ort import OrtOptions
 from .ask import AskCommand, ask
-from .assist import AssistCommand, assist
 from .caption import CaptionCommand, caption
 from .chat import ChatCommand, chat
 from .demo import demo
-from .listen import ListenCommand, listen
+from .live.assist import AssistCommand, assist
+from .live.listen import ListenCommand, listen
+from .live.session import SourceOptions, flag, given_options, print_devices
 from .options import ClipOptions, DecodingOptions, ModelOptions
-from .session import SourceOptions, flag, given_options, print_devices
+from .serve import ServeCommand, serve
 from .verify import VerifyCommand, tasks, verify
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 LIVE = ("hop_ms", "agreement", "context", "settle_s")
+SERVER = ("host", "port", "max_sessions", "max_upload_mb", "max_seconds")
 LIMITS = ("max_new_tokens", "max_seconds")
 
 
@@ -122,6 +125,20 @@ def _assist(arguments: Namespace) -> int:
     return assist(AssistCommand(_source_options(arguments), _model_options(arguments), options, arguments.json))
 
 
+def _serve(arguments: Namespace) -> int:
+    if arguments.key_file is not None and arguments.no_key:
+        raise InputError("a key is asked for or it is not: give --key-file or --no-key, not both")
+    options = ServerOptions(
+        key=None if arguments.key_file is None else read_key(arguments.key_file),
+        no_key=arguments.no_key,
+        tls_cert=arguments.tls_cert,
+        tls_key=arguments.tls_key,
+        origins=tuple(arguments.origin),
+        **given_options(arguments, SERVER),
+    )
+    return serve(ServeCommand(_model_options(arguments), options))
+
+
 def _tasks(arguments: Namespace) -> int:
     return tasks(arguments.bundle)
 
@@ -137,6 +154,7 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "chat": _chat,
     "demo": _demo,
     "listen": _listen,
+    "serve": _serve,
     "tasks": _tasks,
     "verify": _verify,
 }

@@ -71,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("listen", help="live captions of a microphone, a file or a pipe", allow_abbrev=False)
     )
     _add_assist(commands.add_parser("assist", help="a conversation: answers when you stop talking", allow_abbrev=False))
+    _add_serve(commands.add_parser("serve", help="answer programs that speak OpenAI's API", allow_abbrev=False))
     tasks = commands.add_parser("tasks", help="the named tasks and their prompts", allow_abbrev=False)
     tasks.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
     verify = commands.add_parser("verify", help="check every byte of a bundle", allow_abbrev=False)
@@ -127,6 +128,23 @@ def _add_assist(assist: argparse.ArgumentParser) -> None:
     _add_sound_options(assist)
     _add_gate_options(assist)
     _add_bundle_options(assist)
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--host", metavar="ADDRESS", help="default: 127.0.0.1, this machine alone")
+    serve.add_argument("--port", type=int, metavar="N", help="default: 8642; 0: any that is free")
+    serve.add_argument("--key-file", type=Path, metavar="FILE", help="holds the key that clients must show")
+    serve.add_argument("--no-key", action="store_true", help="let everybody ask who can reach the address")
+    serve.add_argument("--tls-cert", type=Path, metavar="FILE", help="a certificate, as PEM: https and wss")
+    serve.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, as PEM")
+    serve.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="a page of another address may ask; repeatable"
+    )
+    limits = serve.add_argument_group("limits")
+    limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 16")
+    limits.add_argument("--max-upload", type=float, dest="max_upload_mb", metavar="MB", help="a file; default: 25")
+    limits.add_argument("--max-seconds", type=float, metavar="S", help="of sound in a file; default: 14400")
+    _add_bundle_options(serve)
 
 
 def _add_sound_options(command: argparse.ArgumentParser) -> None:

@@ -5,7 +5,8 @@
            at its end: the same once more ─► Final
 
 None of the encoders is causal, so nothing of them survives a hop; of the language model the prefix's KV does, and with
-`settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio.
+`settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio. Where several
+sessions share the engine each decode is a turn, and what comes while it is waited for is heard too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from ...models.audio import SAMPLE_RATE
@@ -23,6 +26,7 @@ from ..engine import Engine
 from ..events import Caption, Final, Lagging, LiveEvent, SessionEnded, SpeechStarted, Work
 from ..keywords import Keywords
 from ..llm.sampling import Generation
+from ..scheduler import EngineStream, Priority
 from ..sources.source import Source
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
@@ -65,30 +69,48 @@ class LiveOptions:
 
 
 class Live:
-    """One session of live captions: iterate over it once. `stop` and `ask` may be called from any thread."""
+    """One session of live captions: iterate over it once. `stop` and `ask` may be called from any thread.
 
-    def __init__(self, engine: Engine, source: Source, options: LiveOptions | None = None) -> None:
+    stream: where others use the engine too, who asks for turns; then another thread may also cancel it.
+    """
+
+    def __init__(
+        self, engine: Engine, source: Source, options: LiveOptions | None = None, stream: EngineStream | None = None
+    ) -> None:
         self._engine = engine
+        self._stream = stream
+        self._catches_up = stream is not None and source.realtime  # sound comes while the engine is waited for
         self._options = options or LiveOptions()
+        self._keywords = self._options.keywords
+        self._new_keywords = self._keywords is not None
         self._generation = self._options.generation or replace(engine.defaults, beams=1)
         self.ask(self._options.prompt, self._options.also)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: _Segment | None = None
+        self._events: deque[SegmenterEvent] = deque()
+        """What has come and is not dealt with yet."""
         self._lag_s = 0.0  # what Lagging said last
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._generation.gbnf is not None:
-            engine.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
+            with self._turn(Priority.UPDATE, time.monotonic()):
+                engine.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
 
     def ask(self, prompt: str, also: Sequence[str] = ()) -> None:
         """Other questions, from the next segment on. Raises InputError for what is no prompt, or one without room."""
         prompts = tuple(self._engine.prompt.prompt_for(each) for each in (prompt, *also))
-        self._require_room(prompts)
+        self._require_room(prompts, None if self._stream is None else self._stream.keywords)
         self._prompts = prompts
 
-    def _require_room(self, prompts: Sequence[str]) -> None:
+    def _require_room(self, prompts: Sequence[str], keywords: Sequence[str] | None = None) -> None:
+        n_audio_tokens = self._engine.spec.n_audio_tokens
         for each in prompts:
-            self._engine.llm.require_positions(each, self._engine.spec.n_audio_tokens, self._generation.max_new_tokens)
+            self._engine.llm.require_positions(each, n_audio_tokens, self._generation.max_new_tokens, keywords)
+
+    def use_keywords(self, keywords: Keywords) -> None:
+        """Other words that may occur, from the next segment on."""
+        self._keywords = keywords
+        self._new_keywords = True
 
     def set_lora_scale(self, scale: float) -> None:
         """The LoRA's scale from the next segment on. Raises InputError when the bundle has no adapter."""
@@ -103,7 +125,9 @@ class Live:
     @property
     def lora_scale(self) -> float:
         """As it is, or will be from the next segment on."""
-        return self._engine.llm.lora_scale if self._scale is None else self._scale
+        if self._scale is not None:
+            return self._scale
+        return self._engine.llm.lora_scale if self._stream is None else self._stream.lora_scale
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -127,12 +151,18 @@ class Live:
     def __iter__(self) -> Generator[LiveEvent]:
         try:
             yield from self._prepare(0.0)
-            while (events := self._segmenter.poll(POLL_SECONDS)) is not None:
-                for event in events:
-                    yield from self._take(event)
+            while (event := self._next()) is not None:
+                yield from self._take(event)
             yield SessionEnded(**self._segmenter.balance())
         finally:
             self._segmenter.close()
+
+    def _next(self) -> SegmenterEvent | None:
+        while not self._events:
+            if (events := self._segmenter.poll(POLL_SECONDS)) is None:
+                return None
+            self._events += events
+        return self._events.popleft()
 
     def _take(self, event: SegmenterEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
@@ -141,24 +171,38 @@ class Live:
                 self._engine, self._prompts, _incremental_options(self._options, self._generation)
             )
             agreement = Agreement(self._options.agreement)
-            self._segment = _Segment(event.start, decoder, agreement, decoded_until=event.start)
+            self._segment = _Segment(event.start, decoder, agreement, event.start, time.monotonic())
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
-            yield self._finish(event)
+            with self._turn(Priority.FINAL, time.monotonic()):
+                final = self._finish(event)
+            yield final
         elif isinstance(event, GateProgress):
             yield from self._update(event)
         else:
             yield event
 
+    def _turn(
+        self, priority: Priority, waiting_since: float, promote: Callable[[], bool] | None = None
+    ) -> AbstractContextManager[object]:
+        """The engine, to be used by nobody else meanwhile."""
+        return nullcontext() if self._stream is None else self._stream.turn(priority, waiting_since, promote)
+
     def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
         """What was changed meanwhile: keywords, the LoRA's scale."""
-        keywords = self._options.keywords
-        if keywords and (read := keywords.use(self._engine, at_s, lambda: self._require_room(self._prompts))):
+        keywords = self._keywords
+        changes = self._new_keywords or self._scale is not None or (keywords is not None and keywords.may_change)
+        if self._stream is not None and not changes:
+            return  # a turn would be waited for in vain
+        with self._turn(Priority.UPDATE, time.monotonic()):
+            self._new_keywords = False
+            read = keywords and keywords.use(self._engine, at_s, lambda: self._require_room(self._prompts))
+            if (scale := self._scale) is not None:
+                self._engine.llm.set_lora_scale(scale)
+                if self._scale == scale:  # or a key was pressed meanwhile
+                    self._scale = None
+        if read:
             yield read
-        if (scale := self._scale) is not None:
-            self._engine.llm.set_lora_scale(scale)
-            if self._scale == scale:  # or a key was pressed meanwhile
-                self._scale = None
 
     def _update(self, progress: GateProgress) -> Iterator[LiveEvent]:
         """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
@@ -167,13 +211,38 @@ class Live:
             return
         if progress.end - segment.decoded_until < self._hop:
             return
-        if lagging := self._lag(segment, progress.end):
-            yield lagging
-        found, latency_ms = self._decode(segment, progress.end)
+        with self._turn(Priority.UPDATE, segment.shown_at, self._closed_meanwhile if self._catches_up else None):
+            newest = self._newest(progress)
+            if isinstance(newest, Closed):
+                events: list[LiveEvent] = [self._finish(newest)]
+            else:
+                events = self._caption(segment, newest.end)
+        yield from events
+
+    def _closed_meanwhile(self) -> bool:
+        """Hears what has come while the engine was waited for: whether the segment is complete."""
+        self._events += self._segmenter.poll(0.0) or ()
+        return any(isinstance(event, Closed) for event in self._events)
+
+    def _newest(self, progress: GateProgress) -> GateProgress | Closed:
+        """How far the segment has come while the engine was waited for; nothing else happens before its end."""
+        newest: GateProgress | Closed = progress
+        if self._catches_up:
+            self._closed_meanwhile()
+            while isinstance(newest, GateProgress) and self._events:
+                if not isinstance(event := self._events[0], GateProgress | Closed):
+                    break
+                newest = event
+                self._events.popleft()
+        return newest
+
+    def _caption(self, segment: _Segment, end: int) -> list[LiveEvent]:
+        lagging = self._lag(segment, end)
+        found, latency_ms = self._decode(segment, end)
         stable, unstable = segment.agreement.caption()
         also = _also(segment.decoder, found)
-        work = _work(found, latency_ms)
-        yield Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work)
+        caption = Caption(seconds(segment.start), seconds(end), stable, unstable, also, _work(found, latency_ms))
+        return [caption] if lagging is None else [lagging, caption]
 
     def _finish(self, closed: Closed) -> Final:
         segment = self._segment
@@ -198,6 +267,7 @@ class Live:
         started = time.perf_counter()
         found = segment.decoder.decode(self._segmenter.read(segment.start, end))
         segment.decoded_until = end
+        segment.shown_at = time.monotonic()
         segment.n_updates += 1
         segment.agreement.push(found.texts[0], seconds(end))
         return found, (time.perf_counter() - started) * 1e3
@@ -221,15 +291,19 @@ class _Segment:
     agreement: Agreement
     decoded_until: int
     """Up to which position the last hypothesis goes."""
+    shown_at: float
+    """time.monotonic() of that hypothesis, or of the segment's beginning."""
     n_updates: int = 0
 
 
-def captions(source: Source, engine: Engine, options: LiveOptions | None = None) -> Generator[LiveEvent]:
+def captions(
+    source: Source, engine: Engine, options: LiveOptions | None = None, stream: EngineStream | None = None
+) -> Generator[LiveEvent]:
     """Live captions of a source until it ends: SpeechStarted, Caption ... Final, and SessionEnded last.
 
-    Ending the iteration closes the source; one that was never begun leaves it open.
+    Ending the iteration closes the source; one that was never begun leaves it open. stream: see Live.
     """
-    return iter(Live(engine, source, options))
+    return iter(Live(engine, source, options, stream))
 
 
 async def captions_async(

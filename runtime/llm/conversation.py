@@ -52,7 +52,7 @@ class Conversation:
         self._n_pinned = int(keep_first)
         self._head = llm.prompts.head(system)
         self._end = llm.prompts.info.end_ids
-        self._n_ctx = min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)
+        self._n_ctx = conversation_size(llm)
         self._turns: list[_Turn] = []
         self._start: int | None = None
         """Position of the last turn's answer; None when the cache holds it to its end."""
@@ -75,8 +75,26 @@ class Conversation:
 
     def prefill_text(self, prompt: str, max_new_tokens: int) -> None:
         """The next turn's question without new audio: it costs its own tokens only. Raises InputError, RunError."""
+        self._take(self._text_turn(prompt), max_new_tokens)
+
+    def remember(self, audio_tokens: Floats | None, prompt: str, answer: str) -> None:
+        """Behind the others a turn that was answered elsewhere; it is read with the next question. Raises InputError.
+
+        audio_tokens: [n, hidden], or None for a turn of text alone.
+        """
+        turn = self._text_turn(prompt) if audio_tokens is None else self._turn(audio_tokens, prompt)
+        turn.answer.extend(self._llm.prompts.answer(answer))
+        self._turns.append(turn)
+        self._stale = True
+
+    def positions_with(self, audio_tokens: Floats | None, prompt: str) -> int:
+        """How many the next turn's question and all before it take; turns leave beyond conversation_size."""
+        turn = self._text_turn(prompt) if audio_tokens is None else self._turn(audio_tokens, prompt)
+        return len(self._head) + sum(self._sizes()) + turn.n_question
+
+    def _text_turn(self, prompt: str) -> _Turn:
         nothing = np.zeros((0, self._llm.spec.hidden), np.float32)
-        self._take(_Turn((), nothing, self._llm.prompts.text_turn(prompt)), max_new_tokens)
+        return _Turn((), nothing, self._llm.prompts.text_turn(prompt))
 
     def _turn(self, audio_tokens: Floats, prompt: str) -> _Turn:
         before, after = self._llm.prompts.around(prompt)
@@ -129,7 +147,7 @@ class Conversation:
                 f"a turn takes {needed} positions, {max_new_tokens} of them for its answer, but {self._n_ctx} are there"
                 ": raise n_ctx, lower max_new_tokens, or shorten the prompt"
             )
-        sizes = [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
+        sizes = self._sizes()
         free = self._n_ctx - needed
         pinned = sum(sizes[: self._n_pinned])
         if pinned > free:
@@ -141,6 +159,9 @@ class Conversation:
             self._stale = True
             while sum(sizes) > free // 2 and len(sizes) > self._n_pinned:
                 del sizes[self._n_pinned], self._turns[self._n_pinned]
+
+    def _sizes(self) -> list[int]:
+        return [turn.n_question + len(turn.answer) + len(self._end) for turn in self._turns]
 
     def _read_again(self) -> None:
         """The head and every turn to its end; the head's KV is kept where it is ours."""
@@ -170,3 +191,8 @@ class Conversation:
         self._llm.rewind(self._start + n_read)
         self._llm.feed([*ids[n_read:], *self._end])
         self._start = None
+
+
+def conversation_size(llm: Llm) -> int:
+    """Positions of all turns together."""
+    return min(llm.options.n_ctx or N_CTX, llm.spec.max_positions)

@@ -9,7 +9,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +202,8 @@ class Context:
         self.n_ctx: int = _c.llama_n_ctx(self._handle)
         self.n_sequences = n_sequences
         self.n_batch: int = _c.llama_n_batch(self._handle)
+        self.before_pass: Callable[[], object] = lambda: None
+        """Called before anything is computed; what it raises leaves the cache as it was."""
 
     def set_adapter(self, adapter: Adapter, factor: float) -> None:
         """Add factor * alpha / rank * B A to the weights from now on. What the cache holds stays as it is."""
@@ -219,6 +221,7 @@ class Context:
         self._decode(np.ascontiguousarray(embeddings, np.float32), "embd", positions, sequences, ())
 
     def _decode(self, rows: npt.NDArray[Any], field: str, positions: Ints, sequences: Ints, outputs: Ints) -> Floats:
+        self.before_pass()
         n = len(rows)
         sequence = np.array(sequences, np.int32)
         wanted = np.zeros(n, np.int8)

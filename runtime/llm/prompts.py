@@ -46,16 +46,17 @@ class Prompts:
         self._spells_no_special(" ".join(listed))
         self._keywords = listed
 
-    def turn(self, prompt: str) -> Turn:
-        """A question about audio, as the first of a conversation. Raises InputError."""
+    def turn(self, prompt: str, keywords: Sequence[str] | None = None) -> Turn:
+        """A question about audio, as the first of a conversation; keywords: others than ours. Raises InputError."""
         tag = self.info.audio_tag
         self._spells_no_special(prompt.replace(tag, " ") if tag else prompt)
-        first, *rest = (self.tokenize(text) for text in self.info.texts(prompt, self._keywords))
+        words = self._keywords if keywords is None else keywords
+        first, *rest = (self.tokenize(text) for text in self.info.texts(prompt, words))
         return ((*self.info.start_ids, *first), *(tuple(ids) for ids in rest))
 
-    def around(self, prompt: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def around(self, prompt: str, keywords: Sequence[str] | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Ids before and after the one clip that the prompt asks about. Raises InputError when it asks about more."""
-        turn = self.turn(prompt)
+        turn = self.turn(prompt, keywords)
         if len(turn) != 2:
             raise InputError(f"the prompt asks about {len(turn) - 1} clips, but one is given: name the audio once")
         return turn[0], turn[1]
@@ -64,6 +65,11 @@ class Prompts:
         """A question without audio, without what begins a conversation."""
         self._spells_no_special(prompt)
         return tuple(self.tokenize(self.info.text_turn.replace(PROMPT, prompt.strip())))
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """What was answered, as its ids. Raises InputError."""
+        self._spells_no_special(text)
+        return tuple(self.tokenize(text.strip()))
 
     def head(self, system: str | None) -> tuple[int, ...]:
         """What stands before all turns."""

@@ -8,7 +8,7 @@ Knows nothing about sound. Source: docs/reference.md §4.1 and §7.6 (order), §
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -33,6 +33,7 @@ from .sampling import Generation, forbid
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
 
+MAX_GRAMMARS = 64  # that are kept; the first to come is the first to go
 MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
 
 
@@ -67,6 +68,8 @@ class Llm:
     """Positions in use: where the next token goes."""
     turn: int
     """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
+    before_pass: Callable[[], None] | None = None
+    """Called before every pass; what it raises ends the answer there, and another question can be asked."""
 
     def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
         self.spec = manifest.spec.llm
@@ -103,7 +106,10 @@ class Llm:
     def check_grammar(self, gbnf: str, sequence: int = 0) -> None:
         """Raises InputError for rules that are none; an answer that follows them goes on."""
         if (gbnf, sequence) not in self._grammars:
-            self._grammars[gbnf, sequence] = Grammar(self._model, gbnf)
+            rules = Grammar(self._model, gbnf)
+            if len(self._grammars) >= MAX_GRAMMARS:
+                self._grammars.pop(next(iter(self._grammars))).close()
+            self._grammars[gbnf, sequence] = rules
 
     def detokenizer(self) -> Detokenizer:
         """A fresh state that turns ids into text while they arrive."""
@@ -175,9 +181,14 @@ class Llm:
         self._prefix.hold(before, len(audio_tokens))
         return n_kept
 
-    def require_positions(self, prompt: str, n_audio_tokens: int, max_new_tokens: int) -> None:
-        """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask."""
-        n_prompt = sum(map(len, self.prompts.around(prompt))) + n_audio_tokens
+    def require_positions(
+        self, prompt: str, n_audio_tokens: int, max_new_tokens: int, keywords: Sequence[str] | None = None
+    ) -> None:
+        """Raises InputError when the model has no positions for such a question and its answer. Any thread may ask.
+
+        keywords: others than are listened for now.
+        """
+        n_prompt = sum(map(len, self.prompts.around(prompt, keywords))) + n_audio_tokens
         if n_prompt + max_new_tokens > self.spec.max_positions:
             raise InputError(context_overflow_message(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
 
@@ -342,6 +353,7 @@ class Llm:
             self._context = None
         threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
+        self._context.before_pass = lambda: self.before_pass and self.before_pass()
         self.turn += 1
         self.n_past = 0
         self._prefix.clear()

@@ -21,12 +21,12 @@ from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.audio.selection import Selection
 from auricle.runtime.cli import commands
 from auricle.runtime.cli.ask import AskCommand
-from auricle.runtime.cli.assist import AssistCommand
 from auricle.runtime.cli.caption import CaptionCommand
 from auricle.runtime.cli.chat import ChatCommand
-from auricle.runtime.cli.listen import ListenCommand
+from auricle.runtime.cli.live.assist import AssistCommand
+from auricle.runtime.cli.live.listen import ListenCommand
+from auricle.runtime.cli.live.session import SourceOptions
 from auricle.runtime.cli.options import ClipOptions, DecodingOptions, ModelOptions
-from auricle.runtime.cli.session import SourceOptions
 from auricle.runtime.cli.verify import VerifyCommand
 from auricle.runtime.engine import EngineOptions
 from auricle.runtime.llm.sampling import Generation

@@ -25,9 +25,9 @@ from auricle.models.errors import InputError, RunError
 from auricle.models.families.salmonn import TASKS
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
-from auricle.runtime.cli import listen as listen_module
-from auricle.runtime.cli import session
-from auricle.runtime.cli.keyboard import Keys, Menu, keys_work
+from auricle.runtime.cli.live import listen as listen_module
+from auricle.runtime.cli.live import session
+from auricle.runtime.cli.live.keyboard import Keys, Menu, keys_work
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.sources.playback import FilePlayback

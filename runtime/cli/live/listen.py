@@ -12,15 +12,15 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..events import Final, LiveEvent
-from ..live.captions import Live, LiveOptions
-from ..llm.grammar.json_schema import JsonSchema
-from ..output.remarks import clock
-from ..output.terminal import JsonLines, Meter, PlainLines, Screen, View
-from ..output.transcript import Transcript
-from .answers import half_json
+from ...events import Final, LiveEvent
+from ...live.captions import Live, LiveOptions
+from ...llm.grammar.json_schema import JsonSchema
+from ...output.remarks import clock
+from ...output.terminal import JsonLines, Meter, PlainLines, Screen, View
+from ...output.transcript import Transcript
+from ..answers import half_json
+from ..options import ModelOptions, check_prompts, open_engine
 from .keyboard import Keys, Menu, keys_work
-from .options import ModelOptions, check_prompts, open_engine
 from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
 
 HINT = "? tasks, q quits"

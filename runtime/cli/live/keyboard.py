@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from ...models.errors import InputError
-from ..live.captions import Live, LiveOptions
-from ..output.terminal import View
+from ....models.errors import InputError
+from ...live.captions import Live, LiveOptions
+from ...output.terminal import View
 
 POLL_SECONDS = 0.1
 

@@ -10,13 +10,13 @@ import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from ..assistant import Assistant, AssistantOptions
-from ..events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
-from ..output.cues import harmless
-from ..output.remarks import clock, remark, was_cut
-from ..output.transcript import event_line
-from .answers import half_json
-from .options import ModelOptions, check_prompts, open_engine
+from ...assistant import Assistant, AssistantOptions
+from ...events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
+from ...output.cues import harmless
+from ...output.remarks import clock, remark, was_cut
+from ...output.transcript import event_line
+from ..answers import half_json
+from ..options import ModelOptions, check_prompts, open_engine
 from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
 
 

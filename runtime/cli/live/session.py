@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ...models.dataclass_json import encode
-from ...models.errors import AuricleError, InputError, RunError
-from ..sources.microphone import Microphone
-from ..sources.playback import FilePlayback, RawInput, Source
-from ..sources.portaudio import choose_device, list_devices
-from ..sources.source import SourceItem
+from ....models.dataclass_json import encode
+from ....models.errors import AuricleError, InputError, RunError
+from ...sources.microphone import Microphone
+from ...sources.playback import FilePlayback, RawInput, Source
+from ...sources.portaudio import choose_device, list_devices
+from ...sources.source import SourceItem
 
 SOURCES = {
     "a microphone": ("device",),

@@ -1,0 +1,1 @@
+"""Live commands: `listen` and `assist`, and what they share: sources, signals, keys."""

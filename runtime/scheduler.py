@@ -1,0 +1,186 @@
+"""Scheduler: streams that ask for turns in; one at a time gets the engine, who waits most urgently first.
+
+    finals  ─►  the update whose caption is oldest  ─►  segments of files
+
+A stream's own thread asks for a turn and holds it while it uses the engine. Its keywords and its LoRA scale are loaded
+when the turn begins and kept when it ends, so that no stream's words reach another.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ..models.errors import RunError
+from .engine import Engine
+
+POLL_SECONDS = 0.02
+
+
+class Priority(IntEnum):
+    """Who goes first; within one, who has waited longest."""
+
+    FINAL = 0
+    """A segment is complete, and somebody waits for its text."""
+    UPDATE = 1
+    """Interim text of a segment that is still spoken."""
+    BATCH = 2
+    """A segment of a file."""
+
+
+class Cancelled(RunError):
+    """The stream was cancelled, or the scheduler closed: what it waited for or decoded is not wanted any more."""
+
+
+@dataclass
+class _Request:
+    """One stream's wish for a turn."""
+
+    priority: Priority
+    waiting_since: float
+
+
+class Scheduler:
+    """Turns on one engine, which nobody uses otherwise meanwhile. Any thread.
+
+    observe: told after every turn its priority, how long it was waited for and how long it was held, in seconds.
+    """
+
+    def __init__(self, engine: Engine, observe: Callable[[Priority, float, float], None] | None = None) -> None:
+        self.engine = engine
+        self._lora_scale = engine.llm.lora_scale
+        self._observe = observe
+        self._changed = threading.Condition()
+        self._waiting: list[_Request] = []
+        self._busy = False
+        self.closed = False
+        """No turn begins any more."""
+
+    def stream(self) -> EngineStream:
+        """Someone who asks for turns, with no keywords and the LoRA scale that the engine had at the beginning."""
+        return EngineStream(self, self._lora_scale)
+
+    def waiting(self) -> Counter[Priority]:
+        """How many wait, by priority."""
+        with self._changed:
+            return Counter(request.priority for request in self._waiting)
+
+    def close(self) -> None:
+        """Cancel every stream: who waits is told at once, who decodes at its next pass. Twice is fine."""
+        self.closed = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let everyone who waits look again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    @contextmanager
+    def turn(
+        self, priority: Priority, waiting_since: float, check: Callable[[], None], promote: Callable[[], bool] | None
+    ) -> Generator[None]:
+        """The engine, for as long as the block runs; see EngineStream.turn. check: raises when it is not wanted."""
+        request = _Request(priority, waiting_since)
+        asked = time.monotonic()
+        self._wait(request, check, promote)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+            if self._observe is not None:
+                self._observe(request.priority, started - asked, time.monotonic() - started)
+
+    def _wait(self, request: _Request, check: Callable[[], None], promote: Callable[[], bool] | None) -> None:
+        with self._changed:
+            self._waiting.append(request)
+        try:
+            while True:
+                with self._changed:
+                    check()
+                    if not self._busy and request is min(self._waiting, key=_order):
+                        self._busy = True
+                        return
+                    self._changed.wait(None if promote is None else POLL_SECONDS)
+                if promote is not None and promote():
+                    request.priority = Priority.FINAL
+                    promote = None
+        finally:
+            with self._changed:
+                self._waiting.remove(request)
+                self._changed.notify_all()
+
+
+class EngineStream:
+    """One who asks for turns, one at a time. `cancel` may be called from any thread; Scheduler.stream makes them."""
+
+    def __init__(self, scheduler: Scheduler, lora_scale: float) -> None:
+        self.keywords: tuple[str, ...] = ()
+        """The engine's keywords in this stream's turns; what a turn changes there is kept here."""
+        self.lora_scale = lora_scale
+        """The same of the LoRA's scale."""
+        self.cancelled = False
+        self._scheduler = scheduler
+        self._asking = threading.Lock()
+
+    @contextmanager
+    def turn(
+        self, priority: Priority, waiting_since: float | None = None, promote: Callable[[], bool] | None = None
+    ) -> Generator[Engine]:
+        """Wait for the engine and have it alone while the block runs.
+
+        waiting_since: time.monotonic() of what the listener saw last, now when None. promote: asked again and again
+        meanwhile, whether this has become a final. Raises Cancelled, here and at any pass of the language model;
+        InputError for keywords or a LoRA scale that the bundle cannot use.
+        """
+        if not self._asking.acquire(blocking=False):
+            raise AssertionError("a stream asked for a second turn")
+        try:
+            since = time.monotonic() if waiting_since is None else waiting_since
+            with self._scheduler.turn(priority, since, self.check, promote):
+                engine = self._scheduler.engine
+                self._load(engine)
+                try:
+                    yield engine
+                finally:
+                    self._keep(engine)
+        finally:
+            self._asking.release()
+
+    def cancel(self) -> None:
+        """Nobody wants what this stream does: a turn that is waited for is withdrawn, a decode ends at its next pass.
+
+        Twice is fine.
+        """
+        self.cancelled = True
+        self._scheduler.wake()
+
+    def check(self) -> None:
+        """Raises Cancelled where the stream was cancelled or the scheduler closed."""
+        if self.cancelled:
+            raise Cancelled("the client has gone: nobody waits for the answer")
+        if self._scheduler.closed:
+            raise Cancelled("the server stops: ask again when it is back")
+
+    def _load(self, engine: Engine) -> None:
+        if engine.keywords != self.keywords:
+            engine.keywords = self.keywords
+        if engine.llm.lora_scale != self.lora_scale:
+            engine.llm.set_lora_scale(self.lora_scale)
+        engine.llm.before_pass = self.check
+
+    def _keep(self, engine: Engine) -> None:
+        engine.llm.before_pass = None
+        self.keywords = engine.keywords
+        self.lora_scale = engine.llm.lora_scale
+
+
+def _order(request: _Request) -> tuple[int, float]:
+    return request.priority, request.waiting_since

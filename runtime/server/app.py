@@ -1,0 +1,58 @@
+"""The application: a service -> an ASGI application that answers every protocol, behind the guard."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from .errors import ApiError, api_error
+from .guard import Guard
+from .openai.chat_completions import complete_chat
+from .openai.models import list_models, show_model
+from .openai.transcriptions import transcribe, translate
+from .service import Service, service_of
+
+
+def create_app(service: Service) -> ASGIApp:
+    """The routes of all protocols. The service stays the caller's, to be closed."""
+    routes = [
+        Route("/health", health),
+        Route("/metrics", metrics),
+        Route("/v1/models", list_models),
+        Route("/v1/models/{name:path}", show_model),
+        Route("/v1/audio/transcriptions", transcribe, methods=["POST"]),
+        Route("/v1/audio/translations", translate, methods=["POST"]),
+        Route("/v1/chat/completions", complete_chat, methods=["POST"]),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={ApiError: _failed, HTTPException: _no_route, Exception: _failed},
+    )
+    app.state.service = service
+    return Guard(app, service, {route.path: route.name for route in routes})
+
+
+async def health(request: Request) -> Response:
+    """200 while new work is taken, 503 while the server stops."""
+    service = service_of(request)
+    stops = service.stopping.is_set()
+    return JSONResponse({"status": "stopping" if stops else "ok", "model": service.model.name}, 503 if stops else 200)
+
+
+async def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    return Response(service_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return api_error(error).response()
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    what = "is not allowed" if status == 405 else "is not known"
+    return ApiError(status, f"{request.method} {request.url.path} {what} here.").response()

@@ -1,0 +1,1 @@
+"""OpenAI's API: transcriptions, translations, chat with sound, models."""

@@ -1,0 +1,98 @@
+"""Service: an opened engine and its scheduler, shared by every protocol; sessions are counted and ended here.
+
+guard ─► session ─► protocol ─► a stream of the scheduler, in a thread ─► turns on the engine
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from starlette.requests import HTTPConnection
+
+from ..engine import Engine
+from ..scheduler import EngineStream, Scheduler
+from .errors import ApiError
+from .metrics import Metrics
+from .options import ServerOptions
+
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """How clients see the bundle."""
+
+    name: str
+    created: int
+    """Seconds since 1970."""
+
+
+class Service:
+    """What the protocols share. Made and closed outside of the event loop, used inside of it."""
+
+    def __init__(self, engine: Engine, options: ServerOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.metrics = Metrics()
+        self.scheduler = Scheduler(engine, self.metrics.turn)
+        self.metrics.watch(self.scheduler)
+        manifest = engine.bundle.manifest
+        self.model = ServedModel(manifest.name, int(datetime.fromisoformat(manifest.created).timestamp()))
+        self.threads = ThreadPoolExecutor(options.max_sessions, "auricle-session")
+        self.stopping = asyncio.Event()
+        """No new work; sessions that are open finish what was said and end."""
+        self._folder = tempfile.TemporaryDirectory(prefix="auricle-serve-")
+        self._n_sessions = 0
+
+    @property
+    def uploads(self) -> str:
+        """A folder for files of clients, which is empty again when the service is closed."""
+        return self._folder.name
+
+    def stream(self) -> EngineStream:
+        """A client's turns on the engine."""
+        return self.scheduler.stream()
+
+    @contextmanager
+    def session(self, protocol: str) -> Generator[None]:
+        """Something that is worked on for a client. Raises ApiError when there are too many, or the server stops."""
+        if self.stopping.is_set():
+            raise ApiError(503, "The server is stopping: ask again later.")
+        if self._n_sessions >= self.options.max_sessions:
+            most = self.options.max_sessions
+            raise ApiError(429, f"{most} sessions are open, which is the most here.", "rate_limit_exceeded")
+        self._n_sessions += 1
+        self.metrics.sessions.labels(protocol).inc()
+        try:
+            yield
+        finally:
+            self._n_sessions -= 1
+            self.metrics.sessions.labels(protocol).dec()
+
+    async def drain(self, seconds: float, hurried: Callable[[], bool] = lambda: False) -> None:
+        """Take no new work, wait for what is open, and end what is left after so many seconds, or when hurried."""
+        self.stopping.set()
+        deadline = time.monotonic() + seconds
+        while self._n_sessions and time.monotonic() < deadline and not hurried():
+            await asyncio.sleep(POLL_SECONDS)
+        self.scheduler.close()
+
+    def close(self) -> None:
+        """End all work and forget the clients' files; the engine stays open. Twice is fine."""
+        self.scheduler.close()
+        self.threads.shutdown()
+        self._folder.cleanup()
+
+
+def service_of(connection: HTTPConnection) -> Service:
+    """The service that a request or a WebSocket belongs to."""
+    service = connection.app.state.service
+    assert isinstance(service, Service)
+    return service

@@ -1,0 +1,100 @@
+"""Several clients at once, and clients that go away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+from auricle.runtime.engine import Engine
+from auricle.runtime.scheduler import Priority
+from auricle.runtime.server.options import ServerOptions
+from served import Served, serving
+
+WAIT = 10.0  # seconds, for what comes at once
+PATH = "/v1/audio/transcriptions"
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def n_sessions(running: Served) -> float:
+    text = running.service.metrics.text().decode()
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("auricle_sessions{"))
+
+
+def test_clients_at_once_are_told_what_each_is_told_alone(client: openai.OpenAI, engine: Engine) -> None:
+    create: Any = client.audio.transcriptions.create
+    clips = [engine.bundle.path(f"clips/{name}.wav") for name in ("command", "weather", "shopping", "reminder")]
+    asked = [{"file": clip, "model": "whisper-1", "prompt": word} for clip in clips for word in ("lamp", "")]
+    alone = [create(**each) for each in asked]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        together = list(threads.map(lambda each: create(**each), asked))
+    assert together == alone
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_client_that_goes_away_while_it_waits_is_forgotten(served: Served, clip: Path, streamed: bool) -> None:
+    with served.service.stream().turn(Priority.FINAL):  # so that it has to wait
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{served.url}{PATH}",
+                files={"file": clip.read_bytes()},
+                data={"model": "whisper-1", "stream": str(streamed).lower()},
+                timeout=0.5,
+            )
+        until(lambda: not served.service.scheduler.waiting())
+    until(lambda: n_sessions(served) == 0)
+
+
+def test_a_client_that_goes_away_in_the_middle_ends_the_decode(
+    served: Served, client: openai.OpenAI, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = engine.bundle.path("clips/reminder.wav")
+    feed = engine.llm.feed
+    passes: list[int] = []
+
+    def slow_feed(ids: Any, every: bool = False) -> Any:
+        passes.append(len(ids))
+        time.sleep(0.1)
+        return feed(ids, every)
+
+    monkeypatch.setattr(engine.llm, "feed", slow_feed)
+    client.audio.transcriptions.create(file=clip, model="whisper-1")
+    n_whole = len(passes)
+    passes.clear()
+    form = {"model": "whisper-1", "stream": "true"}
+    with httpx.stream("POST", f"{served.url}{PATH}", files={"file": clip.read_bytes()}, data=form) as answer:
+        assert "delta" in next(answer.iter_lines())
+    until(lambda: n_sessions(served) == 0)
+    with served.service.stream().turn(Priority.FINAL):
+        assert len(passes) < n_whole  # the engine is free
+
+
+def test_uploads_leave_nothing_behind(served: Served, client: openai.OpenAI, clip: Path) -> None:
+    client.audio.transcriptions.create(file=clip, model="whisper-1")
+    with pytest.raises(openai.BadRequestError):
+        client.audio.transcriptions.create(file=clip, model="whisper-1", language="fr")
+    with pytest.raises(openai.NotFoundError):
+        client.audio.transcriptions.create(file=clip, model="nobody")
+    until(lambda: not list(Path(served.service.uploads).iterdir()))
+
+
+def test_open_work_ends_before_the_server_does(engine: Engine, clip: Path) -> None:
+    with ThreadPoolExecutor(1) as threads, serving(engine, ServerOptions(port=0)) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        with running.service.stream().turn(Priority.FINAL):
+            answer = threads.submit(client.audio.transcriptions.create, file=clip, model="whisper-1")
+            until(lambda: running.service.scheduler.waiting().total() == 1)
+            running.server.should_exit = True
+            until(running.service.stopping.is_set)
+        assert answer.result().text == "turn on the kitchen dishwasher"
