@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ...models.dataclass_json import encode
 from ...models.errors import AuricleError
+from ...models.interruption import interruptible
+from ...models.program import tell
 from ..engine import Answer
 from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted
 from ..llm.stopping import REMEDIES
@@ -26,7 +27,7 @@ class Collected:
     """The segment that was not finished."""
     text: str = ""
     """Its answer so far."""
-    interruption: AuricleError | KeyboardInterrupt | None = None
+    interruption: Exception | KeyboardInterrupt | None = None
     """What ended it before its end."""
 
     def rows(self) -> list[tuple[float, float, str, FinishReason]]:
@@ -44,7 +45,7 @@ def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) 
     """Shows each event. What was decoded is kept, whatever ends it."""
     collected = Collected()
     try:
-        for event in events:
+        for event in interruptible(events):
             if isinstance(event, SegmentStarted):
                 collected.started = event
                 collected.text = ""
@@ -54,7 +55,7 @@ def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) 
                 collected.finals.append(event)
                 collected.started = None
             show(event)
-    except (AuricleError, KeyboardInterrupt) as interruption:
+    except (Exception, KeyboardInterrupt) as interruption:
         collected.interruption = interruption
     return collected
 
@@ -105,7 +106,7 @@ def report_cut(final: Final, with_schema: bool) -> bool:
         n = len(final.token_ids)
         tokens = "1 token" if n == 1 else f"{n} tokens"
         what = f"the JSON is not complete after {tokens}" if half else f"cut after {tokens}, when its time was over"
-        print(f"auricle: [{span}] {what}: {REMEDIES[final.finish_reason]}", file=sys.stderr)
+        tell(f"auricle: [{span}] {what}: {REMEDIES[final.finish_reason]}")
     return half
 
 

@@ -8,10 +8,12 @@ source opened ─► model opened ─► events ─► transcript ─► view
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...models.errors import RunError
+from ...models.interruption import interruptible, signals_wait
 from ..live.captions import Live, LiveOptions
 from ..output.terminal import JsonLines, Meter, PlainLines, Screen, View
 from ..output.transcript import Transcript
@@ -47,17 +49,25 @@ def listen(command: ListenCommand) -> int:
 
 
 def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> None:
-    """The session. Where standard output ends before it, the rest still goes to the file. Raises as it would alone."""
+    """The session. What one output does not take, the file or the view, the other still does; then raises for it."""
     with_keys = command.source.audio != "-" and keys_work(sys.stdin)
+    full: RunError | None = None
     blind: OSError | None = None
     with ExitStack() as stack:
         view = stack.enter_context(_view(command.as_json, live, with_keys))
         stack.enter_context(stopped_by_signals(live.stop))
         if with_keys:
             stack.enter_context(Keys(sys.stdin, Menu(live, view, command.live).press))
-        for event in live:
-            if transcript is not None:
-                transcript.add(event)
+        stack.enter_context(signals_wait())
+        for event in interruptible(live):
+            try:
+                if transcript is not None:
+                    transcript.add(event)
+            except RunError as error:
+                with suppress(OSError):
+                    if full is None:
+                        view.notice(f"auricle: captions are shown here alone: {error}")
+                full = error
             try:
                 if blind is None:
                     view.show(event)
@@ -66,6 +76,8 @@ def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> N
                 live.stop()
     if blind is not None:
         raise output_error(blind, "make room, or use --out") from blind
+    if full is not None:
+        raise full
 
 
 def _view(as_json: bool, meter: Meter, with_keys: bool) -> View:
