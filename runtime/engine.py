@@ -27,6 +27,7 @@ from .families.registry import ENCODERS
 from .llm.sampling import Generation
 from .llm.session import Llm, LlmOptions
 from .llm.stopping import StoppingCriteria, cut_at
+from .system.exclusive import exclusively
 from .system.ort import OrtOptions, open_session
 
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
@@ -66,7 +67,12 @@ class Decoded:
 
 
 class Engine:
-    """An opened bundle. Close it, or use it as a context manager; one thread at a time."""
+    """An opened bundle. Close it, or use it as a context manager.
+
+    Any thread may use it, one at a time: while one is at work every other gets RunError at once, nothing waits. What
+    `stream` gives may be left between two events while something else is asked, from any thread. That ends its answer:
+    gone on with, it raises RunError.
+    """
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest = bundle.manifest
@@ -82,6 +88,7 @@ class Engine:
         }
         self.encoders = ENCODERS[manifest.family](self._sessions, self.spec, bundle.directory)
         self.llm = _open_llm(bundle, options.llm)
+        self.exclusive = self.llm.exclusive
         self._closed = False
 
     @property
@@ -93,9 +100,11 @@ class Engine:
         return self.llm.prompts.keywords
 
     @keywords.setter
+    @exclusively
     def keywords(self, words: Sequence[str]) -> None:
         self.llm.prompts.keywords = words
 
+    @exclusively
     def encode(self, waveform: Waveform, short: bool = False) -> EncodedSegment:
         """Encodes one segment of at most `spec.seconds`.
 
@@ -149,6 +158,7 @@ class Engine:
         if not audible:
             raise _silent(clips[0])
 
+    @exclusively
     def ask(
         self,
         audio: Audio | list[Audio],
@@ -218,10 +228,11 @@ class Engine:
         interrupted: asked before every token whether the answer must end here, and why.
         """
         start = time.perf_counter()
-        prefill()
+        with self.exclusive:  # or another question might come between the two
+            prefill()
+            tokens = generate(generation)
         prefilled = time.perf_counter()
         criteria = StoppingCriteria(generation, started, self.llm.detokenizer())
-        tokens = generate(generation)
         while (reason := interrupted()) is None and criteria.finish_reason is None:
             if (token := next(tokens, None)) is None:
                 break
@@ -236,6 +247,7 @@ class Engine:
         text = cut_at(self.llm.text(criteria.ids), generation.stop).strip()
         return Decoded(text, tuple(criteria.ids), timings, reason or criteria.finish_reason or "eos")
 
+    @exclusively
     def close(self) -> None:
         """Frees sessions, context and threads. Closing twice is fine."""
         self._closed = True
