@@ -78,7 +78,7 @@ THIRD_PARTY = {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
         *("gptqmodel", "safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
     },
-    "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
+    "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich", "wcwidth"},
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
 }
 OF_PEERS = {"torch", "transformers", "ctranslate2", "transcribe_cpp", "_pywhispercpp", "gguf"}
