@@ -113,7 +113,10 @@ class Engine:
         """
         if self._closed:
             raise RunError("the engine is closed: open the bundle again")
-        return self.encoders.encode(waveform, short)
+        encoded = self.encoders.encode(waveform, short)
+        if not np.isfinite(encoded.audio_tokens).all():
+            raise self._no_numbers(waveform)
+        return encoded
 
     def segments(self, audio: Audio, mix: bool = False) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""
@@ -182,6 +185,13 @@ class Engine:
         if first.silent:
             raise _silent(audio)
         return first
+
+    def _no_numbers(self, waveform: Waveform) -> RunError:
+        """Names the graph that a NaN or an infinity comes from, found by running them once more."""
+        graphs = {graph.outputs[0].name: graph.file for graph in self.bundle.manifest.graphs.values()}
+        stages = self.encoders.stages(waveform)
+        first = next((name for name, output in stages.items() if not np.isfinite(output).all()), [*stages][-1])
+        return RunError(f"{graphs[first]} computed no numbers: try --provider cpu, or verify the bundle")
 
     def _how_many(self) -> str:
         tag = self.prompt.audio_tag

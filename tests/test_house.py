@@ -20,7 +20,7 @@ from auricle.models.llm import GPTQ_TYPES, LLM_TYPES
 FOLDERS = ("models", "export", "runtime", "bench")
 LAYERS = {
     "models": (
-        "errors audio llm dataclass_json graph_io precision interruption program",
+        "errors audio llm dataclass_json git_lfs graph_io precision interruption program",
         "prompt encoders",
         "families",
         "bundle corpus",

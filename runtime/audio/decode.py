@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ...models.audio import MIN_CLIP_SECONDS, SAMPLE_RATE, Waveform
 from ...models.errors import AudioError
+from ...models.git_lfs import refuse_pointer
 from .level import is_silent
 from .resample import Resampler
 from .truncation import flac_samples, matroska_seconds, missing_bytes
@@ -176,6 +177,7 @@ def _check_file(source: _Source) -> None:
         raise AudioError(f"{name} is empty (0 bytes): record or copy it again")
     if size is None:
         return
+    refuse_pointer(source.file, AudioError, name)
     with source.file.open("rb") as opened:
         missing = missing_bytes(opened, size)
     if missing:
