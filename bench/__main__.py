@@ -34,7 +34,10 @@ TOLD = ("demo-eval", "demo-live")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the machine failed or a comparison found a regression, 2 wrong input, 130 interrupted."""
+    """Exit status: 0 done, 1 the machine failed or a comparison found a regression, 2 wrong input.
+
+    128 and its number where a signal ended it.
+    """
     return run_program("auricle-bench", lambda: _main(argv))
 
 
@@ -51,8 +54,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         _clear()
-        print("auricle-bench: stopped", file=sys.stderr)
-        return 130
+        raise
 
 
 def _module(command: str) -> ModuleType:
@@ -63,7 +65,7 @@ def _module(command: str) -> ModuleType:
 
 
 def _measure(module: ModuleType, arguments: argparse.Namespace) -> int:
-    """The table, then the record as the last line; with --report a page about it."""
+    """The table, then the record as the last line, whatever becomes of the page that --report asks for."""
     from .result import to_line
 
     if arguments.report:
@@ -71,9 +73,11 @@ def _measure(module: ModuleType, arguments: argparse.Namespace) -> int:
     record = module.run(arguments, tell)
     _clear()
     print("\n".join(module.lines(record)))
-    if arguments.report:
-        print(f"report: {_module('report').write([record], arguments.report)}")
-    print(to_line(record))
+    try:
+        if arguments.report:
+            print(f"report: {_module('report').write([record], arguments.report)}")
+    finally:
+        print(to_line(record))
     return 0
 
 

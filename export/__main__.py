@@ -203,8 +203,9 @@ def _exporter(family: str) -> tuple[Exporter, Callable[..., Manifest]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted."""
-    return run_program("auricle-export", lambda: _main(argv))
+    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 128 and its number: a signal ended it."""
+    stopped = "stopped; the same command goes on with the parts that are done"
+    return run_program("auricle-export", lambda: _main(argv), stopped)
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -214,9 +215,6 @@ def _main(argv: Sequence[str] | None) -> int:
     except AuricleError as error:
         print(f"auricle-export: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("auricle-export: stopped; the same command goes on with the parts that are done", file=sys.stderr)
-        return 130
     return 0
 
 

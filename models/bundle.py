@@ -26,6 +26,7 @@ from .dataclass_json import DecodeError, decode, encode
 from .encoders import beats, fastconformer, whisper
 from .errors import BundleError
 from .families.registry import FAMILIES, FamilySpec
+from .git_lfs import refuse_pointer
 from .graph_io import GraphInfo, Profile
 from .precision import PrecisionName
 from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
@@ -202,6 +203,7 @@ def read_manifest(directory: Path) -> Manifest:
                 raise BundleError(
                     f"{directory} is not an Auricle bundle: it has no {MANIFEST}; make one with auricle-export"
                 )
+            refuse_pointer(path, BundleError)
             document = json.loads(path.read_text(encoding="utf-8"))
     except BundleError:
         raise
@@ -264,7 +266,8 @@ def _check_consistency(manifest: Manifest, path: Path) -> None:
 
 def _impossible(manifest: Manifest) -> str | None:
     """The first size that is not above 0, or templates without their blanks."""
-    parts = {name: part for name, part in encode(manifest.spec).items() if isinstance(part, dict)}
+    spec = cast(dict[str, Any], encode(manifest.spec))
+    parts = {name: cast(dict[str, Any], part) for name, part in spec.items() if isinstance(part, dict)}
     for part, sizes in parts.items():
         for name, value in sizes.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
@@ -303,6 +306,7 @@ def check_files(directory: Path, manifest: Manifest) -> None:
             size = path.stat().st_size
             path.open("rb").close()
         if size != entry.size:
+            refuse_pointer(path, BundleError)
             raise BundleError(
                 f"{entry.path} in {directory} has {size} bytes instead of {entry.size}: copy the bundle again"
             )

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 
+from .interruption import interrupt, on_signals
 
-def run_program(name: str, body: Callable[[], int]) -> int:
-    """The body's status, when all it printed is written; 0 when its reader has gone, 1 when there is no room for it.
 
-    Output that was closed before the start leads nowhere. Other exceptions pass, argparse's SystemExit among them.
+def run_program(name: str, body: Callable[[], int], stopped: str = "stopped") -> int:
+    """The body's status, when all it printed is written; 128 and the signal's number when one interrupted it.
+
+    Output whose reader has gone is no error, one without room is status 1. Output that was closed before the start
+    leads nowhere. Other exceptions pass, argparse's SystemExit among them.
     """
     _open_closed_streams()
+    status = 0
     try:
-        try:
-            return body()
-        finally:
-            sys.stdout.flush()
+        with on_signals(interrupt):
+            try:
+                status = body()
+            except KeyboardInterrupt as interruption:
+                status = 128 + getattr(interruption, "number", signal.SIGINT)
+                tell(f"{name}: {stopped}")
+            finally:
+                sys.stdout.flush()
     except BrokenPipeError:
         _lead_nowhere()
-        return 0
     except OSError as error:
         if error.filename is not None:  # of a file, not of a stream
             raise
         _lead_nowhere()
-        print(
-            f"{name}: the output cannot be written ({error.strerror}): free some space, or write it elsewhere",
-            file=sys.stderr,
-        )
-        return 1
+        tell(f"{name}: the output cannot be written ({error.strerror}): free some space, or write it elsewhere")
+        status = status or 1
+    return status
+
+
+def tell(text: str) -> None:
+    """A line on standard error, if it is still there: no reason to lose what comes after it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _open_closed_streams() -> None:

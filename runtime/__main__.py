@@ -35,10 +35,10 @@ def _print_what_can_be_shown(stream: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 130 interrupted.
+    """Exit status: 0 done, 1 the machine failed, 2 the input was wrong, 128 and the number of the signal that ended it.
 
-    A session of `listen` or `assist` that is interrupted is finished and done; it is 130 while the model opens, and
-    when the second Ctrl-C does not wait.
+    A session of `listen` or `assist` that is interrupted is finished and done; not so while the model opens, and
+    when the second Ctrl-C does not wait: 130.
     """
     return run_program("auricle", lambda: _main(argv))
 
@@ -51,9 +51,6 @@ def _main(argv: Sequence[str] | None) -> int:
     except AuricleError as error:
         print(f"auricle: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("auricle: stopped", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SHORTEST = "?"
 
 
 class Chat:
-    """A conversation about a clip no longer than the model's window. The engine is used by nobody else meanwhile.
+    """A conversation about a clip no longer than the model's window. Others may use the engine between two questions.
 
     system: stands before the conversation. Raises AudioError, InputError for a clip that is silent or too long.
     """
@@ -30,6 +30,7 @@ class Chat:
         self._segment = engine.whole(audio, selection)
         self._conversation = Conversation(engine.llm, system, keep_first=True)
         self._heard: EncodedSegment | None = None
+        self._n_asked = 0
 
     def ask(self, prompt_or_task: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
         """The next question's answer as it is decoded, a Final at its end. Raises InputError, RunError.
@@ -42,6 +43,8 @@ class Chat:
         started = time.monotonic()
         self._check(generation)
         prompt = engine.prompt.prompt_for(prompt_or_task)
+        self._n_asked += 1
+        question = self._n_asked
         encoded = self._hear()
         if not self._conversation.n_turns:
             prefill = partial(self._first_turn, encoded, prompt, generation.max_new_tokens)
@@ -49,7 +52,8 @@ class Chat:
             prompt = engine.prompt.without_audio(prompt)
             prefill = partial(self._conversation.prefill_text, prompt, generation.max_new_tokens)
         decoded = yield from engine.decode(encoded, prefill, self._conversation.answer, generation, started)
-        self._conversation.keep(len(decoded.token_ids))
+        if question == self._n_asked:  # or the conversation has gone on meanwhile
+            self._conversation.keep(len(decoded.token_ids))
         yield decoded.final(self._segment.start_s, self._segment.end_s, prompt)
 
     def require(self, generation: Generation) -> None:

@@ -29,6 +29,7 @@ from .families.registry import ENCODERS
 from .llm.sampling import Generation
 from .llm.session import Llm, LlmOptions
 from .llm.stopping import StoppingCriteria, cut_at
+from .system.exclusive import exclusively
 from .system.ort import OrtOptions, open_session
 
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
@@ -68,7 +69,12 @@ class Decoded:
 
 
 class Engine:
-    """An opened bundle. Close it, or use it as a context manager; one thread at a time."""
+    """An opened bundle. Close it, or use it as a context manager.
+
+    Any thread may use it, one at a time: while one is at work every other gets RunError at once, nothing waits. What
+    `stream` gives may be left between two events while something else is asked, from any thread. That ends its answer:
+    gone on with, it raises RunError.
+    """
 
     def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
         manifest = bundle.manifest
@@ -84,6 +90,7 @@ class Engine:
         }
         self.encoders = ENCODERS[manifest.family](self._sessions, self.spec, bundle.directory)
         self.llm = _open_llm(bundle, options.llm)
+        self.exclusive = self.llm.exclusive
         self._closed = False
 
     @property
@@ -95,9 +102,11 @@ class Engine:
         return self.llm.prompts.keywords
 
     @keywords.setter
+    @exclusively
     def keywords(self, words: Sequence[str]) -> None:
         self.llm.prompts.keywords = words
 
+    @exclusively
     def encode(self, waveform: Waveform, short: bool | None = None) -> EncodedSegment:
         """Encodes one segment of at most `spec.seconds`.
 
@@ -106,7 +115,10 @@ class Engine:
         """
         if self._closed:
             raise RunError("the engine is closed: open the bundle again")
-        return self.encoders.encode(waveform, short)
+        encoded = self.encoders.encode(waveform, short)
+        if not np.isfinite(encoded.audio_tokens).all():
+            raise self._no_numbers(waveform)
+        return encoded
 
     def segments(self, audio: Audio, selection: Selection = MAIN) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""
@@ -150,6 +162,7 @@ class Engine:
         if not audible:
             raise _silent(clips[0], selection)
 
+    @exclusively
     def ask(
         self,
         audio: Audio | list[Audio],
@@ -173,6 +186,13 @@ class Engine:
         if first.silent:
             raise _silent(audio, selection)
         return first
+
+    def _no_numbers(self, waveform: Waveform) -> RunError:
+        """Names the graph that a NaN or an infinity comes from, found by running them once more."""
+        graphs = {graph.outputs[0].name: graph.file for graph in self.bundle.manifest.graphs.values()}
+        stages = self.encoders.stages(waveform)
+        first = next((name for name, output in stages.items() if not np.isfinite(output).all()), [*stages][-1])
+        return RunError(f"{graphs[first]} computed no numbers: try --provider cpu, or verify the bundle")
 
     def _how_many(self) -> str:
         tag = self.prompt.audio_tag
@@ -223,10 +243,11 @@ class Engine:
         interrupted: asked before every token whether the answer must end here, and why.
         """
         start = time.perf_counter()
-        prefill()
+        with self.exclusive:  # or another question might come between the two
+            prefill()
+            tokens = generate(generation)
         prefilled = time.perf_counter()
         criteria = StoppingCriteria(generation, started, self.llm.detokenizer())
-        tokens = generate(generation)
         while (reason := interrupted()) is None and criteria.finish_reason is None:
             if (token := next(tokens, None)) is None:
                 break
@@ -241,6 +262,7 @@ class Engine:
         text = cut_at(self.llm.text(criteria.ids), generation.stop).strip()
         return Decoded(text, tuple(criteria.ids), timings, reason or criteria.finish_reason or "eos")
 
+    @exclusively
     def close(self) -> None:
         """Frees sessions, context and threads. Closing twice is fine."""
         self._closed = True

@@ -27,6 +27,7 @@ from auricle.runtime.events import Final, Piece, SegmentStarted, Timings
 from auricle.runtime.families.salmonn import SalmonnEncoders
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import LlmOptions
+from onnxruntime import OrtValue
 
 JFK = Path(__file__).parent / "golden" / "jfk.wav"
 GREEDY = Generation(max_new_tokens=16)
@@ -165,6 +166,22 @@ def test_silent_clip_is_a_sentence(engine: Engine, seconds: int) -> None:
 def test_clip_under_a_tenth_of_a_second_is_a_sentence(engine: Engine, n: int) -> None:
     with pytest.raises(AudioError, match=r"0\.1"):
         engine.ask(np.ones(n, np.float32) * 0.5, "asr")
+
+
+@pytest.mark.parametrize("graph", ["whisper", "beats", "qformer"])
+def test_a_graph_that_computes_no_numbers_is_named(engine: Engine, graph: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the language model, which is given them."""
+    session = engine._sessions[graph]
+    run = session.run
+
+    def spoiled(**inputs: Any) -> OrtValue:
+        output = run(**inputs).numpy()
+        output[..., -1] = np.nan
+        return OrtValue.ortvalue_from_numpy(output)
+
+    monkeypatch.setattr(session, "run", spoiled)
+    with pytest.raises(RunError, match=rf"^{graph}\.onnx computed no numbers"):
+        engine.ask(np.sin(np.arange(16_000) / 7).astype(np.float32), "asr", GREEDY)
 
 
 @pytest.mark.parametrize("n", [1600, 4001, 15_999, 16_000, 16_001, 480_000])

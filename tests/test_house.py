@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 from auricle.models.encoders import beats, qformer, whisper
-from auricle.models.llm import GPTQ_TYPES, LLM_TYPES
+from auricle.models.llm import GPTQ_TYPES, KEEP, LLM_TYPES
 
 FOLDERS = ("models", "export", "runtime", "bench")
 LAYERS = {
     "models": (
-        "errors audio llm dataclass_json graph_io precision program",
+        "errors audio llm dataclass_json git_lfs graph_io precision interruption program",
         "prompt encoders",
         "families",
         "bundle corpus",
@@ -79,7 +79,7 @@ THIRD_PARTY = {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
         *("gptqmodel", "safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
     },
-    "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich"},
+    "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich", "wcwidth"},
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
 }
 OF_SERVER = {"starlette", "uvicorn", "h11", "prometheus_client"}
@@ -268,11 +268,11 @@ def test_types_of_the_language_model_are_the_same_everywhere() -> None:
     from auricle.export.__main__ import parser
 
     document = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
-    assert f"--llm {'|'.join((*LLM_TYPES, *GPTQ_TYPES))}]" in document
+    assert f"--llm {'|'.join((*LLM_TYPES, *GPTQ_TYPES, KEEP))}]" in document
     shares = " ".join(document.split())
     for name, kind in LLM_TYPES.items():
         assert f"{name} {kind.agreement:.0%}".replace("%", " %") in shares.replace("f32 and f16", "f32 90 % f16"), name
-    for name in (*LLM_TYPES, *GPTQ_TYPES):
+    for name in (*LLM_TYPES, *GPTQ_TYPES, KEEP):
         words = ["salmonn", "--whisper", "w", "--beats", "b", "--vicuna", "v", "--salmonn", "s", "--out", "o", "--llm"]
         assert parser().parse_args([*words, name]).llm == name
 

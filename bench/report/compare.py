@@ -19,8 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     before = read_record(arguments.before)
     after = read_record(arguments.after)
     comparison = compare(before, after)
-    if arguments.report:
-        page.write([after, before], arguments.report, comparison)
     print("\n".join(lines(comparison)))
     print(json.dumps(encode(comparison), ensure_ascii=False))
+    if arguments.report:
+        page.write([after, before], arguments.report, comparison)
     return 1 if comparison.with_verdict("worse") else 0

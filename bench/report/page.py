@@ -78,7 +78,6 @@ def write(records: Sequence[Record], directory: Path, comparison: Comparison | N
     old = _old_pictures(index)
     text = page(records, pictures, comparison)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             _replace(directory / name, picture.png)
         _replace(index, text.encode())
@@ -93,13 +92,14 @@ def write(records: Sequence[Record], directory: Path, comparison: Comparison | N
 
 
 def require_writable(directory: Path) -> None:
-    """Before anything is measured: raises InputError when no report could be written there, or none drawn."""
+    """Before anything is measured: makes the directory. Raises InputError when no report could be written or drawn."""
     if find_spec("matplotlib") is None:
         raise missing_package(ModuleNotFoundError("no matplotlib", name="matplotlib"), "bench")
-    if directory.exists() and not directory.is_dir():
+    if os.path.isfile(directory):
         raise InputError(f"{directory} is a file: give the directory that the report shall be written to")
-    there = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
         raise InputError(f"the report cannot be written to {directory}: give a directory that can be written")
     _old_pictures(directory / INDEX)
 

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ...models.errors import CheckpointError
+from ...models.git_lfs import refuse_pointer
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -65,9 +66,11 @@ def require(names: Collection[str], needed: Iterable[str], what: str, where: Pat
 
 
 def require_shape(tensor: torch.Tensor, shape: tuple[int, ...], name: str, where: Path | str) -> torch.Tensor:
-    """The tensor itself, in float32; raises CheckpointError when its shape is not `shape`."""
+    """The tensor itself, in float32; raises CheckpointError when its shape is not `shape`, or its values no numbers."""
     if tuple(tensor.shape) != shape:
         raise CheckpointError(f"{where}: {name} is {list(tensor.shape)} where {list(shape)} was expected")
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"{where}: {name} holds values that are no finite numbers: download it again")
     return tensor.to(torch.float32)
 
 
@@ -239,7 +242,8 @@ def _is_zip(path: Path) -> bool:
 def _require_file(path: Path) -> None:
     try:
         if path.is_file():
-            return path.open("rb").close()
+            path.open("rb").close()
+            return refuse_pointer(path, CheckpointError)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
     raise CheckpointError(f"{path} is not a file: check the path")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ...models.errors import CheckpointError
+from ...models.git_lfs import refuse_pointer
 from .checkpoint import require
 
 FILE = "model.bin"
@@ -58,6 +59,7 @@ class CTranslate2Whisper:
     def __init__(self, directory: Path) -> None:
         self.source = directory / FILE
         self.files = [self.source]
+        refuse_pointer(self.source, CheckpointError)
         try:
             self._bytes = np.memmap(self.source, np.uint8, "r")
         except (OSError, ValueError) as error:

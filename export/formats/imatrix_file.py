@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.errors import InputError
+from ...models.git_lfs import refuse_pointer
 from ...models.llm import LlmSpec
 from ..progress import no_report
 from .gguf_writer import Tensor, write_tensors
@@ -74,6 +75,7 @@ def write_imatrix(path: Path, importance: Importance) -> None:
 
 def read_imatrix(path: Path) -> Importance:
     """A file of this module, of llama-imatrix, or of an older one. Raises InputError."""
+    refuse_pointer(path, InputError)
     try:
         with path.open("rb") as file:
             is_gguf = file.read(4) == b"GGUF"

@@ -10,6 +10,7 @@ from typing import Any, cast
 import gguf
 
 from ...models.errors import CheckpointError
+from ...models.git_lfs import refuse_pointer
 
 BPE = 2  # TrainerSpec.ModelType
 BYTE = 6  # ModelProto.SentencePiece.Type; the numbers are those of GGUF's token types too
@@ -110,6 +111,7 @@ def _parse(path: Path) -> Any:
 
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: a LLaMA directory holds its SentencePiece tokenizer.model")
+    refuse_pointer(path, CheckpointError)
     model = cast(Any, proto).ModelProto()
     try:
         model.ParseFromString(path.read_bytes())

@@ -26,10 +26,30 @@ from ..progress import Report, no_report
 PREFIX = "llama_model.base_model.model.model.layers."
 SALM_PREFIX = f"{SALM_LLM}model.layers."
 _WRITES_HIDDEN = ("o_proj", "down_proj")  # every other projection reads it
-_VARIANTS = (
-    *("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform", "modules_to_save"),
-    *("exclude_modules", "lora_bias", "fan_in_fan_out"),
-)
+PLAIN: dict[str, object] = {
+    **dict.fromkeys(("use_rslora", "use_dora", "use_qalora", "lora_bias", "fan_in_fan_out"), False),
+    "ensure_weight_tying": False,
+    **{key: {} for key in ("rank_pattern", "alpha_pattern", "loftq_config")},
+    **dict.fromkeys(("exclude_modules", "modules_to_save", "target_parameters", "trainable_token_indices"), None),
+    **dict.fromkeys(("layers_to_transform", "layers_pattern", "layer_replication", "alora_invocation_tokens"), None),
+    **dict.fromkeys(("megatron_config", "eva_config", "corda_config", "lora_ga_config", "velora_config"), None),
+    **dict.fromkeys(("monteclora_config", "arrow_config", "kasa_config", "use_bdlora"), None),
+    "bias": "none",
+    "peft_type": "LORA",
+}
+"""Fields of peft's LoraConfig that make another adapter of it, and the value with which they do not: peft's default."""
+HARMLESS = {
+    **dict.fromkeys(("task_type", "auto_mapping", "base_model_name_or_path", "revision", "peft_version"), "names"),
+    **dict.fromkeys(("lora_dropout", "inference_mode"), "training alone"),
+    "runtime_config": "where peft computes",
+    "megatron_core": "read with megatron_config alone",
+    "qalora_group_size": "read with use_qalora alone",
+}
+"""Fields that change nothing of what the adapter computes, and why."""
+READ = ("r", "lora_alpha", "target_modules", "init_lora_weights")
+_STARTS = (None, True, False, "gaussian", "orthogonal")  # other init_lora_weights change the base weights too
+_ADAPTED = re.compile(r"\.(lora|hada|lokr|oft|boft|vera|ia3|modules_to_save|token_adapter|trainable_tokens)[_.]")
+"""In names of tensors that peft trains, of whatever kind."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +115,9 @@ def salm_lora_spec(config: Mapping[str, Any], where: str = "config.json") -> Lor
     if not isinstance(section, dict):
         raise CheckpointError(f"{where} has no lora section: Auricle exports SALM checkpoints with a LoRA")
     lora = cast(dict[str, Any], section)
-    for key in _VARIANTS:
-        if lora.get(key):
-            raise CheckpointError(f"{where} has lora.{key} {lora[key]!r}: Auricle exports a plain LoRA only")
+    for key, value in lora.items():
+        if not _is_plain(key, value):
+            raise CheckpointError(f"{where} has lora.{key} {value!r}: Auricle exports a plain LoRA only")
     rank = lora.get("r")
     alpha = lora.get("lora_alpha")
     targets = lora.get("target_modules")
@@ -116,6 +136,15 @@ def salm_lora_spec(config: Mapping[str, Any], where: str = "config.json") -> Lor
     return LoraSpec(rank, float(alpha), tuple(target for target in PROJECTIONS if target in named))
 
 
+def _is_plain(key: str, value: object) -> bool:
+    """Whether a field leaves the adapter a plain LoRA; one that nobody here knows does only where it says nothing."""
+    if key == "init_lora_weights":
+        return value in _STARTS
+    if key in READ or key in HARMLESS or value is None or value in ({}, [], ""):
+        return True
+    return key in PLAIN and (value is False or value == PLAIN[key])
+
+
 def _require_alpha(alpha: float, usual: float, model: str) -> None:
     if not 0 < alpha < math.inf:
         raise InputError(f"LoRA's alpha {alpha} is not possible: {model} was trained with {usual:g}")
@@ -130,7 +159,7 @@ def _find(names: Iterable[str], targets: tuple[str, ...], place: _Place) -> dict
     for name in names:
         if match := key.match(name):
             found[int(match[1]), match[2].split(".")[1], match[3]] = name
-        elif ".lora_" in name:
+        elif _ADAPTED.search(name):
             unknown.append(name)
     if not found and not unknown:
         raise CheckpointError(f"{place.where} holds no LoRA ({place.prefix}...): it is not a {place.family} checkpoint")

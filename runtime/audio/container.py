@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 
 from ...models.errors import AudioError
+from ...models.git_lfs import refuse_pointer
 from .extent import Extent, sample_extent
 from .file_view import FileView
 from .mpeg_audio import Frames, Parse, adts_header, mp3_header, walk_frames
@@ -100,6 +101,8 @@ def open_sound(path: str | os.PathLike[str], selection: Selection = MAIN, name: 
     size = _file_size(file, name)
     if size == 0:
         raise AudioError(f"{name} is empty (0 bytes): record or copy it again")
+    if size is not None:
+        refuse_pointer(file, AudioError, name)
     with ExitStack() as stack:
         view = None if size is None else _view(file, name, size)
         container = stack.enter_context(_open(file, name, view, stack))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ...models.dataclass_json import encode
 from ...models.errors import AuricleError
+from ...models.interruption import interruptible
+from ...models.program import tell
 from ..engine import Answer
 from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted
 from ..llm.grammar.json_schema import JsonSchema
@@ -27,7 +28,7 @@ class Collected:
     """The segment that was not finished."""
     text: str = ""
     """Its answer so far."""
-    interruption: AuricleError | KeyboardInterrupt | None = None
+    interruption: Exception | KeyboardInterrupt | None = None
     """What ended it before its end."""
 
     def rows(self) -> list[tuple[float, float, str, FinishReason]]:
@@ -45,7 +46,7 @@ def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) 
     """Shows each event. What was decoded is kept, whatever ends it."""
     collected = Collected()
     try:
-        for event in events:
+        for event in interruptible(events):
             if isinstance(event, SegmentStarted):
                 collected.started = event
                 collected.text = ""
@@ -55,7 +56,7 @@ def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) 
                 collected.finals.append(event)
                 collected.started = None
             show(event)
-    except (AuricleError, KeyboardInterrupt) as interruption:
+    except (Exception, KeyboardInterrupt) as interruption:
         collected.interruption = interruption
     return collected
 
@@ -105,7 +106,7 @@ def report_cut(final: Final, schema: JsonSchema | None) -> bool:
         n = len(final.token_ids)
         over = f"cut after {_tokens(n)}, when its time was over: {REMEDIES['time']}"
         what = half_json(final.finish_reason, n) if half else over
-        print(f"auricle: [{clock(final.start_s)}-{clock(final.end_s)}] {what}", file=sys.stderr)
+        tell(f"auricle: [{clock(final.start_s)}-{clock(final.end_s)}] {what}")
     return half
 
 

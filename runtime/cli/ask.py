@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.errors import InputError
+from ...models.interruption import signals_wait
 from ...models.prompt import nonempty
 from ..bundle import open_bundle
 from ..events import AnswerEvent
@@ -35,7 +36,7 @@ def ask(command: AskCommand) -> int:
     _check(command)
     options = command.options
     clips = [read_standard_input(options.selection) if clip == "-" else Path(clip) for clip in command.clips]
-    with open_engine(options.model) as engine:
+    with open_engine(options.model) as engine, signals_wait():
         use_keywords(options.keywords, engine)
         generation = options.decoding.generation(engine.defaults)
         if command.text_only:

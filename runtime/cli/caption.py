@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ...models.errors import AudioError, InputError
+from ...models.errors import AudioError, AuricleError, InputError
+from ...models.interruption import signals_wait
+from ...models.program import tell
 from ..events import AnswerEvent, Final
 from ..output.remarks import clock
 from ..output.subtitles import TimedText, format_captions, write_captions
-from ..output.terminal import waiting
+from ..output.targets import partial_of, require_targets
+from ..output.terminal import Spinner, waiting
 from .answers import collect, report_cut
 from .options import ClipOptions, check_prompts, open_engine, use_keywords
-
-if TYPE_CHECKING:
-    from rich.status import Status
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,15 @@ class CaptionCommand:
 
 
 def caption(command: CaptionCommand) -> int:
-    """Captions of each clip; one that cannot be read does not stop the others, but counts in the exit status."""
+    """Captions of each clip; one that cannot be read or written does not stop the others, but the status tells.
+
+    A signal ends the clip that is decoded, never the writing of what was.
+    """
     options = command.options
     check_prompts(options.model.bundle, command.task)
     targets = _caption_targets(command)
     status = 0
-    with open_engine(options.model) as engine:
+    with open_engine(options.model) as engine, signals_wait():
         use_keywords(options.keywords, engine)
         prompt = engine.prompt.prompt_for(command.task)
         generation = options.decoding.generation(engine.defaults)
@@ -45,19 +48,20 @@ def caption(command: CaptionCommand) -> int:
             with waiting(clip.name) as spinner:
                 events = engine.stream(clip, prompt, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
+            rows = [TimedText(*row[:3], prompt, str(clip), row[3]) for row in collected.rows() if row[2]]
+            if not _put_captions(rows, target, command.format, clip, whole=collected.interruption is None):
+                status = 1
             if any([report_cut(final, options.decoding.schema) for final in collected.finals]):
                 status = 1
-            rows = [TimedText(*row[:3], prompt, str(clip), row[3]) for row in collected.rows() if row[2]]
-            _put_captions(rows, target, command.format, clip, whole=collected.interruption is None)
             if isinstance(collected.interruption, AudioError):
-                print(f"auricle: {collected.interruption}", file=sys.stderr)
+                tell(f"auricle: {collected.interruption}")
                 status = collected.interruption.exit_status
             elif collected.interruption is not None:
                 raise collected.interruption
     return status
 
 
-def _progress(spinner: Status, clip: Path) -> Callable[[AnswerEvent], None]:
+def _progress(spinner: Spinner, clip: Path) -> Callable[[AnswerEvent], None]:
     def show(event: AnswerEvent) -> None:
         if isinstance(event, Final):
             spinner.update(f"{clip.name}: {clock(event.end_s)} done")
@@ -65,30 +69,39 @@ def _progress(spinner: Status, clip: Path) -> Callable[[AnswerEvent], None]:
     return show
 
 
-def _put_captions(rows: list[TimedText], target: Path | None, format: str, audio: Path, whole: bool) -> None:
-    """To standard output or to a file; half a clip's captions never take the name of a whole one's."""
-    if target is None:
+def _put_captions(rows: list[TimedText], target: Path | None, format: str, audio: Path, whole: bool) -> bool:
+    """To a file or to standard output; False: to standard output because the file could not be written."""
+    kept = target is not None and _keep(rows, target, format, audio, whole)
+    if not kept:
         sys.stdout.write(format_captions(rows, format))
-    elif whole:
-        print(write_captions(target, rows, format, audio=audio))
-    elif rows:
-        part = write_captions(target.with_stem(target.stem + ".partial"), rows, format, audio=audio)
-        print(f"auricle: what was decoded of {audio} so far is in {part}", file=sys.stderr)
+        sys.stdout.flush()
+    return kept or target is None
+
+
+def _keep(rows: list[TimedText], target: Path, format: str, audio: Path, whole: bool) -> bool:
+    """Whether it could be written; half a clip's captions never take the name of a whole one's."""
+    if not whole and not rows:
+        return True
+    try:
+        path = write_captions(target if whole else partial_of(target), rows, format, audio=audio)
+    except AuricleError as error:
+        tell(f"auricle: {error}; what was decoded of {audio} is on standard output")
+        return False
+    if not whole:
+        tell(f"auricle: what was decoded of {audio} so far is in {path}")
+        return True
+    with contextlib.suppress(OSError):  # whoever reads the names is gone; the files are still wanted
+        print(path, flush=True)
+    return True
 
 
 def _caption_targets(command: CaptionCommand) -> list[Path | None]:
-    """Where each clip's captions go. Raises InputError where two would go to one place."""
+    """Where each clip's captions go. Raises InputError where they cannot, or two would go to one place."""
     n = len(command.clips)
     if command.out is None and n > 1 and command.format in ("srt", "vtt"):
         raise InputError(f"{n} clips make {n} {command.format} files: give --out")
     if command.out is None:
         return [None] * n
     targets = [command.out / f"{clip.stem}.{command.format}" for clip in command.clips]
-    doubled = sorted({t.name for t in targets if targets.count(t) > 1})
-    if doubled:
-        raise InputError(f"two clips would both be written to {doubled[0]}: caption them into different directories")
-    try:
-        command.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{command.out} cannot be made ({error.strerror}): choose another --out") from None
+    require_targets(targets, command.clips)
     return list(targets)

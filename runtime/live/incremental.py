@@ -18,6 +18,7 @@ from ..llm.llama import Floats
 from ..llm.sampling import Generation
 from ..llm.speculative import Reply, reply_to_all
 from ..llm.stopping import cut_at
+from ..system.exclusive import exclusively
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,13 @@ class IncrementalDecoder:
     def __init__(self, engine: Engine, prompts: tuple[str, ...], options: IncrementalOptions) -> None:
         self.prompts = prompts
         self._engine = engine
+        self.exclusive = engine.exclusive
         self._options = options
         self._drafts: tuple[tuple[int, ...], ...] = ((),) * len(prompts)
         self._settled = np.zeros((0, engine.spec.llm.hidden), np.float32)
         self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
 
+    @exclusively
     def decode(self, waveform: Waveform) -> Hypotheses:
         """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
         engine, options = self._engine, self._options

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...models.errors import InputError
+from ..system.exclusive import exclusively
 from .llama import Floats
 from .sampling import Generation
 from .session import Llm
@@ -41,7 +42,7 @@ class _Turn:
 
 
 class Conversation:
-    """Turns with one opened model; when others use it in between, they are read again. One thread at a time.
+    """Turns with one opened model; when others use it in between, they are read again. One thread at a time, as Llm.
 
     system: stands before all turns, and always stays; keep_first: so does the first turn, which the others are about.
     Raises InputError when the system's text spells a control token.
@@ -49,6 +50,7 @@ class Conversation:
 
     def __init__(self, llm: Llm, system: str | None = None, keep_first: bool = False) -> None:
         self._llm = llm
+        self.exclusive = llm.exclusive
         self._n_pinned = int(keep_first)
         self._head = llm.prompts.head(system)
         self._end = llm.prompts.info.end_ids
@@ -100,6 +102,7 @@ class Conversation:
         before, after = self._llm.prompts.around(prompt)
         return _Turn(before[len(self._llm.prompts.info.start_ids) :], audio_tokens, after)
 
+    @exclusively
     def _take(self, turn: _Turn, max_new_tokens: int) -> None:
         self._drop_oldest(turn.n_question, max_new_tokens)
         if self._stale or self._mark != self._llm.turn:
@@ -114,8 +117,10 @@ class Conversation:
 
     def answer(self, generation: Generation) -> Iterator[int]:
         """The answer's ids as Llm.generate gives them; those that were taken from here are remembered."""
-        ids = self._turns[-1].answer
-        for token in self._llm.generate(generation):
+        return self._remembered(self._llm.generate(generation), self._turns[-1].answer)
+
+    def _remembered(self, tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
+        for token in tokens:
             ids.append(token)
             yield token
 
@@ -123,6 +128,7 @@ class Conversation:
         """Of the answer, which is over, only the first n ids are remembered."""
         del self._turns[-1].answer[n:]
 
+    @exclusively
     def reserve(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
         """Drop the oldest turns now, while nobody waits, as `prefill_audio` would for such a turn.
 

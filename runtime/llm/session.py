@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ...models.bundle import Manifest
 from ...models.errors import InputError, RunError
 from ...models.llm import KV_BLOCK, KV_BYTES
+from ..system.exclusive import Exclusive, exclusively
 from ..system.machine import MAX_THREADS, llm_threads
 from .context_size import context_overflow_message, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, decode, search
@@ -57,7 +58,10 @@ class LlmOptions:
 
 
 class Llm:
-    """One opened language model. One thread at a time; close it, or use it as a context manager.
+    """One opened language model. Close it, or use it as a context manager.
+
+    One thread at a time: in turns, or RunError for the one that comes while another is inside. What is several calls
+    belongs into one `with llm.exclusive`.
 
     path: llm.gguf; adapter: lora.gguf, when the bundle has one; what they must be stands in the manifest.
     Raises BundleError when a file is missing, unreadable or not what the manifest says, InputError for a LoRA
@@ -72,6 +76,7 @@ class Llm:
     """Called before every pass; what it raises ends the answer there, and another question can be asked."""
 
     def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
+        self.exclusive = Exclusive()
         self.spec = manifest.spec.llm
         self.options = options
         self.manifest = manifest
@@ -103,6 +108,7 @@ class Llm:
         (rules := self._grammars[gbnf, sequence]).reset()
         return rules
 
+    @exclusively
     def check_grammar(self, gbnf: str, sequence: int = 0) -> None:
         """Raises InputError for rules that are none; an answer that follows them goes on."""
         if (gbnf, sequence) not in self._grammars:
@@ -119,6 +125,7 @@ class Llm:
         """The whole text of ids, without specials."""
         return detokenize(ids, self._model.piece)
 
+    @exclusively
     def prefill(self, audio_tokens: Floats | Sequence[Floats], prompt: str, generation: Generation = GREEDY) -> Floats:
         """Read a question: logits [vocab] of the answer's first token.
 
@@ -138,6 +145,7 @@ class Llm:
             self.feed_audio(self._checked(audio))
         return self.question(texts[-1])
 
+    @exclusively
     def prefill_text(self, prompt: str, generation: Generation = GREEDY) -> Floats:
         """Read a question without audio for the language model alone, its LoRA switched off: logits [vocab].
 
@@ -151,12 +159,14 @@ class Llm:
         self._keep(ids[:-1])
         return self.question(ids[-1:])
 
+    @exclusively
     def question(self, ids: Sequence[int]) -> Floats:
         """Append the end of a question, for `generate` to answer: logits [vocab]. Ends any answer."""
         self.turn += 1
         self._logits = logits = self.feed(ids)[-1]
         return logits
 
+    @exclusively
     def restart(self, n_positions: int = 0) -> None:
         """Forget everything, the prefix too: the cache is the caller's, and has n_positions, until `turn` moves on."""
         self.grow(n_positions, 1)
@@ -167,6 +177,7 @@ class Llm:
         self.context.clear()
         self.n_past = 0
 
+    @exclusively
     def prefill_audio(self, before: Sequence[int], audio_tokens: Floats, n_kept: int = 0) -> int:
         """A question's beginning and its audio into sequence 0, for the rest to follow.
 
@@ -192,6 +203,7 @@ class Llm:
         if n_prompt + max_new_tokens > self.spec.max_positions:
             raise InputError(context_overflow_message(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
 
+    @exclusively
     def reserve(self, n_shared: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
         """See that the context holds n_shared positions with several questions side by side, and their answers.
 
@@ -203,6 +215,7 @@ class Llm:
                 raise InputError(message)
         self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
 
+    @exclusively
     def generate(self, generation: Generation = GREEDY) -> Iterator[int]:
         """The answer's ids, without EOS, to the question that prefill read.
 
@@ -218,13 +231,14 @@ class Llm:
         self._logits = None  # one answer per question: it moves n_past
         if generation.beams == 1:
             grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
-            return self._decode(logits, generation, grammar, self.turn)
-        return self._search(logits, generation, self.turn)
+            return self.exclusive.each(self._decode(logits, generation, grammar, self.turn))
+        return self.exclusive.each(self._search(logits, generation, self.turn))
 
     def end_ids(self, generation: Generation) -> frozenset[int]:
         """The ids that end an answer: EOS, unless it is to be ignored."""
         return frozenset() if generation.ignore_eos else self.eos
 
+    @exclusively
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
         rows: list[Floats] = [np.zeros((0, self.spec.vocab), np.float32)]
@@ -236,6 +250,7 @@ class Llm:
             self.n_past += len(part)
         return np.concatenate(rows)
 
+    @exclusively
     def feed_audio(self, audio_tokens: Floats) -> None:
         """Append embeddings [n, hidden]."""
         for chunk in _chunks(len(audio_tokens), self.context.n_batch):
@@ -243,6 +258,7 @@ class Llm:
             self.context.decode_embeddings(part, *self._places(len(part)))
             self.n_past += len(part)
 
+    @exclusively
     def rewind(self, n_past: int) -> None:
         """Forget every position from n_past on, and the beams of the last answer, which is over."""
         self.turn += 1
@@ -251,6 +267,7 @@ class Llm:
         self.context.drop(0, n_past)
         self.n_past = n_past
 
+    @exclusively
     def set_lora_scale(self, scale: float) -> None:
         """Use the adapter at another scale from the next question on: as it was trained, or 0 for the base alone.
 
@@ -281,6 +298,7 @@ class Llm:
             raise RunError("the language model is closed: open the bundle again")
         return self._context
 
+    @exclusively
     def close(self) -> None:
         """Free cache, adapter and weights. Closing twice is fine."""
         self.turn += 1
@@ -331,6 +349,7 @@ class Llm:
             raise InputError(context_overflow_message(n_prompt, generation, self.context.n_ctx))
         self.grow(needed, required_sequences(generation.beams))
 
+    @exclusively
     def grow(self, n_positions: int, n_sequences: int) -> None:
         """See that the cache has so many cells and sequences. What it holds is lost when it grows.
 

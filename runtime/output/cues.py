@@ -9,7 +9,10 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+
+from wcwidth import iter_graphemes, wcswidth
 
 from ..events import Word
 
@@ -19,6 +22,7 @@ SHORTEST_MS, LONGEST_MS = 1000, 7000  # a cue whose words have times
 VTT_HEAD = "WEBVTT\n"
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # categories that are not shown, but change what is, or the terminal
 _JOINERS = "\u200c\u200d"  # of category Cf; Persian, Hindi and emojis are spelt with them
+_FLAG = re.compile("(\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)")  # Cf too: Wales'
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,29 @@ def also_lines(also: tuple[tuple[str, str], ...]) -> list[str]:
 
 def harmless(text: str) -> str:
     """Without what controls a terminal or the order of characters, and lone surrogates; line feeds stay."""
-    return "".join(c for c in text if c == "\n" or c in _JOINERS or unicodedata.category(c) not in _UNSEEN)
+    parts = _FLAG.split(text)
+    parts[::2] = ["".join(filter(_shown, part)) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _shown(character: str) -> bool:
+    return character in "\n" + _JOINERS or unicodedata.category(character) not in _UNSEEN
 
 
 def columns(text: str) -> int:
-    """Width on a screen: wide characters count two, combining marks none."""
+    """Width on a screen by grapheme clusters, what a reader calls characters: wide ones count two, lone marks none."""
     if text.isascii():
         return len(text)
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+    return text.count(" ") + sum(map(_word_columns, text.split(" ")))
+
+
+@lru_cache(maxsize=4096)
+def _word_columns(word: str) -> int:
+    return sum(min(max(0, wcswidth(cluster)), 2) for cluster in iter_graphemes(word))
 
 
 def wrap(text: str) -> list[str]:
-    """Lines of at most MAX_COLUMNS, broken at blanks; a word that is longer, or Chinese, is broken inside."""
+    """Lines of at most MAX_COLUMNS, broken at blanks; a word that is longer, or Chinese or Thai, is broken inside."""
     lines: list[str] = []
     line = ""
     for word in text.split():
@@ -123,15 +138,15 @@ def wrap(text: str) -> list[str]:
 
 
 def _break(text: str) -> list[str]:
-    """Hard breaks, never before a combining mark."""
+    """Hard breaks, never inside a grapheme cluster."""
     lines = [""]
     width = 0
-    for character in text:
-        step = columns(character)
+    for cluster in iter_graphemes(text):
+        step = columns(cluster)
         if width + step > MAX_COLUMNS:
             lines.append("")
             width = 0
-        lines[-1] += character
+        lines[-1] += cluster
         width += step
     return [line.strip() for line in lines if line.strip()]
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def write_captions(
     if audio is not None and _same_file(target, Path(audio)):
         raise InputError(f"{target} is the audio itself: choose another name for its captions")
     content = format_captions(captions, format or target.suffix.removeprefix(".").lower())
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{secrets.token_hex(8)}.part")  # never longer than a name may be
     try:
         _write_through(part, content.encode("utf-8", "replace"))
         os.replace(part, target)

@@ -175,8 +175,37 @@ def level_bar(dbfs: float) -> str:
     return f"[{'|' * n:<{LEVELS}}] {dbfs:3.0f} dB"
 
 
-def waiting(text: str) -> Status:
-    """A spinner on a terminal's standard error, nothing elsewhere."""
+class Spinner:
+    """On a terminal's standard error, nothing elsewhere. A context manager; a terminal that is gone is no error."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def start(self) -> None:
+        """Show it; twice is fine."""
+        with contextlib.suppress(OSError):
+            self._status.start()
+
+    def stop(self) -> None:
+        """Take it away; twice is fine."""
+        with contextlib.suppress(OSError):
+            self._status.stop()
+
+    def update(self, text: str) -> None:
+        """Another text."""
+        with contextlib.suppress(OSError):
+            self._status.update(text)
+
+    def __enter__(self) -> Spinner:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def waiting(text: str) -> Spinner:
+    """A spinner, not shown yet."""
     from rich.console import Console
 
-    return Console(stderr=True).status(text)
+    return Spinner(Console(stderr=True).status(text))

@@ -48,6 +48,7 @@ class Transcript:
         if entry:
             self._append(entry.encode("utf-8", "replace"))
             self._n_entries += 1
+            self._n_cues += len(final_cues(event)) if isinstance(event, Final) else 0
 
     def close(self) -> None:
         """Twice is fine."""
@@ -85,9 +86,7 @@ class Transcript:
         if self._format == "vtt":
             return "".join(f"\n{vtt_block(cue)}" for cue in final_cues(event))
         blocks = [srt_block(number, cue) for number, cue in enumerate(final_cues(event), self._n_cues + 1)]
-        entry = ("\n" if self._n_cues else "") + "\n".join(blocks)
-        self._n_cues += len(blocks)
-        return entry
+        return ("\n" if self._n_cues else "") + "\n".join(blocks)
 
     def _append(self, data: bytes) -> None:
         """All of it or nothing; one write, unless the system takes only a part."""

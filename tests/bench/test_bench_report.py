@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from auricle.bench.__main__ import main
 from auricle.bench.report import page as report
 from auricle.bench.report.comparison import compare
 from auricle.bench.report.numbers import number, quantity
@@ -268,6 +269,20 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a").write_text("table\n" + to_line(fit()) + "\n", encoding="utf-8")
     assert report.run(Namespace(files=[tmp_path / "a"], out=tmp_path / "out" / "deep")) == 0
     assert Path(capsys.readouterr().out.strip()) == tmp_path / "out" / "deep" / "index.html"
+
+
+def test_a_report_that_cannot_be_written_costs_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "_replace", full)
+    monkeypatch.setattr("auricle.bench.speed.fit.run", lambda *_: fit())
+    monkeypatch.setattr("auricle.bench.speed.fit.lines", lambda _: ["a table"])
+    assert main(["fit", "--model", "demo", "--memory", "8GB", "--report", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-1] == to_line(fit()) and "the report cannot be written" in shown.err
 
 
 # what a browser makes of it

@@ -30,6 +30,7 @@ from auricle.runtime.cli.live import session
 from auricle.runtime.cli.live.keyboard import Keys, Menu, keys_work
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.live.captions import LiveOptions
+from auricle.runtime.output.transcript import Transcript
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.sources.portaudio import InputDevice
 from auricle.runtime.sources.source import SourceItem
@@ -420,6 +421,20 @@ def test_a_reader_that_stops_leaves_a_complete_file(
     assert listen(clip, "--pace", "fast", "--out", out) == 1
     assert capsys.readouterr().err.startswith("auricle: standard output takes no more (No space left on device)")
     assert [row["event"] for row in rows(out.read_text())] == ["Final", "SessionEnded"]
+
+
+def test_a_file_that_takes_no_more_costs_nothing(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_transcript: Transcript, _event: object) -> None:
+        raise RunError("a.srt takes no more (No space left on device): make room")
+
+    monkeypatch.setattr(Transcript, "add", full)
+    assert listen(clip, "--pace", "fast", "--json", "--out", tmp_path / "a.srt") == 1
+    shown = capsys.readouterr()
+    assert [row["event"] for row in rows(shown.out)][-2:] == ["Final", "SessionEnded"] and SAID in shown.out
+    notice, end = shown.err.splitlines()
+    assert "captions are shown here alone: a.srt takes no more" in notice and end.startswith("auricle: a.srt takes")
 
 
 def until(terminal: int, wanted: bytes | None, timeout_s: float = 60.0) -> None:

@@ -12,7 +12,7 @@ import pytest
 from auricle.models.errors import CheckpointError
 
 torch = pytest.importorskip("torch")
-from auricle.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, require
+from auricle.export.formats.checkpoint import Weights, load_section, load_torch, open_weights, require, require_shape
 from safetensors.torch import save_file
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(4, dtype=torch.float16), "c": torch.zeros(0)}
@@ -48,6 +48,15 @@ def sharded(folder: Path, form: str) -> Path:
         weight_map = {n: f"{stem}-{part}.{suffix}" for part, tensors in parts.items() for n in tensors}
         (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return folder
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_named(value: float) -> None:
+    weight = torch.ones(2, 3, dtype=torch.float16)
+    assert require_shape(weight, (2, 3), "encoder.a", "a.pt").dtype == torch.float32
+    weight[1, 2] = value
+    with pytest.raises(CheckpointError, match=r"a\.pt: encoder\.a holds values that are no finite numbers"):
+        require_shape(weight, (2, 3), "encoder.a", "a.pt")
 
 
 FORMS = ("bin", "legacy bin", "safetensors", "safetensors shards", "bin shards")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ import gguf
 import torch
 from auricle.export.formats.byte_bpe import ByteVocabulary, read_byte_vocabulary, text_encoder, vocabulary_encoder
 from auricle.export.formats.checkpoint import Weights, open_weights, read_json
+from auricle.export.llm import lora as lora_module
 from auricle.export.llm.base_model import check_base
 from auricle.export.llm.export import Llm, disk_bytes, read_salm_llm, write_gguf
 from auricle.export.llm.lora import Lora, read_salm_lora, require_fit, salm_lora_spec
@@ -319,7 +320,7 @@ def test_a_synthetic_vocabulary_cuts_the_prompt_as_qwens_does(tmp_path: Path, ju
     model = judge(tmp_path / "llm.gguf")
     before, after = model.tokens(BEFORE, specials=True), model.tokens(AFTER, specials=True)
     assert (len(before), len(after)) == (9, 5)
-    assert vocabulary_encoder(large)(BEFORE + AFTER + ODD_TEXTS[3]) == (*before, *after, *model.tokens(ODD_TEXTS[3]))
+    assert vocabulary_encoder(large)(BEFORE + AFTER + ODD_TEXTS[3]) == [*before, *after, *model.tokens(ODD_TEXTS[3])]
     model.prefill([*before, *after])
     assert 0.1 < model.logits().std() < 10
 
@@ -485,6 +486,52 @@ def test_another_lora_is_refused(changed: dict[str, Any], word: str, tmp_path: P
     section = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **changed}
     with pytest.raises((CheckpointError, ValueError), match=word):
         opened(copied(tmp_path, lora=section))
+
+
+PLAIN_SECTION: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+def test_every_field_of_peft_is_known() -> None:
+    """A field that a new peft brings is looked at before its checkpoints are exported."""
+    peft = pytest.importorskip("peft")
+    defaults = peft.LoraConfig().to_dict()
+    assert {field.name for field in fields(peft.LoraConfig)} == {*lora_module.PLAIN, *lora_module.HARMLESS} | {
+        *lora_module.READ
+    }
+    assert {name: defaults[name] for name in lora_module.PLAIN} == lora_module.PLAIN
+    assert salm_lora_spec({"lora": {**defaults, **PLAIN_SECTION}}) == LoraSpec(4, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, True) for name in lora_module.PLAIN if name.startswith("use_") or "bias" in name),
+        *((name, {"a": 1}) for name in lora_module.PLAIN if name.endswith(("_config", "_pattern"))),
+        ("bias", "lora_only"),
+        ("peft_type", "LOHA"),
+        ("alora_invocation_tokens", [151644, 8948]),
+        ("layer_replication", [[0, 2], [1, 2]]),
+        ("layers_to_transform", [0]),
+        ("trainable_token_indices", [5]),
+        ("modules_to_save", ["lm_head"]),
+        ("exclude_modules", "lm_head"),
+        ("target_parameters", ["mlp.experts"]),
+        ("fan_in_fan_out", True),
+        ("ensure_weight_tying", True),
+        ("init_lora_weights", "pissa_niter_4"),
+        ("next_years_idea", False),
+    ],
+)
+def test_a_field_that_makes_another_adapter_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=rf"config\.json has lora\.{name} .*plain LoRA only"):
+        salm_lora_spec({"lora": {**PLAIN_SECTION, name: value}})
+
+
+@pytest.mark.parametrize("name", ["lora_magnitude_vector.default.weight", "hada_w1_a.default", "lokr_w1.default"])
+def test_weights_of_another_adapter_are_refused(state: State, tmp_path: Path, name: str) -> None:
+    key = f"llm.base_model.model.model.layers.0.self_attn.q_proj.{name}"
+    with pytest.raises(CheckpointError, match=rf"adapts .*{name}"):
+        read_salm_lora(open_weights(copied(tmp_path, {**state, key: torch.ones(4)})), LoraSpec(4, 8.0))
 
 
 def test_a_checkpoint_without_lora_is_refused(state: State, tmp_path: Path) -> None:

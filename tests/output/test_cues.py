@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from auricle.runtime.events import Word
-from auricle.runtime.output.cues import Cue, columns, harmless, plain, word_cues
+from auricle.runtime.output.cues import Cue, columns, harmless, plain, word_cues, wrap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -92,3 +92,49 @@ def test_what_controls_a_terminal_or_turns_text_round_is_not_shown() -> None:
     joined = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f52c"
     assert harmless(joined) == joined == plain(joined)
     assert plain("a \u202e b") == "a b"
+
+
+CLUSTERS = {
+    "Thai vowel and tone": ("ที่", 1),
+    "Devanagari vowel sign": ("हि", None),
+    "Devanagari conjunct": ("क्षि", None),
+    "Tamil vowel sign": ("நி", None),
+    "Khmer": ("ស្ត្រី", None),
+    "emoji with a variation selector": ("❤️", 2),
+    "keycap": ("1️⃣", 2),
+    "flag": ("🇩🇪", 2),
+    "flag of a part of a country": ("🏴\U000e0067\U000e0062\U000e0077\U000e006c\U000e0073\U000e007f", 2),
+    "family": ("👨\u200d👩\u200d👧\u200d👦", 2),
+    "skin tone": ("👍🏽", 2),
+    "Hangul jamo": ("\u1100\u1161\u11a8", 2),
+    "Hangul syllable": ("각", 2),
+    "accent": ("e\u0301", 1),
+    "wide": ("你", 2),
+}
+"""What a reader calls one character, and its columns where all terminals agree."""
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_characters_are_counted_and_kept_whole(name: str) -> None:
+    cluster, width = CLUSTERS[name]
+    assert plain(cluster) == cluster
+    assert columns(cluster) == (width or columns(cluster)) and 1 <= columns(cluster) <= 2
+    lines = wrap(f"x{cluster * 100}")
+    assert len(lines) > 2 and "".join(lines) == f"x{cluster * 100}"
+    assert all(columns(line) <= 42 and len(line.removeprefix("x")) % len(cluster) == 0 for line in lines)
+    assert all(columns(line) > 40 for line in lines[:-1])
+
+
+def test_a_tag_is_shown_in_a_flag_alone() -> None:
+    """Elsewhere it is text that nobody sees."""
+    assert harmless("a\U000e0068\U000e0069\U000e007f 🏴\U000e0068") == "a 🏴"
+
+
+THAI = "วันนี้อากาศดีมากและฉันอยากไปเดินเล่นที่ชายหาดกับเพื่อนของฉันหลังจากทำงานเสร็จแล้วเราจะกินข้าวด้วยกัน"
+
+
+def test_words_of_a_language_without_blanks_are_cues_with_times() -> None:
+    cues = word_cues(0.0, 12.0, [Word(THAI, 12.0)])
+    assert "".join(line for cue in cues for line in cue.lines) == THAI
+    starts = [line[0] for cue in cues for line in cue.lines]
+    assert all(columns(start) == 1 and start not in "\u0e33" for start in starts)

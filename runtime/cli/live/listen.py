@@ -8,10 +8,12 @@ source opened ─► model opened ─► events ─► transcript ─► view
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ....models.errors import RunError
+from ....models.interruption import interruptible, signals_wait
 from ...events import Final, LiveEvent
 from ...live.captions import Live, LiveOptions
 from ...llm.grammar.json_schema import JsonSchema
@@ -52,11 +54,12 @@ def listen(command: ListenCommand) -> int:
 
 
 def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> int:
-    """The session; how many answers are half JSON. Where standard output ends first, the rest still goes to the file.
+    """The session; how many answers are half JSON.
 
-    Raises as it would alone.
+    What one output does not take, the file or the view, the other still does; then raises for it.
     """
     with_keys = command.source.audio != "-" and keys_work(sys.stdin)
+    full: RunError | None = None
     blind: OSError | None = None
     n_cut = 0
     with ExitStack() as stack:
@@ -64,9 +67,16 @@ def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> i
         stack.enter_context(stopped_by_signals(live.stop))
         if with_keys:
             stack.enter_context(Keys(sys.stdin, Menu(live, view, command.live).press))
-        for event in live:
-            if transcript is not None:
-                transcript.add(event)
+        stack.enter_context(signals_wait())
+        for event in interruptible(live):
+            try:
+                if transcript is not None:
+                    transcript.add(event)
+            except RunError as error:
+                with suppress(OSError):
+                    if full is None:
+                        view.notice(f"auricle: captions are shown here alone: {error}")
+                full = error
             try:
                 if blind is None:
                     view.show(event)
@@ -78,6 +88,8 @@ def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> i
                 live.stop()
     if blind is not None:
         raise output_error(blind, "make room, or use --out") from blind
+    if full is not None:
+        raise full
     return n_cut
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ....models.dataclass_json import encode
 from ....models.errors import AuricleError, InputError, RunError
+from ....models.interruption import interrupt, on_signals
 from ...sources.microphone import Microphone
 from ...sources.playback import FilePlayback, RawInput, Source
 from ...sources.portaudio import choose_device, list_devices
@@ -76,29 +77,17 @@ def output_error(error: OSError, remedy: str) -> BrokenPipeError | RunError:
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Generator[None]:
     """Ctrl-C, SIGTERM and a closed terminal end the session; a second Ctrl-C does not wait for it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     asked = False
 
-    def handle(number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            interrupt(number, frame)
         asked = True
         threading.Thread(target=stop, name="stop", daemon=True).start()  # what it locks may be held right here
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler not in (None, signal.SIG_IGN):  # ignored under nohup and in a shell's background
-            signal.signal(number, handle)
-    try:
+    with on_signals(handle):
         yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def open_source(options: SourceOptions) -> Source:

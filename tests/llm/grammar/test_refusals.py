@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from auricle.models.errors import InputError
 from auricle.runtime.__main__ import main
-from auricle.runtime.cli import ask, assist, caption, chat, listen
+from auricle.runtime.cli import ask, caption, chat
+from auricle.runtime.cli.live import assist, listen
 from auricle.runtime.llm.grammar.json_schema import JsonSchema
 
 specifications = pytest.importorskip("jsonschema_specifications")
