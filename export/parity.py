@@ -23,7 +23,7 @@ from ..models.prompt import first_task
 from ..runtime.audio.decode import read_audio
 from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine, EngineOptions
-from ..runtime.llm.session import LlmOptions
+from ..runtime.llm.options import LlmOptions
 from ..runtime.self_check import N_TOKENS, expected_stage, greedy_ids
 from ..runtime.system.ort import OrtOptions
 from .graphs.onnx_graph import compare

@@ -86,8 +86,8 @@ if TYPE_CHECKING:
     from .keywords import Keywords
     from .live.captions import Live, LiveOptions, captions, captions_async
     from .live.gate import GateOptions
+    from .llm.options import LlmOptions
     from .llm.sampling import Generation
-    from .llm.session import LlmOptions
     from .output.transcript import Transcript
     from .sources.microphone import Microphone
     from .sources.playback import FilePlayback, RawInput
@@ -110,7 +110,7 @@ else:  # or a type checker would take every misspelt name for one that is found 
         ".live.captions": "Live LiveOptions captions captions_async",
         ".live.gate": "GateOptions",
         ".llm.sampling": "Generation",
-        ".llm.session": "LlmOptions",
+        ".llm.options": "LlmOptions",
         ".output.transcript": "Transcript",
         ".sources.microphone": "Microphone",
         ".sources.playback": "FilePlayback RawInput",

@@ -26,8 +26,9 @@ from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
 from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
 from .families.registry import ENCODERS
+from .llm.options import LlmOptions
 from .llm.sampling import Generation
-from .llm.session import Llm, LlmOptions
+from .llm.session import Llm
 from .llm.stopping import StoppingCriteria, cut_at
 from .system.exclusive import exclusively
 from .system.ort import OrtOptions, open_session

@@ -34,7 +34,7 @@ from auricle.models.encoders.qformer import OUTPUT
 from auricle.models.llm import GPTQ_TYPES
 from auricle.runtime.bundle import Bundle, open_bundle
 from auricle.runtime.engine import Engine, EngineOptions
-from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.system.ort import OrtOptions
 
 DEMO, REFERENCE = Path("checkpoints/demo"), Path("build/demo-f32")

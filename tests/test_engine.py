@@ -25,8 +25,8 @@ from auricle.runtime.chat import Chat
 from auricle.runtime.engine import Engine, EngineOptions, load
 from auricle.runtime.events import Final, Piece, SegmentStarted, Timings
 from auricle.runtime.families.salmonn import SalmonnEncoders
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import LlmOptions
 from onnxruntime import OrtValue
 
 JFK = Path(__file__).parent / "golden" / "jfk.wav"

@@ -17,8 +17,8 @@ from auricle.runtime.engine import Engine, EngineOptions, load
 from auricle.runtime.events import Final, KeywordsRead
 from auricle.runtime.keywords import Keywords
 from auricle.runtime.live.captions import LiveOptions, captions
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import LlmOptions
 from auricle.runtime.sources.playback import FilePlayback
 
 WORDING = "Following words may occur in audio: ['Kubernetes' 'Zhang Wei'] "

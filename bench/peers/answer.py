@@ -42,8 +42,8 @@ def clip(task: Task, manifest: Manifest) -> Waveform:
 def open_ours(task: Task) -> Work:
     """engine.ask; with our own choice of threads unless a number was asked for."""
     from ...runtime.engine import EngineOptions, load
+    from ...runtime.llm.options import LlmOptions
     from ...runtime.llm.sampling import Generation
-    from ...runtime.llm.session import LlmOptions
     from ...runtime.system.ort import OrtOptions
 
     threads = None if task.own_threads else task.threads

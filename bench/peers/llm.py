@@ -151,7 +151,8 @@ def _be_silent(_level: int, _text: bytes, _user: object) -> None:
 
 
 def _our_llm(task: Task) -> tuple[Llm, Manifest]:
-    from ...runtime.llm.session import Llm, LlmOptions
+    from ...runtime.llm.options import LlmOptions
+    from ...runtime.llm.session import Llm
 
     path, manifest = _file(task)
     return Llm(path, manifest, None, LlmOptions(n_ctx=N_CTX, n_threads=task.threads, n_gpu_layers=0)), manifest

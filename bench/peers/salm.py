@@ -141,8 +141,8 @@ def _n_said(task: Task) -> int:
 def open_whole(task: Task) -> Work:
     """engine.hear, the prefill behind the kept prefix, as in a conversation, and as many passes as an answer takes."""
     from ...runtime.engine import EngineOptions, load
+    from ...runtime.llm.options import LlmOptions
     from ...runtime.llm.sampling import Generation
-    from ...runtime.llm.session import LlmOptions
     from ...runtime.system.ort import OrtOptions
 
     bundle = _bundle(task)

@@ -25,7 +25,7 @@ from ...models.llm import GPTQ_TYPES
 from ...models.prompt import PromptInfo, nonempty
 from ...runtime.bundle import Bundle, open_bundle
 from ...runtime.llm.context_size import usual_context_size
-from ...runtime.llm.session import LlmOptions
+from ...runtime.llm.options import LlmOptions
 from ..datasets import Item, Progress, demo_items, quiet, table_items
 from ..machine.gpu import gpu_name
 from ..result import Measure, Record, make_record, subject

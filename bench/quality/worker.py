@@ -19,7 +19,7 @@ from ...models.dataclass_json import decode, encode
 from ...models.errors import AudioError, AuricleError, InputError, RunError
 from ...models.prompt import ResolvedPrompt
 from ...runtime.engine import Answer, Engine, EngineOptions, load
-from ...runtime.llm.session import LlmOptions
+from ...runtime.llm.options import LlmOptions
 from ..datasets import Item, Progress, load_clip
 from ..machine.gpu import uses_gpu
 from ..machine.timing import resident_bytes

@@ -24,7 +24,7 @@ from ...runtime.bundle import open_bundle
 from ...runtime.engine import EngineOptions
 from ...runtime.live.captions import LiveOptions
 from ...runtime.llm.context_size import LEAST, STEP, SUFFIX
-from ...runtime.llm.session import LlmOptions
+from ...runtime.llm.options import LlmOptions
 from ...runtime.system.ort import OrtOptions
 from ..families.registry import family_of
 from ..machine import limits

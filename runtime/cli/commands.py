@@ -19,8 +19,8 @@ from ..live.captions import LiveOptions
 from ..live.gate import GateOptions
 from ..llm.grammar.gbnf import read_grammar
 from ..llm.grammar.json_schema import JsonSchema, read_schema
+from ..llm.options import LlmOptions
 from ..llm.sampling import Generation
-from ..llm.session import LlmOptions
 from ..server.options import ServerOptions, read_key
 from ..system.ort import OrtOptions
 from .ask import AskCommand, ask

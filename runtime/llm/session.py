@@ -9,7 +9,6 @@ Knows nothing about sound. Source: docs/reference.md §4.1 and §7.6 (order), §
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,9 +17,9 @@ import numpy.typing as npt
 
 from ...models.bundle import Manifest
 from ...models.errors import InputError, RunError
-from ...models.llm import KV_BLOCK, KV_BYTES
+from ...models.llm import KV_BLOCK
 from ..system.exclusive import Exclusive, exclusively
-from ..system.machine import MAX_THREADS, llm_threads
+from ..system.machine import llm_threads
 from .context_size import context_overflow_message, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, decode, search
 from .detokenizer import Detokenizer, detokenize
@@ -28,6 +27,7 @@ from .grammar.gbnf import Grammar
 from .kv_prefix import KvPrefix
 from .llama import Context, Model, worth_repacking
 from .lora import NO_BASE, Lora, no_adapter
+from .options import LlmOptions
 from .prompts import Prompts
 from .sampling import Generation, forbid
 
@@ -35,26 +35,6 @@ Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
 
 MAX_GRAMMARS = 64  # that are kept; the first to come is the first to go
-MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
-
-
-@dataclass(frozen=True)
-class LlmOptions:
-    """How and where to run. Raises InputError for an impossible value."""
-
-    n_ctx: int | None = None  # positions of the KV cache; None grows to what each question needs
-    n_threads: int | None = None  # None: llm_threads()
-    n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
-    kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
-    lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
-
-    def __post_init__(self) -> None:
-        for name, most in (("n_ctx", MAX_POSITIONS), ("n_threads", MAX_THREADS)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name}={value} is not possible: it must be from 1 to {most}")
-        if self.kv_type not in KV_BYTES:
-            raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
 
 
 class Llm:

@@ -18,7 +18,7 @@ from auricle.bench.quality import keywords
 from auricle.bench.result import read_record
 from auricle.runtime.bundle import Bundle, open_bundle
 from auricle.runtime.engine import EngineOptions
-from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.llm.options import LlmOptions
 
 NAME = Name((("k", "a", "l"), ("f", "i", "n")))
 SILENCE = np.zeros(0, np.float32)

@@ -34,7 +34,7 @@ from auricle.models.errors import InputError
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import EngineOptions
 from auricle.runtime.live.captions import LiveOptions
-from auricle.runtime.llm.session import LlmOptions
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.sources.source import Chunk
 from auricle.runtime.system.ort import OrtOptions

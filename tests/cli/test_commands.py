@@ -29,8 +29,8 @@ from auricle.runtime.cli.live.session import SourceOptions
 from auricle.runtime.cli.options import ClipOptions, DecodingOptions, ModelOptions
 from auricle.runtime.cli.verify import VerifyCommand
 from auricle.runtime.engine import EngineOptions
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import LlmOptions
 from auricle.runtime.system.ort import OrtOptions
 from tracks import write_tracks
 

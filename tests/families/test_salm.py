@@ -18,8 +18,8 @@ from auricle.runtime.engine import Engine, EngineOptions, load
 from auricle.runtime.events import Caption, Final, Piece
 from auricle.runtime.live.captions import LiveOptions, captions
 from auricle.runtime.llm.conversation import Conversation
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import LlmOptions
 from auricle.runtime.sources.playback import FilePlayback
 from conftest import GOLDEN, salm_arguments
 

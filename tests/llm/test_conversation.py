@@ -12,8 +12,9 @@ from auricle.models.bundle import read_manifest
 from auricle.models.errors import InputError
 from auricle.runtime.llm.conversation import Conversation
 from auricle.runtime.llm.llama import Floats
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import Llm, LlmOptions
+from auricle.runtime.llm.session import Llm
 
 PROMPT = "Please describe the audio."
 GREEDY = Generation(max_new_tokens=12)

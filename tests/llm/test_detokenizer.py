@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from auricle.models.bundle import read_manifest
 from auricle.runtime.llm.detokenizer import detokenize
-from auricle.runtime.llm.session import Llm, LlmOptions
+from auricle.runtime.llm.options import LlmOptions
+from auricle.runtime.llm.session import Llm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

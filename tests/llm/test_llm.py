@@ -17,8 +17,9 @@ from auricle.models.bundle import Manifest, read_manifest
 from auricle.models.errors import BundleError, InputError, RunError
 from auricle.models.families.salmonn import TASKS, prompt_halves
 from auricle.runtime.llm.llama import Context, Floats, Ints
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import Llm, LlmOptions
+from auricle.runtime.llm.session import Llm
 from auricle.runtime.system import machine as cores
 from auricle.runtime.system.machine import cpu_quota
 

@@ -22,8 +22,8 @@ from auricle.runtime.events import Caption, Final, Piece
 from auricle.runtime.live.captions import Live, LiveOptions, captions
 from auricle.runtime.llm.grammar.gbnf import read_grammar
 from auricle.runtime.llm.grammar.json_schema import JsonSchema
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import LlmOptions
 from auricle.runtime.llm.speculative import reply_to_all
 from auricle.runtime.llm.stopping import cut_at
 from auricle.runtime.sources.playback import FilePlayback

@@ -34,7 +34,7 @@ class Upload:
         """Twice is fine."""
 
 
-class Form:
+class FormFields:
     """The text fields of a request. `name[]` and `name` are one field; an empty value is as good as none."""
 
     def __init__(self, fields: Mapping[str, Sequence[str]]) -> None:
@@ -74,7 +74,7 @@ class Form:
         return value
 
 
-async def read_form(request: Request) -> tuple[Form, Upload]:
+async def read_form(request: Request) -> tuple[FormFields, Upload]:
     """A request's fields and its `file`. Raises ApiError."""
     service = service_of(request)
     fields: dict[str, list[str]] = {}
@@ -90,7 +90,7 @@ async def read_form(request: Request) -> tuple[Form, Upload]:
         raise invalid(error.detail) from None
     if upload is None:
         raise missing("file")
-    return Form(fields), upload
+    return FormFields(fields), upload
 
 
 async def _saved(service: Service, file: UploadFile) -> Upload:

@@ -24,7 +24,7 @@ from ..jobs import StreamedAnswer, all_in_thread, in_thread, while_connected
 from ..service import Service, service_of
 from .deltas import Deltas
 from .event_stream import data, from_first
-from .forms import Form, Upload, read_form
+from .forms import FormFields, Upload, read_form
 from .models import check_model
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -95,7 +95,7 @@ async def translate(request: Request) -> Response:
     return await _answer(request, _translation)
 
 
-async def _answer(request: Request, read: Callable[[Engine, Form], Asked]) -> Response:
+async def _answer(request: Request, read: Callable[[Engine, FormFields], Asked]) -> Response:
     service = service_of(request)
     form, upload = await read_form(request)
     if (name := form.text("model")) is None:
@@ -114,7 +114,7 @@ async def _answer(request: Request, read: Callable[[Engine, Form], Asked]) -> Re
     return answer
 
 
-def _transcription(engine: Engine, form: Form) -> Asked:
+def _transcription(engine: Engine, form: FormFields) -> Asked:
     """Raises ApiError, InputError."""
     languages = [each for name in ("language", "languages") for each in form.texts(name)]
     language, prompt = _task(engine.prompt, languages)
@@ -140,7 +140,7 @@ def _transcription(engine: Engine, form: Form) -> Asked:
     return replace(asked, stream=stream)
 
 
-def _translation(engine: Engine, form: Form) -> Asked:
+def _translation(engine: Engine, form: FormFields) -> Asked:
     """Raises ApiError, InputError."""
     tasks = engine.prompt.tasks
     name = next((name for name in tasks if name.startswith("translation") and name.endswith("2en")), None)
@@ -165,7 +165,7 @@ def _task(info: PromptInfo, languages: list[str]) -> tuple[str, ResolvedPrompt]:
     return code, info.prompt_for(known[code])
 
 
-def _keywords(info: PromptInfo, form: Form) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _keywords(info: PromptInfo, form: FormFields) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words to listen for, and the fields that cannot be followed. Raises ApiError.
 
     A prompt that lists words is taken as keywords, the first that have room. Of running text these models make nothing:
@@ -190,12 +190,12 @@ def _keywords(info: PromptInfo, form: Form) -> tuple[tuple[str, ...], tuple[str,
     return read_keywords([*words, *listed])[: info.max_keywords], ()
 
 
-def _generation(engine: Engine, form: Form) -> Generation:
+def _generation(engine: Engine, form: FormFields) -> Generation:
     temperature = form.number("temperature", 0.0, 0.0, 1.0)
     return replace(engine.defaults, temperature=temperature, beams=1 if temperature else engine.defaults.beams)
 
 
-def _format(form: Form) -> str:
+def _format(form: FormFields) -> str:
     name = form.text("response_format") or "json"
     if name == "diarized_json":
         raise unsupported("this bundle does not tell speakers apart: ask for verbose_json", "response_format")

@@ -14,8 +14,9 @@ from auricle.models.bundle import read_manifest
 from auricle.models.errors import InputError, RunError
 from auricle.runtime.llm.grammar.gbnf import Grammar, read_grammar
 from auricle.runtime.llm.grammar.json_schema import JsonSchema, read_schema
+from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
-from auricle.runtime.llm.session import Llm, LlmOptions
+from auricle.runtime.llm.session import Llm
 
 INTENT: dict[str, Any] = {
     "type": "object",

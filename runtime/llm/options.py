@@ -1,0 +1,30 @@
+"""Options of the language model: how and where it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...models.errors import InputError
+from ...models.llm import KV_BYTES
+from ..system.machine import MAX_THREADS
+
+MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
+
+
+@dataclass(frozen=True)
+class LlmOptions:
+    """How and where to run. Raises InputError for an impossible value."""
+
+    n_ctx: int | None = None  # positions of the KV cache; None grows to what each question needs
+    n_threads: int | None = None  # None: llm_threads()
+    n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
+    kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
+    lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
+
+    def __post_init__(self) -> None:
+        for name, most in (("n_ctx", MAX_POSITIONS), ("n_threads", MAX_THREADS)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{name}={value} is not possible: it must be from 1 to {most}")
+        if self.kv_type not in KV_BYTES:
+            raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
