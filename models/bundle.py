@@ -25,6 +25,7 @@ from .audio import SAMPLE_RATE
 from .dataclass_json import DecodeError, decode, encode
 from .encoders import beats, fastconformer, whisper
 from .errors import BundleError
+from .families import salmonn
 from .families.registry import FAMILIES, FamilySpec
 from .git_lfs import refuse_pointer
 from .graph_io import GraphInfo, Profile
@@ -223,13 +224,21 @@ def _current(document: Any, path: Path) -> Any:
     found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     version = found.get("schema_version")
     if version == _OLDER_SCHEMA:
-        return _from_schema_2(found)
+        return _with_hears(_from_schema_2(found))
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema version {version!r}, this Auricle reads {SCHEMA_VERSION}: "
             "export the bundle again, or install the Auricle that made it"
         )
-    return found
+    return _with_hears(found)
+
+
+def _with_hears(found: dict[str, Any]) -> dict[str, Any]:
+    """Every SALMONN heard its window before the manifest said what it hears."""
+    spec = cast(Any, found.get("spec"))
+    if found.get("family") != salmonn.FAMILY or not isinstance(spec, dict):
+        return found
+    return found | {"spec": {"hears": "window"} | cast(dict[str, Any], spec)}
 
 
 def _from_schema_2(found: dict[str, Any]) -> dict[str, Any]:
