@@ -10,6 +10,7 @@ sound. What was said before an interruption stays in the conversation.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -60,6 +61,7 @@ class AssistantOptions:
     speak: str | None = None  # a text-to-speech command that gets every sentence on its standard input
     barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
     gate: GateOptions = field(default_factory=GateOptions)
+    min_avg_logprob: float | None = None  # an answer below it is no intent and is not spoken; None: every one counts
 
     def __post_init__(self) -> None:
         if self.prompt is not None:
@@ -67,6 +69,8 @@ class AssistantOptions:
         generation = self.generation or Generation()
         if generation.beams > 1:
             raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
+        if self.min_avg_logprob is not None and not -math.inf < self.min_avg_logprob <= 0:
+            raise InputError(f"min_avg_logprob {self.min_avg_logprob:g} must be 0 or less: a mean log-probability")
         if self.json_schema is not None:
             JsonSchema(self.json_schema)
             if generation.gbnf is not None:
@@ -80,7 +84,7 @@ class AssistantOptions:
 class Assistant:
     """Answers what is said to it. `stop` may be called from any thread; the engine is used by nobody else meanwhile.
 
-    on_intent: called with every whole JSON answer's value, before its Answered comes.
+    on_intent: called with the value of every whole JSON answer that is sure enough, before its Answered comes.
     """
 
     def __init__(
@@ -233,8 +237,13 @@ class _Session:
         self._conversation.reserve(self._engine.spec.n_audio_tokens, self._prompt, n_new)
 
     def _spoken(self, decoding: Generator[Piece, None, Decoded]) -> Generator[Piece, None, Decoded]:
-        """The answer's pieces as they come; its sentences go to the speaker, unless something interrupts it."""
+        """The answer's pieces as they come; its sentences go to the speaker, unless something interrupts it.
+
+        Where it must be sure of an answer, none is spoken before its end.
+        """
         sentences = Sentences()
+        at_once = self._options.min_avg_logprob is None
+        held: list[str] = []
         while True:
             try:
                 piece = next(decoding)
@@ -242,11 +251,14 @@ class _Session:
                 decoded: Decoded = end.value
                 break
             yield piece
-            if self._interruption is None:
-                self._speak(sentences.add(piece.text))
+            said = sentences.add(piece.text)
+            if self._interruption is None and at_once:
+                self._speak(said)
+            elif not at_once:
+                held += said
         self._answering = False
-        if self._interruption is None:
-            self._speak(sentences.finish())
+        if self._interruption is None and self._is_sure(decoded):
+            self._speak([*held, *sentences.finish()])
         return decoded
 
     def _interrupted(self) -> FinishReason | None:
@@ -289,10 +301,16 @@ class _Session:
             timings=decoded.timings,
             prompt=self._prompt,
             finish_reason=decoded.finish_reason,
+            avg_logprob=decoded.avg_logprob,
             intent=intent,
+            confident=self._is_sure(decoded),
             complete=complete,
             n_turns=self._conversation.n_turns,
         )
+
+    def _is_sure(self, decoded: Decoded) -> bool:
+        least = self._options.min_avg_logprob
+        return least is None or (decoded.avg_logprob is not None and decoded.avg_logprob >= least)
 
     def _intent(self, decoded: Decoded) -> tuple[bool, Any]:
         """Whether the answer is what was asked for, and with a schema its value, which `on_intent` is told."""
@@ -302,7 +320,7 @@ class _Session:
             intent = self._schema.value(decoded.text, decoded.finish_reason)
         except ValueError:
             return False, None
-        if self._on_intent is not None:
+        if self._on_intent is not None and self._is_sure(decoded):
             self._on_intent(intent)
         return True, intent
 

@@ -27,7 +27,7 @@ from .encoders.base import EncodedSegment
 from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
 from .families.registry import ENCODERS
 from .llm.options import LlmOptions
-from .llm.sampling import Generation
+from .llm.sampling import Generation, TokenScores
 from .llm.session import Llm
 from .llm.stopping import StoppingCriteria, cut_at
 from .system.exclusive import exclusively
@@ -63,10 +63,13 @@ class Decoded:
     token_ids: tuple[int, ...]
     timings: Timings
     finish_reason: FinishReason
+    avg_logprob: float | None = None
+    """As Final.avg_logprob."""
 
     def final(self, start_s: float, end_s: float, prompt: str) -> Final:
         """The answer to a prompt about these seconds of a clip."""
-        return Final(start_s, end_s, self.text, self.token_ids, self.timings, prompt, self.finish_reason)
+        reason = self.finish_reason
+        return Final(start_s, end_s, self.text, self.token_ids, self.timings, prompt, reason, self.avg_logprob)
 
 
 class Engine:
@@ -233,7 +236,7 @@ class Engine:
         self,
         encoded: EncodedSegment,
         prefill: Callable[[], object],
-        generate: Callable[[Generation], Iterator[int]],
+        generate: Callable[[Generation, TokenScores], Iterator[int]],
         generation: Generation,
         started: float,
         interrupted: Callable[[], FinishReason | None] = lambda: None,
@@ -246,7 +249,8 @@ class Engine:
         start = time.perf_counter()
         with self.exclusive:  # or another question might come between the two
             prefill()
-            tokens = generate(generation)
+            scores = TokenScores()
+            tokens = generate(generation, scores)
         prefilled = time.perf_counter()
         criteria = StoppingCriteria(generation, started, self.llm.detokenizer())
         while (reason := interrupted()) is None and criteria.finish_reason is None:
@@ -261,7 +265,8 @@ class Engine:
         decode_ms = (time.perf_counter() - prefilled) * 1e3
         timings = encoded.timings((prefilled - start) * 1e3, decode_ms, len(criteria.ids))
         text = cut_at(self.llm.text(criteria.ids), generation.stop).strip()
-        return Decoded(text, tuple(criteria.ids), timings, reason or criteria.finish_reason or "eos")
+        finish_reason = reason or criteria.finish_reason or "eos"
+        return Decoded(text, tuple(criteria.ids), timings, finish_reason, scores.mean)
 
     @exclusively
     def close(self) -> None:

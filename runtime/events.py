@@ -97,6 +97,8 @@ class Final:
     """What the model was asked."""
     finish_reason: FinishReason = "eos"
     """"eos", "length", "stop", "loop" or "time"."""
+    avg_logprob: float | None = None
+    """Mean log-probability of the answer's tokens and its end, nats: how sure the model was. None by beam search."""
     words: tuple[Word, ...] = ()
     """Live only: when each word was first heard."""
     also: tuple[tuple[str, str], ...] = ()
@@ -170,8 +172,12 @@ class Answered:
     prompt: str
     finish_reason: FinishReason
     """As Final.finish_reason, or "speech": somebody spoke again, or "end": the session was ended."""
+    avg_logprob: float | None = None
+    """As Final.avg_logprob."""
     intent: Any = None
     """With a JSON schema: the answer's value; None for an answer that is not whole."""
+    confident: bool = True
+    """Whether avg_logprob reaches AssistantOptions.min_avg_logprob; if not, nothing was done with the answer."""
     complete: bool = True
     """With a JSON schema: whether the text is JSON that holds it."""
     n_turns: int = 1

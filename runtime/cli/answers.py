@@ -31,15 +31,15 @@ class Collected:
     interruption: Exception | KeyboardInterrupt | None = None
     """What ended it before its end."""
 
-    def rows(self) -> list[tuple[float, float, str, FinishReason]]:
-        """Start, end and text of each segment, the unfinished one last, and why its answer ended."""
-        rows: list[tuple[float, float, str, FinishReason]] = [
-            (final.start_s, final.end_s, final.text, final.finish_reason) for final in self.finals
+    def rows(self) -> list[tuple[float, float, str, FinishReason, float | None]]:
+        """Start, end and text of each segment, the unfinished one last; why its answer ended, how sure it was."""
+        rows: list[tuple[float, float, str, FinishReason, float | None]] = [
+            (final.start_s, final.end_s, final.text, final.finish_reason, final.avg_logprob) for final in self.finals
         ]
         unfinished = self.started
         if unfinished is None:
             return rows
-        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end")]
+        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end", None)]
 
 
 def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) -> Collected:
@@ -89,7 +89,7 @@ def print_text(events: Iterable[AnswerEvent]) -> Collected:
 def print_json(events: Iterable[AnswerEvent], prompt: str, keywords: Sequence[str]) -> Collected:
     """One object, `complete` when nothing interrupted it; a clip that cannot be read at all has none."""
     collected = collect(events, lambda _: None)
-    text = "\n".join(text for _, _, text, _ in collected.rows() if text)
+    text = "\n".join(text for _, _, text, *_ in collected.rows() if text)
     if text or not isinstance(collected.interruption, AuricleError):
         answer = with_keywords(encode(Answer(text, prompt, tuple(collected.finals))), keywords)
         print(json.dumps(answer | {"complete": collected.interruption is None}, ensure_ascii=False))

@@ -48,7 +48,7 @@ def caption(command: CaptionCommand) -> int:
             with waiting(clip.name) as spinner:
                 events = engine.stream(clip, prompt, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
-            rows = [TimedText(*row[:3], prompt, str(clip), row[3]) for row in collected.rows() if row[2]]
+            rows = [TimedText(*row[:3], prompt, str(clip), *row[3:]) for row in collected.rows() if row[2]]
             if not _put_captions(rows, target, command.format, clip, whole=collected.interruption is None):
                 status = 1
             if any([report_cut(final, options.decoding.schema) for final in collected.finals]):

@@ -119,6 +119,7 @@ def _assist(arguments: Namespace) -> int:
         generation=_live_generation(arguments, _gbnf(arguments)),
         keywords=_keywords(arguments),
         speak=arguments.speak,
+        min_avg_logprob=arguments.min_avg_logprob,
         barge_in=not arguments.no_barge_in,
         gate=GateOptions(**given_options(arguments, GATE)),
     )

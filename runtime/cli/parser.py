@@ -120,6 +120,8 @@ def _add_assist(assist: argparse.ArgumentParser) -> None:
         help="finish every answer, deaf to what is said while it is spoken: for loudspeakers that the microphone "
         "hears; with headphones leave it out, and speaking stops the answer",
     )
+    sure = "mean log-probability below which an answer is not acted on, such as -0.5"
+    assist.add_argument("--min-logprob", type=float, dest="min_avg_logprob", metavar="X", help=sure)
     assist.add_argument("--no-memory", action="store_true", help="every question stands alone")
     assist.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
     assist.add_argument("--json", action="store_true", help="every event as a line of JSON")

@@ -258,6 +258,7 @@ class Live:
             timings=found.timings,
             prompt=segment.decoder.prompts[0],
             finish_reason=found.replies[0].finish_reason,
+            avg_logprob=found.replies[0].avg_logprob,
             words=segment.agreement.words(seconds(closed.end)),
             also=_also(segment.decoder, found),
             n_revised=segment.agreement.n_revised(),

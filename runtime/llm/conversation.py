@@ -18,7 +18,7 @@ import numpy as np
 from ...models.errors import InputError
 from ..system.exclusive import exclusively
 from .llama import Floats
-from .sampling import Generation
+from .sampling import Generation, TokenScores
 from .session import Llm
 
 N_CTX = 2048  # positions where LlmOptions.n_ctx says nothing: a gigabyte with a 7B model
@@ -115,9 +115,9 @@ class Conversation:
         self._start = self._llm.n_past
         self._mark = self._llm.turn
 
-    def answer(self, generation: Generation) -> Iterator[int]:
+    def answer(self, generation: Generation, scores: TokenScores | None = None) -> Iterator[int]:
         """The answer's ids as Llm.generate gives them; those that were taken from here are remembered."""
-        return self._remembered(self._llm.generate(generation), self._turns[-1].answer)
+        return self._remembered(self._llm.generate(generation, scores), self._turns[-1].answer)
 
     def _remembered(self, tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
         for token in tokens:

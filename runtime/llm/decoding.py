@@ -12,7 +12,7 @@ import numpy as np
 from .beam import BeamRule, LogProbs, beam_search
 from .grammar.gbnf import Grammar
 from .llama import Context, Floats
-from .sampling import Generation, log_softmax, penalize, sample
+from .sampling import Generation, TokenScores, log_softmax, penalize, sample
 
 Step = Callable[[int], Floats]
 """step(token) -> logits [vocab] of the token after it; -inf marks what cannot be chosen."""
@@ -21,11 +21,16 @@ BeamStep = Callable[[Sequence[int], Sequence[int]], Floats]
 
 
 def decode(
-    first: Floats, step: Step, generation: Generation, eos: Collection[int], grammar: Grammar | None = None
+    first: Floats,
+    step: Step,
+    generation: Generation,
+    eos: Collection[int],
+    grammar: Grammar | None = None,
+    scores: TokenScores | None = None,
 ) -> Iterator[int]:
     """Yield the answer's ids, without EOS, at most max_new_tokens; a step is taken only when one more is asked for.
 
-    first: logits [vocab] after the prompt; -inf marks what cannot be chosen.
+    first: logits [vocab] after the prompt; -inf marks what cannot be chosen. scores: is told every id before it comes.
     """
     rng = np.random.default_rng(generation.seed)
     forced = generation.forced_ids
@@ -35,8 +40,10 @@ def decode(
         if len(ids) < len(forced):
             token = forced[len(ids)]
         else:
-            scores = penalize(logits, ids, generation.repetition_penalty)
-            token = sample(grammar.mask(scores) if grammar else scores, generation, rng)
+            penalized = penalize(logits, ids, generation.repetition_penalty)
+            token = sample(grammar.mask(penalized) if grammar else penalized, generation, rng)
+            if scores is not None:
+                scores.add(logits, token)
         if token in eos:
             return
         ids.append(token)

@@ -101,6 +101,34 @@ def log_softmax(logits: npt.NDArray[Float]) -> npt.NDArray[np.float64]:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64))
 
 
+def log_prob(logits: npt.NDArray[Float], token: int) -> float:
+    """Log-probability of one id under logits [n_vocab]; -inf for one that cannot be chosen."""
+    highest = logits.max()
+    return float(logits[token] - highest - np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+
+
+@dataclass
+class TokenScores:
+    """How likely the model found what it said: of the ids chosen, the one that ends an answer included.
+
+    Under its own distribution, before a temperature, a penalty or a grammar; ids that were forced do not count.
+    """
+
+    total: float = 0.0
+    """Sum of log-probabilities, nats."""
+    n: int = 0
+
+    def add(self, logits: npt.NDArray[Float], token: int) -> None:
+        """The next id, chosen from logits [n_vocab]."""
+        self.total += log_prob(logits, token)
+        self.n += 1
+
+    @property
+    def mean(self) -> float | None:
+        """None where nothing was chosen."""
+        return self.total / self.n if self.n else None
+
+
 def nucleus(
     probabilities: npt.NDArray[np.float64], top_p: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:

@@ -29,7 +29,7 @@ from .llama import Context, Model, worth_repacking
 from .lora import NO_BASE, Lora, no_adapter
 from .options import LlmOptions
 from .prompts import Prompts
-from .sampling import Generation, forbid
+from .sampling import Generation, TokenScores, forbid
 
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
@@ -196,12 +196,13 @@ class Llm:
         self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
 
     @exclusively
-    def generate(self, generation: Generation = GREEDY) -> Iterator[int]:
+    def generate(self, generation: Generation = GREEDY, scores: TokenScores | None = None) -> Iterator[int]:
         """The answer's ids, without EOS, to the question that prefill read.
 
         Greedy and sampling yield each id at once; beam search as soon as no other hypothesis can win.
         As many ids as max_new_tokens mean that the answer was cut. A new question ends an unfinished answer. What
-        `stop`, `max_seconds` and `guard` say is for the caller to do, see StoppingCriteria.
+        `stop`, `max_seconds` and `guard` say is for the caller to do, see StoppingCriteria. scores: is told how likely
+        each id was; nothing by beam search, whose winner is not known before its end.
         """
         if self._logits is None:
             raise RunError("no question was read: call prefill before generate")
@@ -211,7 +212,7 @@ class Llm:
         self._logits = None  # one answer per question: it moves n_past
         if generation.beams == 1:
             grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
-            return self.exclusive.each(self._decode(logits, generation, grammar, self.turn))
+            return self.exclusive.each(self._decode(logits, generation, grammar, self.turn, scores))
         return self.exclusive.each(self._search(logits, generation, self.turn))
 
     def end_ids(self, generation: Generation) -> frozenset[int]:
@@ -358,13 +359,20 @@ class Llm:
         self._prefix.clear()
         self._lora.renew(self._context)
 
-    def _decode(self, logits: Floats, generation: Generation, grammar: Grammar | None, turn: int) -> Iterator[int]:
+    def _decode(
+        self,
+        logits: Floats,
+        generation: Generation,
+        grammar: Grammar | None,
+        turn: int,
+        scores: TokenScores | None,
+    ) -> Iterator[int]:
         def step(token: int) -> Floats:
             self._check_turn(turn)
             return self.allowed(self.feed([token])[0])
 
         self._check_turn(turn)
-        yield from decode(self.allowed(logits), step, generation, self.end_ids(generation), grammar)
+        yield from decode(self.allowed(logits), step, generation, self.end_ids(generation), grammar, scores)
 
     def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
         beams = BeamSequences(self.context, self.n_past, generation.beams)

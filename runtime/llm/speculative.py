@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..events import FinishReason
 from .grammar.gbnf import Grammar
 from .llama import Floats
-from .sampling import Generation
+from .sampling import Generation, TokenScores
 from .session import Llm
 from .stopping import StoppingCriteria
 
@@ -33,6 +33,8 @@ class Reply:
     """Leading tokens of the draft that stand in the answer."""
     finish_reason: FinishReason
     """As Final.finish_reason."""
+    avg_logprob: float | None = None
+    """As Final.avg_logprob."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class _Answer:
     grammar: Grammar | None
     forced_ids: tuple[int, ...]
     n_accepted: int = 0
+    scores: TokenScores = field(default_factory=TokenScores)
 
     @property
     def ids(self) -> list[int]:
@@ -114,7 +117,9 @@ class _Answer:
         """The likeliest token [vocab] of those that may come, or the one that is forced here."""
         if len(self.ids) < len(self.forced_ids):
             return self.forced_ids[len(self.ids)]
-        return int((logits if self.grammar is None else self.grammar.mask(logits)).argmax())
+        token = int((logits if self.grammar is None else self.grammar.mask(logits)).argmax())
+        self.scores.add(logits, token)
+        return token
 
     def take(self, token: int) -> None:
         """The next token, or EOS."""
@@ -124,7 +129,8 @@ class _Answer:
 
     def reply(self) -> Reply:
         n_accepted = min(self.n_accepted, len(self.ids))
-        return Reply(tuple(self.ids), len(self.draft), n_accepted, self.criteria.finish_reason or "eos")
+        reason = self.criteria.finish_reason or "eos"
+        return Reply(tuple(self.ids), len(self.draft), n_accepted, reason, self.scores.mean)
 
 
 def _ask(

@@ -35,6 +35,8 @@ class TimedText:
     """The clip, as it was named."""
     finish_reason: str = "eos"
     """As Final.finish_reason; "end": the clip was not decoded to its end."""
+    avg_logprob: float | None = None
+    """As Final.avg_logprob."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= self.end_s < math.inf:

@@ -65,6 +65,8 @@ class AnswerLines:
         """The next event."""
         if isinstance(event, Answered) and not event.complete:
             self._name_half_json(event)
+        elif isinstance(event, Answered) and not event.confident:
+            _notice(f"[{clock(event.start_s)}] not sure ({event.avg_logprob or 0:.2f}): nothing was done")
         if self._every_event:
             print(event_line(event), flush=True)
         elif isinstance(event, Answered | Piece | SpeechEnded):
@@ -82,7 +84,7 @@ class AnswerLines:
 
 
 def _show_json(event: Answered | Piece | SpeechEnded) -> None:
-    if isinstance(event, Answered) and event.complete:
+    if isinstance(event, Answered) and event.complete and event.confident:
         print(json.dumps(event.intent, ensure_ascii=False), flush=True)
 
 

@@ -269,7 +269,7 @@ def _verbose(transcript: ClipTranscript, asked: Asked) -> dict[str, Any]:
 
 
 def _segment(number: int, final: Final, asked: Asked) -> dict[str, Any]:
-    """All ten fields are required by clients' types; the two probabilities are not known here, and 0."""
+    """All ten fields are required by clients' types; no_speech_prob is not known here, and 0."""
     encoded = final.text.encode()
     return {
         "id": number,
@@ -279,7 +279,7 @@ def _segment(number: int, final: Final, asked: Asked) -> dict[str, Any]:
         "text": final.text,
         "tokens": list(final.token_ids),
         "temperature": asked.generation.temperature,
-        "avg_logprob": 0.0,
+        "avg_logprob": round(final.avg_logprob or 0.0, 4),
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 3),
         "no_speech_prob": 0.0,
     }
