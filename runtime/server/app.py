@@ -24,9 +24,9 @@ def create_app(service: Service) -> ASGIApp:
         Route("/metrics", metrics),
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", show_model),
-        Route("/v1/audio/transcriptions", transcribe, methods=["POST"]),
-        Route("/v1/audio/translations", translate, methods=["POST"]),
-        Route("/v1/chat/completions", complete_chat, methods=["POST"]),
+        Route("/v1/audio/transcriptions", transcribe, name="transcriptions", methods=["POST"]),
+        Route("/v1/audio/translations", translate, name="translations", methods=["POST"]),
+        Route("/v1/chat/completions", complete_chat, name="chat", methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import secrets
 import socket
 import time
 import traceback
@@ -69,7 +70,7 @@ class Guard:
             pass
         except Exception as error:
             if not isinstance(error, ApiError):
-                _log(error)
+                _log(error, sender.request_id)
             if not sender.started:
                 await _refuse(api_error(error), scope, receive, sender)
 
@@ -107,7 +108,7 @@ class _Body:
 
     def __init__(self, receive: Receive, options: ServerOptions, announced: str) -> None:
         self._receive = receive
-        self._limit = options.max_upload * 4 // 3 + OVERHEAD  # in JSON sound is base64
+        self._limit = options.max_upload_bytes * 4 // 3 + OVERHEAD  # in JSON sound is base64
         self._announced = int(announced) if announced.isdecimal() and len(announced) < 16 else 0
         self._end = time.monotonic() + options.body_seconds
         self._n = 0
@@ -157,6 +158,8 @@ class _Sender:
         self._origin = origin
         self._body = body
         self.started = False
+        self.request_id = f"req_{secrets.token_hex(8)}"
+        """Clients show it with an error; the log has it too."""
 
     async def __call__(self, message: Message) -> None:
         self.started = True
@@ -169,7 +172,7 @@ class _Sender:
             raise ClientDisconnect from None
 
     async def _more_headers(self) -> list[tuple[bytes, bytes]]:
-        headers: list[tuple[bytes, bytes]] = []
+        headers = [(b"x-request-id", self.request_id.encode())]
         if self._origin is not None:
             headers += [(b"access-control-allow-origin", self._origin.encode()), (b"vary", b"origin")]
         if self._body is not None and not await self._body.discard():
@@ -222,8 +225,8 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
     await response(scope, receive, send)
 
 
-def _log(error: Exception) -> None:
+def _log(error: Exception, request_id: str) -> None:
     """Where it happened. Not what it says: that may quote what somebody spoke or asked."""
     frames = traceback.extract_tb(error.__traceback__)
     where = ", ".join(f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames[-3:])
-    LOG.error("%s in %s", type(error).__name__, where)
+    LOG.error("request %s: %s in %s", request_id, type(error).__name__, where)
