@@ -37,7 +37,7 @@ PAGE = "https://page.example"
 def hasty(engine: Engine) -> Iterator[Served]:
     """A server that waits for nobody, and takes little."""
     options = ServerOptions(
-        port=0, header_seconds=0.3, body_seconds=0.3, max_upload=0.5, max_seconds=60, origins=(PAGE,)
+        port=0, header_seconds=0.5, body_seconds=1.0, max_upload=0.5, max_seconds=60, origins=(PAGE,)
     )
     with serving(engine, options) as running:
         yield running
@@ -163,7 +163,7 @@ def test_the_timer_of_headers_ends_with_them(hasty: Served, clip: Path) -> None:
         for _ in range(2):
             files = {"file": clip.read_bytes()}
             assert client.post(PATH, files=files, data={"model": "whisper-1"}).status_code == 200
-            time.sleep(0.5)
+            time.sleep(0.8)
 
 
 def test_much_silence_in_a_small_file(hasty: Served, tmp_path: Path) -> None:
