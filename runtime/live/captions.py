@@ -307,10 +307,10 @@ def captions(
 
 
 async def captions_async(
-    source: Source, engine: Engine, options: LiveOptions | None = None
+    source: Source, engine: Engine, options: LiveOptions | None = None, stream: EngineStream | None = None
 ) -> AsyncIterator[LiveEvent]:
     """The same for an event loop, which goes on while a thread works; closing it stops the session."""
-    live = Live(engine, source, options)
+    live = await asyncio.to_thread(Live, engine, source, options, stream)
     events = iter(live)
     step: asyncio.Future[LiveEvent | None] | None = None
     try:

@@ -9,6 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from ...models.errors import InputError
+from ..scheduler import Cancelled
 from .errors import ApiError, api_error
 from .guard import Guard
 from .openai.chat_completions import complete_chat
@@ -30,7 +32,13 @@ def create_app(service: Service) -> ASGIApp:
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={ApiError: _failed, HTTPException: _no_route, Exception: _failed},
+        exception_handlers={
+            ApiError: _failed,
+            InputError: _failed,
+            Cancelled: _failed,
+            HTTPException: _no_route,
+            Exception: _failed,  # and the guard logs it
+        },
     )
     app.state.service = service
     return Guard(app, service, {route.path: route.name for route in routes})

@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import logging
 import secrets
 import socket
 import time
-import traceback
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -24,11 +22,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError, api_error
+from .errors import ApiError, api_error, log_failure
 from .options import ServerOptions, is_address
 from .service import Service
 
-LOG = logging.getLogger("auricle.server")
 PUBLIC = frozenset({"/health"})
 """Paths that need no key."""
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -69,8 +66,7 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:
-            if not isinstance(error, ApiError):
-                _log(error, sender.request_id)
+            log_failure(error, sender.request_id)
             if not sender.started:
                 await _refuse(api_error(error), scope, receive, sender)
 
@@ -223,10 +219,3 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
         await send({"type": "websocket.close", "code": 1008})
         return
     await response(scope, receive, send)
-
-
-def _log(error: Exception, request_id: str) -> None:
-    """Where it happened. Not what it says: that may quote what somebody spoke or asked."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = ", ".join(f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames[-3:])
-    LOG.error("request %s: %s in %s", request_id, type(error).__name__, where)
