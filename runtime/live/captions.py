@@ -108,7 +108,8 @@ class Live:
             self._engine.llm.require_positions(each, n_audio_tokens, self._generation.max_new_tokens, keywords)
 
     def use_keywords(self, keywords: Keywords) -> None:
-        """Other words that may occur, from the next segment on."""
+        """Other words that may occur, from the next segment on. Raises InputError when they leave no room."""
+        self._require_room(self._prompts, keywords.words[: self._engine.prompt.max_keywords])
         self._keywords = keywords
         self._new_keywords = True
 

@@ -101,6 +101,20 @@ def test_open_work_ends_before_the_server_does(engine: Engine, clip: Path) -> No
         assert answer.result().text == "turn on the kitchen dishwasher"
 
 
+def test_work_that_does_not_end_in_time_is_cancelled(
+    engine: Engine, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auricle.runtime.server.run.DRAIN_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as threads, serving(engine) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        with running.service.stream().turn(Priority.FINAL):  # which lasts
+            answer = threads.submit(client.audio.transcriptions.create, file=clip, model="whisper-1")
+            until(lambda: running.service.scheduler.waiting().total() == 1)
+            running.server.should_exit = True
+            error = answer.exception(WAIT)
+    assert isinstance(error, openai.InternalServerError) and error.status_code == 503
+
+
 def test_metrics_count_work_and_hold_no_words(engine: Engine, clip: Path) -> None:
     with serving(engine) as running:
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
