@@ -147,7 +147,7 @@ def test_a_length_that_lies(hasty: Served) -> None:
 
 def test_a_byte_now_and_then(hasty: Served) -> None:
     """Neither headers nor bodies may take for ever; a request that has come is not cut."""
-    for start in (b"", b"POST / HTTP/1.1\r\nHost: ", head(hasty, "Content-Length: 5000")):
+    for start in (b"", b"POST / HTTP/1.1\r\nHost: ", head(hasty, "Content-Length: 5000") + START):
         with closing(opened(hasty)) as connection:
             connection.sendall(start)
             began = time.monotonic()
