@@ -42,6 +42,7 @@ __all__ = [
     "Piece",
     "RawInput",
     "RunError",
+    "Scheduler",
     "SegmentStarted",
     "Selection",
     "SessionEnded",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from .llm.options import LlmOptions
     from .llm.sampling import Generation
     from .output.transcript import Transcript
+    from .scheduler import Scheduler
     from .sources.microphone import Microphone
     from .sources.playback import FilePlayback, RawInput
     from .sources.portaudio import list_devices
@@ -112,6 +114,7 @@ else:  # or a type checker would take every misspelt name for one that is found 
         ".llm.sampling": "Generation",
         ".llm.options": "LlmOptions",
         ".output.transcript": "Transcript",
+        ".scheduler": "Scheduler",
         ".sources.microphone": "Microphone",
         ".sources.playback": "FilePlayback RawInput",
         ".sources.portaudio": "list_devices",

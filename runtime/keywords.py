@@ -27,6 +27,11 @@ class Keywords:
         self._used = False
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """All of them, as they were read last."""
+        return self._words
+
+    @property
     def may_change(self) -> bool:
         """Whether they come from a file, which is to be looked at again."""
         return self._file is not None

@@ -17,7 +17,7 @@ from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.models.errors import InputError
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
-from auricle.runtime.events import Caption, Final, LiveEvent
+from auricle.runtime.events import Caption, Final, KeywordsRead, LiveEvent, SpeechStarted
 from auricle.runtime.keywords import Keywords
 from auricle.runtime.live.captions import Live, LiveOptions, captions
 from auricle.runtime.scheduler import Cancelled, EngineStream, Priority, Scheduler
@@ -370,6 +370,23 @@ def test_a_final_replaces_the_update_that_waits(engine: Engine, clips: list[Wave
     assert [type(event) for event in spoken] == [Final]
     [alone] = [event for event in captions(FilePlayback(clips[0], "fast"), engine) if isinstance(event, Final)]
     assert cast(Final, spoken[0]).text == alone.text
+
+
+def test_other_keywords_in_the_middle_are_this_stream_s_alone(engine: Engine, clips: list[Waveform]) -> None:
+    scheduler = Scheduler(engine)
+    stream = scheduler.stream()
+    live = Live(engine, FilePlayback(np.concatenate(clips), "fast"), LiveOptions(hop_ms=2000), stream)
+    read: list[tuple[str, ...]] = []
+    for event in live:
+        if isinstance(event, SpeechStarted) and not read:
+            live.use_keywords(Keywords(["lamp, radio"]))
+        if isinstance(event, KeywordsRead):
+            read.append(event.words)
+        with scheduler.stream().turn(FINAL) as own:
+            assert own.keywords == ()
+    assert read == [("lamp", "radio")] and stream.keywords == ("lamp", "radio")
+    with pytest.raises(InputError, match="512 fit"):
+        live.use_keywords(Keywords([",".join(f"antidisestablishmentarianism{n}" for n in range(50))]))
 
 
 def test_a_client_that_goes_away_ends_a_decode_at_its_next_pass(engine: Engine, clips: list[Waveform]) -> None:

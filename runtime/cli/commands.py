@@ -36,7 +36,7 @@ from .verify import VerifyCommand, tasks, verify
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 LIVE = ("hop_ms", "agreement", "context", "settle_s")
-SERVER = ("host", "port", "max_sessions", "max_upload_mb", "max_seconds")
+SERVER = ("host", "port", "max_sessions", "max_upload", "max_seconds")
 LIMITS = ("max_new_tokens", "max_seconds")
 
 

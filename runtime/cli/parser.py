@@ -144,7 +144,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     )
     limits = serve.add_argument_group("limits")
     limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 16")
-    limits.add_argument("--max-upload", type=float, dest="max_upload_mb", metavar="MB", help="a file; default: 25")
+    limits.add_argument("--max-upload", type=float, metavar="MB", help="a file; default: 25")
     limits.add_argument("--max-seconds", type=float, metavar="S", help="of sound in a file; default: 14400")
     _add_bundle_options(serve)
 

@@ -108,7 +108,8 @@ class Live:
             self._engine.llm.require_positions(each, n_audio_tokens, self._generation.max_new_tokens, keywords)
 
     def use_keywords(self, keywords: Keywords) -> None:
-        """Other words that may occur, from the next segment on."""
+        """Other words that may occur, from the next segment on. Raises InputError when they leave no room."""
+        self._require_room(self._prompts, keywords.words[: self._engine.prompt.max_keywords])
         self._keywords = keywords
         self._new_keywords = True
 
@@ -308,10 +309,10 @@ def captions(
 
 
 async def captions_async(
-    source: Source, engine: Engine, options: LiveOptions | None = None
+    source: Source, engine: Engine, options: LiveOptions | None = None, stream: EngineStream | None = None
 ) -> AsyncIterator[LiveEvent]:
     """The same for an event loop, which goes on while a thread works; closing it stops the session."""
-    live = Live(engine, source, options)
+    live = await asyncio.to_thread(Live, engine, source, options, stream)
     events = iter(live)
     step: asyncio.Future[LiveEvent | None] | None = None
     try:

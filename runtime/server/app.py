@@ -9,6 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from ...models.errors import InputError
+from ..scheduler import Cancelled
 from .errors import ApiError, api_error
 from .guard import Guard
 from .openai.chat_completions import complete_chat
@@ -24,13 +26,19 @@ def create_app(service: Service) -> ASGIApp:
         Route("/metrics", metrics),
         Route("/v1/models", list_models),
         Route("/v1/models/{name:path}", show_model),
-        Route("/v1/audio/transcriptions", transcribe, methods=["POST"]),
-        Route("/v1/audio/translations", translate, methods=["POST"]),
-        Route("/v1/chat/completions", complete_chat, methods=["POST"]),
+        Route("/v1/audio/transcriptions", transcribe, name="transcriptions", methods=["POST"]),
+        Route("/v1/audio/translations", translate, name="translations", methods=["POST"]),
+        Route("/v1/chat/completions", complete_chat, name="chat", methods=["POST"]),
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers={ApiError: _failed, HTTPException: _no_route, Exception: _failed},
+        exception_handlers={
+            ApiError: _failed,
+            InputError: _failed,
+            Cancelled: _failed,
+            HTTPException: _no_route,
+            Exception: _failed,  # and the guard logs it
+        },
     )
     app.state.service = service
     return Guard(app, service, {route.path: route.name for route in routes})

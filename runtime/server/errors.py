@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -14,6 +16,7 @@ from starlette.responses import JSONResponse
 from ...models.errors import AudioError, AuricleError, BundleError, InputError
 from ..scheduler import Cancelled
 
+LOG = logging.getLogger("auricle.server")
 RETRY_AFTER_SECONDS = {429: 1, 503: 5}
 
 
@@ -72,3 +75,12 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, AuricleError):
         return ApiError(500, str(error))
     return ApiError(500, "The server had an error while processing your request.")
+
+
+def log_failure(error: Exception, request_id: str = "") -> None:
+    """Where it happened, if it is the server's. Not what it says: that may quote what somebody spoke or asked."""
+    if api_error(error).status < 500 or isinstance(error, Cancelled):
+        return
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ", ".join(f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames[-3:])
+    LOG.error("request %s: %s in %s", request_id, type(error).__name__, where)

@@ -11,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import logging
+import secrets
 import socket
 import time
-import traceback
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -23,11 +22,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError, api_error
+from .errors import ApiError, api_error, log_failure
 from .options import ServerOptions, is_address
 from .service import Service
 
-LOG = logging.getLogger("auricle.server")
 PUBLIC = frozenset({"/health"})
 """Paths that need no key."""
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -68,8 +66,7 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as error:
-            if not isinstance(error, ApiError):
-                _log(error)
+            log_failure(error, sender.request_id)
             if not sender.started:
                 await _refuse(api_error(error), scope, receive, sender)
 
@@ -107,7 +104,7 @@ class _Body:
 
     def __init__(self, receive: Receive, options: ServerOptions, announced: str) -> None:
         self._receive = receive
-        self._limit = options.max_upload * 4 // 3 + OVERHEAD  # in JSON sound is base64
+        self._limit = options.max_upload_bytes * 4 // 3 + OVERHEAD  # in JSON sound is base64
         self._announced = int(announced) if announced.isdecimal() and len(announced) < 16 else 0
         self._end = time.monotonic() + options.body_seconds
         self._n = 0
@@ -157,6 +154,8 @@ class _Sender:
         self._origin = origin
         self._body = body
         self.started = False
+        self.request_id = f"req_{secrets.token_hex(8)}"
+        """Clients show it with an error; the log has it too."""
 
     async def __call__(self, message: Message) -> None:
         self.started = True
@@ -169,7 +168,7 @@ class _Sender:
             raise ClientDisconnect from None
 
     async def _more_headers(self) -> list[tuple[bytes, bytes]]:
-        headers: list[tuple[bytes, bytes]] = []
+        headers = [(b"x-request-id", self.request_id.encode())]
         if self._origin is not None:
             headers += [(b"access-control-allow-origin", self._origin.encode()), (b"vary", b"origin")]
         if self._body is not None and not await self._body.discard():
@@ -220,10 +219,3 @@ async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -
         await send({"type": "websocket.close", "code": 1008})
         return
     await response(scope, receive, send)
-
-
-def _log(error: Exception) -> None:
-    """Where it happened. Not what it says: that may quote what somebody spoke or asked."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = ", ".join(f"{frame.name} ({frame.filename.rpartition('/')[2]}:{frame.lineno})" for frame in frames[-3:])
-    LOG.error("%s in %s", type(error).__name__, where)

@@ -24,7 +24,7 @@ class ServerOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_sessions: int = 16  # requests and connections that are worked on at once
-    max_upload_mb: float = 25.0  # of one file
+    max_upload: float = 25.0  # MB, of one file
     max_seconds: float = 4 * 3600.0  # of sound in one file
     origins: tuple[str, ...] = ()  # pages of other addresses that may ask, as https://host:port
     header_seconds: float = 10.0  # for a request's headers to arrive
@@ -36,8 +36,8 @@ class ServerOptions:
             raise InputError(f"port {self.port} is none: give 1 to 65535, or 0 for any that is free")
         if not 1 <= self.max_sessions <= MAX_SESSIONS:
             raise InputError(f"max_sessions={self.max_sessions} is not possible: it must be 1 to {MAX_SESSIONS}")
-        if not 0 < self.max_upload_mb <= MAX_UPLOAD_MB:
-            raise InputError(f"max_upload={self.max_upload_mb:g} MB is not possible: up to {MAX_UPLOAD_MB:g} are")
+        if not 0 < self.max_upload <= MAX_UPLOAD_MB:
+            raise InputError(f"max_upload={self.max_upload:g} MB is not possible: up to {MAX_UPLOAD_MB:g} are")
         if not 0 < self.max_seconds < math.inf:
             raise InputError(f"max_seconds={self.max_seconds:g} is not possible: it must be more than 0")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -57,9 +57,9 @@ class ServerOptions:
         return self.host == "localhost" or (is_address(self.host) and ipaddress.ip_address(self.host).is_loopback)
 
     @property
-    def max_upload(self) -> int:
+    def max_upload_bytes(self) -> int:
         """In bytes."""
-        return round(self.max_upload_mb * 1024 * 1024)
+        return round(self.max_upload * 1024 * 1024)
 
 
 def is_address(host: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -31,13 +32,14 @@ DRAIN_SECONDS, CLOSE_SECONDS = 7.0, 2  # for open work, and for what is left of 
 def bind(options: ServerOptions) -> socket.socket:
     """The address, so that nobody else has it while the model opens. Raises InputError, RunError."""
     try:
-        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-        return socket.create_server((options.host, options.port), family=family, backlog=MAX_CONNECTIONS)
+        family, *_, place = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror:
         raise InputError(f"host {options.host!r} is not known here: give an address of this machine") from None
+    try:
+        return socket.create_server(place[:2], family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
-        place = f"{options.host} port {options.port}"
-        raise RunError(f"{place} cannot be listened on ({error.strerror}): choose another --port or --host") from None
+        taken = f"{options.host} port {options.port} cannot be listened on ({os.strerror(error.errno or 0)})"
+        raise RunError(f"{taken}: choose another --port or --host") from None
 
 
 def serve(engine: Engine, options: ServerOptions, listener: socket.socket, started: Callable[[str], None]) -> None:

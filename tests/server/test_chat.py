@@ -193,6 +193,11 @@ def test_bodies_that_are_no_request(served: Served) -> None:
     assert httpx.post(address, content=text).status_code == 400
 
 
+def test_half_a_character_is_no_text(served: Served, clip: Path) -> None:
+    request = json.dumps({"model": "gpt-\ud800", "messages": [user(sound(clip), "asr")]})
+    assert httpx.post(f"{served.url}/v1/chat/completions", content=request).status_code == 400
+
+
 def test_two_sounds_where_the_bundle_hears_one(client: openai.OpenAI, clip: Path, siren: Path) -> None:
     error = refused(client, user(sound(clip), sound(siren), "Which is louder?"))
     assert error.status_code == 400 and "one sound" in error.message

@@ -112,7 +112,7 @@ def test_keys(engine: Engine, clip: Path) -> None:
 
 
 def test_too_much_at_once(engine: Engine, clip: Path) -> None:
-    options = ServerOptions(port=0, max_upload_mb=0.06, max_seconds=1.5, max_sessions=1)
+    options = ServerOptions(port=0, max_upload=0.06, max_seconds=1.5, max_sessions=1)
     with serving(engine, options) as running:
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
         larger = refused(client, engine.bundle.path("clips/weather.wav"))
@@ -162,7 +162,7 @@ def test_an_error_of_nobody_says_nothing_about_itself() -> None:
         ({"host": "::"}, "--key-file"),
         ({"port": 65_536}, "port"),
         ({"max_sessions": 0}, "max_sessions"),
-        ({"max_upload_mb": math.nan}, "max_upload"),
+        ({"max_upload": math.nan}, "max_upload"),
         ({"max_seconds": math.inf}, "max_seconds"),
         ({"tls_cert": Path("a")}, "--tls-key"),
         ({"origins": ("example.org",)}, "origin"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -16,8 +17,13 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 from auricle.runtime.engine import Engine
+from auricle.runtime.server.guard import Guard
 from auricle.runtime.server.options import ServerOptions
+from auricle.runtime.server.service import Service
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from served import Served, serving
+from starlette.types import Message, Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -31,7 +37,7 @@ PAGE = "https://page.example"
 def hasty(engine: Engine) -> Iterator[Served]:
     """A server that waits for nobody, and takes little."""
     options = ServerOptions(
-        port=0, header_seconds=0.3, body_seconds=0.3, max_upload_mb=0.5, max_seconds=60, origins=(PAGE,)
+        port=0, header_seconds=0.5, body_seconds=1.0, max_upload=0.5, max_seconds=60, origins=(PAGE,)
     )
     with serving(engine, options) as running:
         yield running
@@ -141,7 +147,7 @@ def test_a_length_that_lies(hasty: Served) -> None:
 
 def test_a_byte_now_and_then(hasty: Served) -> None:
     """Neither headers nor bodies may take for ever; a request that has come is not cut."""
-    for start in (b"", b"POST / HTTP/1.1\r\nHost: ", head(hasty, "Content-Length: 5000")):
+    for start in (b"", b"POST / HTTP/1.1\r\nHost: ", head(hasty, "Content-Length: 5000") + START):
         with closing(opened(hasty)) as connection:
             connection.sendall(start)
             began = time.monotonic()
@@ -157,7 +163,7 @@ def test_the_timer_of_headers_ends_with_them(hasty: Served, clip: Path) -> None:
         for _ in range(2):
             files = {"file": clip.read_bytes()}
             assert client.post(PATH, files=files, data={"model": "whisper-1"}).status_code == 200
-            time.sleep(0.5)
+            time.sleep(0.8)
 
 
 def test_much_silence_in_a_small_file(hasty: Served, tmp_path: Path) -> None:
@@ -193,3 +199,41 @@ def test_nothing_of_what_is_asked_is_logged(
     told = "\n".join(f"{record.getMessage()} {record.exc_text}" for record in ours)
     for word in ("dishwasher", "murmuring", "whispered"):
         assert word not in told
+
+
+def test_a_crowd_that_says_nothing_keeps_nobody_out(hasty: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(closing(opened(hasty))).sendall(b"GET / HT")
+        assert httpx.get(f"{hasty.url}/health").status_code == 200
+
+
+def test_a_reader_that_stops_is_given_up(engine: Engine) -> None:
+    """The application's task ends; it does not wait for ever with its session open."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        raise AssertionError("it was sent")
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
+    with closing(Service(engine, ServerOptions(send_seconds=0.05))) as service:
+        asyncio.run(asyncio.wait_for(Guard(app, service, {})(scope, receive, send), 10))
+        assert 'auricle_sessions{protocol="other"} 0.0' in service.metrics.text().decode()
+
+
+@settings(max_examples=30, deadline=None)
+@given(sent=st.binary(max_size=200))
+def test_whatever_is_sent_the_server_lives(hasty: Served, sent: bytes) -> None:
+    with closing(opened(hasty)) as connection, contextlib.suppress(OSError):
+        connection.sendall(b"POST " + sent + b"\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(100)
+    assert httpx.get(f"{hasty.url}/health").status_code == 200

@@ -12,6 +12,7 @@ import httpx2 as httpx
 import openai
 import pytest
 from auricle.runtime.engine import Engine
+from auricle.runtime.events import AudioDropped, Caption, SpeechStarted, Work
 from auricle.runtime.scheduler import Priority
 from auricle.runtime.server.options import ServerOptions
 from served import Served, serving
@@ -98,3 +99,38 @@ def test_open_work_ends_before_the_server_does(engine: Engine, clip: Path) -> No
             running.server.should_exit = True
             until(running.service.stopping.is_set)
         assert answer.result().text == "turn on the kitchen dishwasher"
+
+
+def test_work_that_does_not_end_in_time_is_cancelled(
+    engine: Engine, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auricle.runtime.server.run.DRAIN_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as threads, serving(engine) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        with running.service.stream().turn(Priority.FINAL):  # which lasts
+            answer = threads.submit(client.audio.transcriptions.create, file=clip, model="whisper-1")
+            until(lambda: running.service.scheduler.waiting().total() == 1)
+            running.server.should_exit = True
+            error = answer.exception(WAIT)
+    assert isinstance(error, openai.InternalServerError) and error.status_code == 503
+
+
+def test_metrics_count_work_and_hold_no_words(engine: Engine, clip: Path) -> None:
+    with serving(engine) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        client.audio.transcriptions.create(file=clip, model="whisper-1")
+        running.service.metrics.live(AudioDropped(1.0, 2.5), 0.0)
+        running.service.metrics.live(SpeechStarted(1.0), 0.0)
+        caption = Caption(0.0, 1.0, "secret", "words", (), Work(1.0, 1.0, 1, 0, 0, 0, 1, 1))
+        running.service.metrics.live(caption, 0.2)
+        with running.service.stream().turn(Priority.FINAL), running.service.session("chat"):
+            text = httpx.get(f"{running.url}/metrics").text
+        told = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        assert float(told["auricle_audio_seconds_total"]) == pytest.approx(1.891, abs=0.001)
+        assert float(told['auricle_turn_seconds_count{priority="batch"}']) == 1
+        assert float(told["auricle_real_time_factor"]) > 0
+        assert float(told["auricle_dropped_seconds_total"]) == 2.5
+        assert float(told['auricle_latency_seconds_sum{kind="update"}']) == 0.2
+        assert (told['auricle_sessions{protocol="chat"}'], told['auricle_queue{priority="batch"}']) == ("1.0", "0.0")
+        assert "dishwasher" not in text and "secret" not in text
+        assert httpx.get(f"{running.url}/health").json() == {"status": "ok", "model": "auricle-demo"}

@@ -16,6 +16,7 @@ from auricle.models.audio import SAMPLE_RATE
 from auricle.models.bundle import shipped_bundle
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.server.openai.deltas import Deltas
+from auricle.runtime.server.options import ServerOptions
 from hypothesis import given
 from hypothesis import strategies as st
 from served import Served, serving, write_wav
@@ -72,6 +73,15 @@ def test_deltas_grow_into_the_whole_text(client: openai.OpenAI, long_clip: Path)
     assert done.type == "transcript.text.done"
     assert "".join(event.delta for event in deltas) == done.text == transcribe(client, long_clip).text
     assert done.usage.type == "tokens"
+
+
+def test_what_fails_half_way_is_told_behind_what_was_sent(engine: Engine, long_clip: Path) -> None:
+    with serving(engine, ServerOptions(port=0, max_seconds=12)) as running:
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
+        deltas: list[str] = []
+        with pytest.raises(openai.APIError, match="12 s"):
+            deltas.extend(event.delta for event in transcribe(client, long_clip, stream=True))
+        assert deltas
 
 
 @given(answers=st.lists(st.lists(st.sampled_from(["a", " b", " ", "c  d", "\n"]))))

@@ -143,8 +143,8 @@ def _sound(service: Service, fields: Fields) -> Upload:
         raise invalid(f"{name} is no base64: give the file's bytes so, without a data URL", name) from None
     if not sound:
         raise missing(name)
-    if len(sound) > service.options.max_upload:
-        most = f"{service.options.max_upload / 1024 / 1024:g} MB"
+    if len(sound) > service.options.max_upload_bytes:
+        most = f"{service.options.max_upload_bytes / 1024 / 1024:g} MB"
         raise ApiError(413, f"The sound is larger than {most}, which is the most here.", None, name)
     upload = Upload(service)
     with open(upload.path, "wb") as file:

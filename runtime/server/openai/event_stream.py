@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from ..errors import api_error
+from ..errors import api_error, log_failure
 
 
 def data(event: dict[str, Any] | str) -> bytes:
@@ -29,4 +29,5 @@ async def _rest(first: bytes, events: AsyncGenerator[bytes]) -> AsyncGenerator[b
             async for event in events:
                 yield event
         except Exception as error:
+            log_failure(error)
             yield data(api_error(error).body)

@@ -94,7 +94,7 @@ async def read_form(request: Request) -> tuple[FormFields, Upload]:
 
 
 async def _saved(service: Service, file: UploadFile) -> Upload:
-    limit = service.options.max_upload
+    limit = service.options.max_upload_bytes
     if file.size is None or file.size > limit:
         raise ApiError(
             413, f"The file is larger than {limit / 1024 / 1024:g} MB, which is the most here.", None, "file"

@@ -49,8 +49,8 @@ class Fields:
     def text(self, name: str, default: str = "") -> str:
         """A string."""
         value = self._values.get(name)
-        if value is not None and not isinstance(value, str):
-            raise invalid(f"{self.name(name)} must be a string", self.name(name))
+        if value is not None and (not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value)):
+            raise invalid(f"{self.name(name)} must be a text", self.name(name))
         return default if value is None else value
 
     def flag(self, name: str, default: bool = False) -> bool:
