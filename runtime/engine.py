@@ -68,8 +68,16 @@ class Decoded:
 
     def final(self, start_s: float, end_s: float, prompt: str) -> Final:
         """The answer to a prompt about these seconds of a clip."""
-        reason = self.finish_reason
-        return Final(start_s, end_s, self.text, self.token_ids, self.timings, prompt, reason, self.avg_logprob)
+        return Final(
+            start_s,
+            end_s,
+            self.text,
+            self.token_ids,
+            self.timings,
+            prompt,
+            self.finish_reason,
+            avg_logprob=self.avg_logprob,
+        )
 
 
 class Engine:

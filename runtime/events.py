@@ -97,14 +97,14 @@ class Final:
     """What the model was asked."""
     finish_reason: FinishReason = "eos"
     """"eos", "length", "stop", "loop" or "time"."""
-    avg_logprob: float | None = None
-    """Mean log-probability of the answer's tokens and its end, nats: how sure the model was. None by beam search."""
     words: tuple[Word, ...] = ()
     """Live only: when each word was first heard."""
     also: tuple[tuple[str, str], ...] = ()
     """Live only: (prompt, answer) of every further question about the same segment."""
     n_revised: int = 0
     """Live only: words that were shown as stable and are another word, or elsewhere, in this text."""
+    avg_logprob: float | None = None
+    """Mean log-probability of the answer's tokens and its end, nats: how sure the model was. None by beam search."""
 
 
 @dataclass(frozen=True)
