@@ -223,6 +223,7 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         part="decode", layers=32, tokens=8, rounds=1, threads=1, bundle=None, graph=None, checkpoint=None
     )
+    arguments.whisper, arguments.recording = None, None
     arguments.work, arguments.only, arguments.peer_python = tmp_path, None, None
     record = peers.run(arguments)
     assert record.groups == ("auricle", "llama.cpp")
@@ -231,6 +232,22 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
         wall, memory = record.find(group, "wall"), record.find(group, "memory")
         assert wall is not None and wall.value > 0
         assert memory is not None and 0.01 < memory.value < 4
+
+
+def test_trained_weights_and_a_recording_are_what_whisper_is_compared_on(golden: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from auricle.bench.peers import whisper
+    from auricle.export.encoders.whisper import load_whisper
+
+    checkpoint = golden / "salmonn-tiny" / "checkpoint" / "whisper"
+    task = Task("whisper", tmp_path, whisper=checkpoint, recording=golden / "jfk.wav")
+    spec, trained = load_whisper(checkpoint)
+    assert Task.from_json(task.as_json()) == task and whisper.spec_of(task) == spec
+    found = whisper.encoder(task, "eager").state_dict()
+    assert all(np.array_equal(found[name], tensor) for name, tensor in trained.state_dict().items())
+    heard = whisper.window(task)
+    assert len(heard) == spec.n_samples and heard[48_000:].any() and not heard[11 * 16_000 + 800 :].any()
+    assert len(whisper.calibration(task)) > 1
 
 
 @pytest.mark.parametrize("part", list(peers.PARTS))
