@@ -82,7 +82,7 @@ THIRD_PARTY = {
     "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich", "wcwidth"},
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
 }
-OF_SERVER = {"starlette", "uvicorn", "h11", "prometheus_client"}
+OF_SERVER = {"starlette", "uvicorn", "h11", "prometheus_client", "wyoming", "zeroconf"}
 OF_PEERS = {"torch", "transformers", "ctranslate2", "transcribe_cpp", "_pywhispercpp", "gguf"}
 MAX_FILES, MAX_LINES, MAX_FUNCTION = 15, 400, 60
 MAX_TUPLE_ASSIGNMENTS = 5.0  # of one tuple to another, per 1,000 lines

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...models.errors import InputError
+from ...models.prompt import read_keywords
 from ..assistant import AssistantOptions
 from ..audio.selection import Selection
 from ..bundle import open_bundle
@@ -22,6 +23,7 @@ from ..llm.grammar.json_schema import JsonSchema, read_schema
 from ..llm.options import LlmOptions
 from ..llm.sampling import Generation
 from ..server.options import ServerOptions, read_key
+from ..server.wyoming.options import WyomingOptions
 from ..system.ort import OrtOptions
 from .ask import AskCommand, ask
 from .caption import CaptionCommand, caption
@@ -37,6 +39,7 @@ from .verify import VerifyCommand, tasks, verify
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 LIVE = ("hop_ms", "agreement", "context", "settle_s")
 SERVER = ("host", "port", "max_sessions", "max_upload", "max_seconds")
+WYOMING = ("host", "no_key", "vad", "answers", "prompt", "names")
 LIMITS = ("max_new_tokens", "max_seconds")
 
 
@@ -137,7 +140,24 @@ def _serve(arguments: Namespace) -> int:
         origins=tuple(arguments.origin),
         **given_options(arguments, SERVER),
     )
-    return serve(ServeCommand(_model_options(arguments), options))
+    return serve(ServeCommand(_model_options(arguments), options, _wyoming_options(arguments, options)))
+
+
+def _wyoming_options(arguments: Namespace, server: ServerOptions) -> WyomingOptions | None:
+    if arguments.wyoming is None:
+        given = [name for name in WYOMING if getattr(arguments, f"wyoming_{name}")]
+        if given:
+            raise InputError(f"--wyoming-{given[0].replace('_', '-')} says how, but not where: add --wyoming PORT")
+        return None
+    return WyomingOptions(
+        port=arguments.wyoming,
+        host=arguments.wyoming_host or server.host,
+        no_key=arguments.wyoming_no_key or server.no_key,
+        vad=arguments.wyoming_vad,
+        answers=arguments.wyoming_answers or "none",
+        prompt=arguments.wyoming_prompt,
+        names=read_keywords([arguments.wyoming_names or ""]),
+    )
 
 
 def _tasks(arguments: Namespace) -> int:

@@ -71,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("listen", help="live captions of a microphone, a file or a pipe", allow_abbrev=False)
     )
     _add_assist(commands.add_parser("assist", help="a conversation: answers when you stop talking", allow_abbrev=False))
-    _add_serve(commands.add_parser("serve", help="answer programs that speak OpenAI's API", allow_abbrev=False))
+    _add_serve(
+        commands.add_parser("serve", help="answer programs that speak OpenAI's API or Wyoming", allow_abbrev=False)
+    )
     tasks = commands.add_parser("tasks", help="the named tasks and their prompts", allow_abbrev=False)
     tasks.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
     verify = commands.add_parser("verify", help="check every byte of a bundle", allow_abbrev=False)
@@ -146,6 +148,16 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 16")
     limits.add_argument("--max-upload", type=float, metavar="MB", help="a file; default: 25")
     limits.add_argument("--max-seconds", type=float, metavar="S", help="of sound in a file; default: 14400")
+    wyoming = serve.add_argument_group("Home Assistant, by the Wyoming protocol")
+    wyoming.add_argument(
+        "--wyoming", type=int, metavar="PORT", help="speak it there, 10300 as a rule; default: nowhere"
+    )
+    wyoming.add_argument("--wyoming-host", metavar="ADDRESS", help="default: as --host")
+    wyoming.add_argument("--wyoming-no-key", action="store_true", help="let everybody ask who can reach the address")
+    wyoming.add_argument("--wyoming-vad", action="store_true", help="hear where a command ends, in the client's place")
+    wyoming.add_argument("--wyoming-answers", choices=("none", "handle", "intent"), help="default: none, transcripts")
+    wyoming.add_argument("--wyoming-prompt", metavar="PROMPT_OR_TASK", help="asked about what was said")
+    wyoming.add_argument("--wyoming-names", metavar="A,B", help="entities of intents, also listened for")
     _add_bundle_options(serve)
 
 

@@ -1,12 +1,13 @@
-"""`auricle serve`: a bundle -> a server for programs that speak OpenAI's API, until it is stopped."""
+"""`auricle serve`: a bundle -> a server for programs that speak OpenAI's API or Wyoming, until it is stopped."""
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from ...models.errors import missing_package
 from ..server.options import ServerOptions
+from ..server.wyoming.options import WyomingOptions
 from .options import ModelOptions, open_engine
 
 
@@ -16,6 +17,7 @@ class ServeCommand:
 
     model: ModelOptions = field(default_factory=ModelOptions)
     server: ServerOptions = field(default_factory=ServerOptions)
+    wyoming: WyomingOptions | None = None  # None: HTTP alone
 
 
 def serve(command: ServeCommand) -> int:
@@ -24,7 +26,17 @@ def serve(command: ServeCommand) -> int:
         from ..server import run
     except ModuleNotFoundError as error:
         raise missing_package(error, "serve") from None
-    with closing(run.bind(command.server)) as listener, open_engine(command.model) as engine:
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(run.bind(command.server)))
+        beside = command.wyoming and stack.enter_context(closing(run.bind(command.wyoming)))
+        engine = stack.enter_context(open_engine(command.model))
         name = engine.bundle.manifest.name
-        run.serve(engine, command.server, listener, lambda url: print(f"{name} is served at {url}/v1", flush=True))
+
+        def tell(url: str) -> None:
+            print(f"{name} is served at {url}/v1", flush=True)
+            if beside is not None:
+                print(f"Home Assistant is served at {run.wyoming_address(beside)}", flush=True)
+
+        wyoming = None if command.wyoming is None or beside is None else (command.wyoming, beside)
+        run.serve(engine, command.server, listener, tell, wyoming)
     return 0

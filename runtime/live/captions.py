@@ -91,6 +91,8 @@ class Live:
         self._events: deque[SegmenterEvent] = deque()
         """What has come and is not dealt with yet."""
         self._lag_s = 0.0  # what Lagging said last
+        self.full = False
+        """The newest Final's segment ended because it was full, and not at a pause."""
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._generation.gbnf is not None:
             with self._turn(Priority.UPDATE, time.monotonic()):
@@ -250,6 +252,7 @@ class Live:
         assert segment is not None, "a segment was closed that was never opened"
         found, _ = self._decode(segment, closed.end)
         self._segment = None
+        self.full = closed.reason == "full"
         self._segmenter.done(closed)
         return Final(
             start_s=seconds(closed.start),

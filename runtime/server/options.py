@@ -54,7 +54,7 @@ class ServerOptions:
     @property
     def loopback(self) -> bool:
         """Whether only programs on this machine can reach the address."""
-        return self.host == "localhost" or (is_address(self.host) and ipaddress.ip_address(self.host).is_loopback)
+        return is_loopback(self.host)
 
     @property
     def max_upload_bytes(self) -> int:
@@ -69,6 +69,11 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine can reach a host."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def read_key(file: Path) -> str:

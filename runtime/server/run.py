@@ -23,13 +23,16 @@ from ..engine import Engine
 from .app import create_app
 from .options import ServerOptions
 from .service import Service
+from .wyoming.discovery import reachable_address
+from .wyoming.options import WyomingOptions
+from .wyoming.server import WyomingServer
 
 MAX_CONNECTIONS = 500
 MAX_MESSAGE = 21 * 1024 * 1024  # bytes of a WebSocket's message
 DRAIN_SECONDS, CLOSE_SECONDS = 7.0, 2  # for open work, and for what is left of its connections
 
 
-def bind(options: ServerOptions) -> socket.socket:
+def bind(options: ServerOptions | WyomingOptions) -> socket.socket:
     """The address, so that nobody else has it while the model opens. Raises InputError, RunError."""
     try:
         family, *_, place = socket.getaddrinfo(options.host, options.port, type=socket.SOCK_STREAM)[0]
@@ -39,14 +42,21 @@ def bind(options: ServerOptions) -> socket.socket:
         return socket.create_server(place[:2], family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
         taken = f"{options.host} port {options.port} cannot be listened on ({os.strerror(error.errno or 0)})"
-        raise RunError(f"{taken}: choose another --port or --host") from None
+        raise RunError(f"{taken}: choose another port or host") from None
 
 
-def serve(engine: Engine, options: ServerOptions, listener: socket.socket, started: Callable[[str], None]) -> None:
+def serve(
+    engine: Engine,
+    options: ServerOptions,
+    listener: socket.socket,
+    started: Callable[[str], None],
+    wyoming: tuple[WyomingOptions, socket.socket] | None = None,
+) -> None:
     """Answer until a signal ends it; it must be the main thread. started: told the address. Raises InputError."""
     service = Service(engine, options)
     try:
-        Server(service, listener, started).run([listener])
+        beside = None if wyoming is None else WyomingServer(service, *wyoming)
+        Server(service, listener, started, beside).run([listener])
     finally:
         service.close()
 
@@ -54,21 +64,35 @@ def serve(engine: Engine, options: ServerOptions, listener: socket.socket, start
 class Server(uvicorn.Server):
     """uvicorn, which lets open work end before it closes connections."""
 
-    def __init__(self, service: Service, listener: socket.socket, started: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        listener: socket.socket,
+        started: Callable[[str], None],
+        wyoming: WyomingServer | None = None,
+    ) -> None:
         """Raises InputError for a certificate that cannot be used."""
         super().__init__(_config(service))
         self._service = service
+        self._wyoming = wyoming
         self._listener = listener
         self._tell = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
+        if self._wyoming is not None:
+            await self._wyoming.start()
         self._tell(address(self._service.options, self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close."""
+        self._service.stopping.set()
+        if self._wyoming is not None:
+            await self._wyoming.stop()
         await self._service.drain(DRAIN_SECONDS, lambda: self.force_exit)
+        if self._wyoming is not None:
+            await self._wyoming.close()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -82,6 +106,12 @@ def address(options: ServerOptions, listener: socket.socket) -> str:
     """Where clients find it."""
     host = f"[{options.host}]" if ":" in options.host else options.host
     return f"{'https' if options.tls_cert else 'http'}://{host}:{listener.getsockname()[1]}"
+
+
+def wyoming_address(listener: socket.socket) -> str:
+    """What is typed in Home Assistant."""
+    host, port = listener.getsockname()[:2]
+    return f"host {reachable_address(listener) or host}, port {port}"
 
 
 def _config(service: Service) -> uvicorn.Config:

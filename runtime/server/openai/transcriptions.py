@@ -21,6 +21,7 @@ from ...scheduler import EngineStream
 from ..clips import ClipEnded, answer_clip
 from ..errors import invalid, missing, unsupported
 from ..jobs import StreamedAnswer, all_in_thread, in_thread, while_connected
+from ..languages import transcription_task
 from ..service import Service, service_of
 from .deltas import Deltas
 from .event_stream import data, from_first
@@ -117,7 +118,7 @@ async def _answer(request: Request, read: Callable[[Engine, FormFields], Asked])
 def _transcription(engine: Engine, form: FormFields) -> Asked:
     """Raises ApiError, InputError."""
     languages = [each for name in ("language", "languages") for each in form.texts(name)]
-    language, prompt = _task(engine.prompt, languages)
+    language, prompt = transcription_task(engine.prompt, languages)
     keywords, ignored = _keywords(engine.prompt, form)
     for name in ("known_speaker_names", "known_speaker_references"):
         if form.texts(name):
@@ -151,18 +152,6 @@ def _translation(engine: Engine, form: FormFields) -> Asked:
     return Asked(
         "translate", engine.prompt.prompt_for(name), generation, "en", _format(form), keywords, ignored=ignored
     )
-
-
-def _task(info: PromptInfo, languages: list[str]) -> tuple[str, ResolvedPrompt]:
-    """The language that is transcribed and the prompt for it: of several that are likely the first that is known."""
-    known = {name.removeprefix("asr_"): name for name in info.tasks if name.startswith("asr_")} | {"en": "asr"}
-    if "asr" not in info.tasks:
-        raise unsupported("this bundle has no task that transcribes", "model")
-    codes = [language.lower().partition("-")[0] for language in languages] or ["en"]
-    code = next((code for code in codes if code in known), None)
-    if code is None:
-        raise unsupported(f"this bundle transcribes {', '.join(sorted(known))}, not '{languages[0]}'", "language")
-    return code, info.prompt_for(known[code])
 
 
 def _keywords(info: PromptInfo, form: FormFields) -> tuple[tuple[str, ...], tuple[str, ...]]:
