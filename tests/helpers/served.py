@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import wave
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from auricle.runtime.engine import Engine
 from auricle.runtime.server.options import ServerOptions
 from auricle.runtime.server.run import Server, bind
 from auricle.runtime.server.service import Service
+from auricle.runtime.server.wyoming.options import WyomingOptions
+from auricle.runtime.server.wyoming.server import WyomingServer
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Served:
     url: str
     service: Service
     server: Server
+    wyoming_port: int = 0
 
     @property
     def port(self) -> int:
@@ -31,7 +34,9 @@ class Served:
 
 
 @contextmanager
-def serving(engine: Engine, options: ServerOptions | None = None) -> Generator[Served]:
+def serving(
+    engine: Engine, options: ServerOptions | None = None, wyoming: WyomingOptions | None = None
+) -> Generator[Served]:
     """An engine, served until the block ends; the engine stays open."""
     options = options or ServerOptions(port=0)
     started = threading.Event()
@@ -41,13 +46,21 @@ def serving(engine: Engine, options: ServerOptions | None = None) -> Generator[S
         urls.append(url)
         started.set()
 
-    with closing(bind(options)) as listener, closing(Service(engine, options)) as service:
-        server = Server(service, listener, tell)
+    with ExitStack() as stack:
+        listener = stack.enter_context(closing(bind(options)))
+        service = stack.enter_context(closing(Service(engine, options)))
+        beside = None
+        port = 0
+        if wyoming is not None:
+            place = stack.enter_context(closing(bind(wyoming)))
+            port = place.getsockname()[1]
+            beside = WyomingServer(service, wyoming, place)
+        server = Server(service, listener, tell, beside)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         assert started.wait(10)
         try:
-            yield Served(urls[0], service, server)
+            yield Served(urls[0], service, server, port)
         finally:
             server.should_exit = True
             thread.join(20)

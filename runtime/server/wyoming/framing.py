@@ -58,12 +58,9 @@ class EventReader:
             raise bad_event("an event has no type")
         n_data = _length(head, "data_length", MAX_DATA)
         n_payload = _length(head, "payload_length", MAX_PAYLOAD)
-        data: Any = head.get("data") or {}
-        if not isinstance(data, dict):
-            raise bad_event("an event's data must be a JSON object")
-        data = cast(dict[str, Any], data)
+        data = _mapping(head.get("data", {}), "an event's data")
         if n_data:
-            data = {**data, **_object(await self._stream.readexactly(n_data), "an event's data")}
+            data |= _object(await self._stream.readexactly(n_data), "an event's data")
         return Event(kind, data, await self._stream.readexactly(n_payload) if n_payload else None)
 
 
@@ -77,6 +74,10 @@ def _object(text: bytes, what: str) -> dict[str, Any]:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
         value = None
+    return _mapping(value, what)
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_event(f"{what} must be a JSON object")
     return cast(dict[str, Any], value)
