@@ -15,7 +15,7 @@ from auricle.runtime.scheduler import EngineStream
 from auricle.runtime.server.wyoming.options import WyomingOptions
 from served import Served, serving
 from wyoming.asr import Transcript
-from wyoming.audio import AudioStop
+from wyoming.audio import AudioStart, AudioStop
 from wyoming.event import Event
 from wyoming.info import Describe, Info
 from wyoming.intent import Intent, Recognize
@@ -122,22 +122,34 @@ def test_silence_is_no_words_and_no_error(plain: Served) -> None:
     assert wy.transcript(events) == "" == wy.transcript(heard(plain.wyoming_port, []))
 
 
-def test_a_pause_does_not_tear_a_command_that_the_client_ends(plain: Served, sound: bytes) -> None:
+def test_a_pause_does_not_tear_a_command_that_the_client_ends(
+    plain: Served, sound: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finals: list[float] = []
+    monkeypatch.setattr(plain.service.metrics, "answered", finals.append)
     pause = bytes(SAMPLE_RATE * 2)  # a second
-    events = heard(plain.wyoming_port, wy.chunks(sound + pause + sound))
-    assert wy.transcript(events).count("kitchen") == 2
+    assert wy.transcript(heard(plain.wyoming_port, wy.chunks(sound + pause + sound))).count("kitchen") == 2
+    assert len(finals) == 1
 
 
 def test_nothing_is_left_of_the_command_before(plain: Served, sound: bytes, engine: Engine) -> None:
     async def main() -> list[str]:
         async with wy.client(plain.wyoming_port) as client:
             first = await wy.command(client, wy.chunks(sound + b"\0"), transcript_names=["zorb"], language="zh")
-            await wy.begin(client)
-            await wy.send(client, wy.chunks(sound[: len(sound) // 2]))
-            second = await wy.command(client, wy.chunks(sound))  # begins anew
+            await wy.send(client, [AudioStart(SAMPLE_RATE, 2, 1).event(), *wy.chunks(sound[: len(sound) // 2])])
+            await wy.send(client, [AudioStart(SAMPLE_RATE, 2, 1).event(), *wy.chunks(sound)])  # begins anew
+            second = await wy.end(client)
             return [first[0].data["language"], second[0].data["language"], wy.transcript(second)]
 
     assert wy.run(main()) == ["zh", "en", COMMAND]
+
+
+def test_one_command_may_follow_the_other_at_once(plain: Served) -> None:
+    async def main() -> list[str]:
+        async with wy.client(plain.wyoming_port) as client:
+            return [wy.transcript(await wy.command(client, wy.chunks(bytes(64)))) for _ in range(20)]
+
+    assert set(wy.run(main())) == {""}
 
 
 def test_names_are_listened_for(acting: Served, sound: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class Shared:
 
 
 class _Gone(Exception):
-    """The client has gone, or everything was said and the server stops."""
+    """The client has."""
 
 
 class Connection:
@@ -77,6 +77,8 @@ class Connection:
         self._command: Command | None = None
         """The one whose sound comes now."""
         self._job: asyncio.Task[None] | None = None
+        self._answered = False
+        """The job has said all, and is about to be done."""
 
     async def run(self) -> None:
         """Until the client goes, something fails, or the server stops."""
@@ -132,15 +134,15 @@ class Connection:
             self._request = self._requested(event)
         elif event.type == "audio-start":
             pcm_format(event.data)
-            self._begin_command(tasks)
+            await self._begin_command(tasks)
         elif event.type == "audio-chunk":
-            command = self._command or self._begin_command(tasks)
+            command = self._command or await self._begin_command(tasks)
             command.push(event.payload or b"", pcm_format(event.data))
         elif event.type == "audio-stop":
-            (self._command or self._begin_command(tasks)).stop()
+            (self._command or await self._begin_command(tasks)).stop()
             self._command = None
         elif event.type in ("transcript", "recognize"):
-            self._begin(tasks, partial(self._answer, _text(event), event.type == "recognize"))
+            await self._begin(tasks, partial(self._answer, _text(event), event.type == "recognize"))
 
     def _requested(self, event: Event) -> CommandRequest:
         return command_request(self._service, event.data, self._shared.options.names)
@@ -148,7 +150,7 @@ class Connection:
     def _programs(self) -> list[str]:
         return [ASR, *{"handle": [HANDLE], "intent": [INTENT]}.get(self._shared.options.answers, [])]
 
-    def _begin_command(self, tasks: asyncio.TaskGroup) -> Command:
+    async def _begin_command(self, tasks: asyncio.TaskGroup) -> Command:
         """Nothing of the command before is left in it, its request included."""
         if self._command is not None and self._job is not None:
             self._job.cancel()  # its sound begins anew
@@ -158,7 +160,7 @@ class Connection:
         self._request = None
         keeps_sound = self._shared.answerer is not None
         command = Command(self._service, request, self._shared.options.vad, keeps_sound)
-        self._begin(tasks, partial(self._transcribe, command))
+        await self._begin(tasks, partial(self._transcribe, command))
         self._command = command
         return command
 
@@ -167,39 +169,37 @@ class Connection:
             self._command.stop()
             self._command = None
 
-    def _begin(self, tasks: asyncio.TaskGroup, work: Callable[[], Awaitable[None]]) -> None:
-        if self.busy:
-            raise bad_event("one thing at a time: wait for the answer")
+    async def _begin(self, tasks: asyncio.TaskGroup, work: Callable[[], Awaitable[None]]) -> None:
+        if self._job is not None and not self._job.done():
+            if not self._answered:
+                raise bad_event("one thing at a time: wait for the answer")
+            await asyncio.wait({self._job})
+        self._answered = False
         self._job = tasks.create_task(self._work(work))
 
     async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
         with self._service.session("wyoming"):
             await work()
-        if self._service.stopping.is_set():
-            raise _Gone
 
     async def _transcribe(self, command: Command) -> None:
         language = command.request.language
-        try:
-            await self._send(TranscriptStart(language=language))
-            async with aclosing(in_thread(self._service, command.stream, command.hear)) as heard:
-                async for each in heard:
-                    if isinstance(each, Heard):
-                        await self._send_transcript(each, language)
-                    else:
-                        await self._send(TranscriptChunk(text=each))
-        finally:
-            command.stop()
+        await self._send(TranscriptStart(language=language))
+        async with aclosing(in_thread(self._service, command.stream, command.hear)) as heard:
+            async for each in heard:
+                if isinstance(each, Heard):
+                    await self._send_transcript(each, language)
+                else:
+                    await self._send(TranscriptChunk(text=each))
 
     async def _send_transcript(self, heard: Heard, language: str) -> None:
         if heard.sound is not None and heard.text:
             self._shared.sounds.remember(heard.text, heard.sound)
-        await self._send(Transcript(text=heard.text, language=language), TranscriptStop())
+        await self._send_last(Transcript(text=heard.text, language=language), TranscriptStop())
 
     async def _answer(self, text: str, recognize: bool) -> None:
         answerer = self._shared.answerer
         if answerer is None or (recognize and not answerer.intents):
-            await self._send(NotRecognized(text=NOT_RECOGNIZED) if recognize else NotHandled(text=NOT_HANDLED))
+            await self._send_last(NotRecognized(text=NOT_RECOGNIZED) if recognize else NotHandled(text=NOT_HANDLED))
             return
         sentence = Sentence(text, self._shared.sounds.take(text))
         stream = self._service.stream()
@@ -208,11 +208,12 @@ class Connection:
             if answerer.intents:
                 final = await _last(pieces)
                 intent = final and answerer.intent(final)
-                await self._send(intent or NotRecognized(text=NOT_RECOGNIZED))
+                await self._send_last(intent or NotRecognized(text=NOT_RECOGNIZED))
             else:
                 await self._handle(pieces)
         except InputError:  # of this bundle nothing can be asked about that
-            await self._send(NotRecognized(text=NOT_RECOGNIZED) if answerer.intents else NotHandled(text=NOT_HANDLED))
+            no = NotRecognized(text=NOT_RECOGNIZED) if answerer.intents else NotHandled(text=NOT_HANDLED)
+            await self._send_last(no)
 
     async def _handle(self, pieces: AsyncGenerator[Piece | Final]) -> None:
         deltas = Deltas()
@@ -226,9 +227,13 @@ class Connection:
                     await self._send(*([] if begun else [HandledStart()]), HandledChunk(text=grown))
                     begun = True
         if final is None or not final.text:
-            await self._send(NotHandled(text=NOT_HANDLED))
+            await self._send_last(NotHandled(text=NOT_HANDLED))
         else:
-            await self._send(Handled(text=final.text), HandledStop())
+            await self._send_last(Handled(text=final.text), HandledStop())
+
+    async def _send_last(self, *events: Eventable) -> None:
+        self._answered = True
+        await self._send(*events)
 
     async def _send(self, *events: Eventable) -> None:
         """Raises ConnectionError; a client that does not take it in time is gone."""
