@@ -10,6 +10,8 @@ from ...models.audio import SAMPLE_RATE, Waveform
 from .source import SourceItem
 from .timeline import Timeline
 
+STEP_S = 0.02  # of sound whose arrival is remembered: blocks may be tiny
+
 
 class PushedSource:
     """Mono samples at any rate, pushed and closed by any thread."""
@@ -24,13 +26,15 @@ class PushedSource:
         self._ended = False
         self._pushed_s = 0.0
         self._arrivals: deque[tuple[float, float]] = deque()
+        """Places of the timeline, and when the sound before them came."""
 
     def push(self, samples: Waveform, sample_rate: int) -> None:
         """What was heard next; after the end it is not wanted."""
         with self._changed:
-            if not self._closed:
+            if not self._closed and len(samples):
                 self._pushed_s += len(samples) / sample_rate
-                self._arrivals.append((self._pushed_s, time.monotonic()))
+                if not self._arrivals or self._pushed_s - self._arrivals[-1][0] >= STEP_S:
+                    self._arrivals.append((self._pushed_s, time.monotonic()))
                 self._blocks.append((samples, sample_rate))
                 self._changed.notify_all()
 

@@ -245,7 +245,7 @@ class Connection:
             raise ConnectionError("the client does not read") from None
 
     async def _end(self, error: BaseException) -> None:
-        if isinstance(error, _Gone | ConnectionError):
+        if isinstance(error, _Gone | OSError):
             return
         if not isinstance(error, ApiError | AuricleError):
             log_failure(error)

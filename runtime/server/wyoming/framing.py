@@ -32,7 +32,10 @@ class EventReader:
 
     async def begun(self) -> bool:
         """Wait for the next event to begin; False: the client has gone. It may be cancelled and called again."""
-        self._first = self._first or await self._stream.read(1)
+        try:
+            self._first = self._first or await self._stream.read(1)
+        except OSError:  # the connection broke; once it has, every read says so
+            return False
         return bool(self._first)
 
     async def read(self) -> Event | None:
@@ -44,7 +47,7 @@ class EventReader:
                 return await self._event(first)
         except TimeoutError:
             raise ApiError(408, f"An event takes at most {self._seconds:g} s to arrive.", "timeout") from None
-        except asyncio.IncompleteReadError:
+        except (asyncio.IncompleteReadError, ConnectionError):
             return None
 
     async def _event(self, first: bytes) -> Event:
