@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE
+from auricle.runtime.__main__ import main
 from auricle.runtime.engine import Engine
 from auricle.runtime.scheduler import EngineStream
 from auricle.runtime.server.wyoming.options import WyomingOptions
@@ -235,3 +239,32 @@ def test_what_was_spoken_becomes_an_intent(acting: Served, engine: Engine, sound
 def test_without_answers_nothing_is_handled(plain: Served) -> None:
     [event] = told(plain.wyoming_port, Transcript(text="sing a song").event())
     assert event.type == "not-handled"
+
+
+def test_the_command_serves_both_and_ends_when_told(sound: bytes) -> None:
+    command = [sys.executable, "-m", "auricle.runtime", "serve", "--port", "0", "--wyoming", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+        try:
+            assert job.stdout is not None and "/v1" in job.stdout.readline()
+            line = job.stdout.readline()
+            assert line.startswith("Home Assistant is served at host 127.0.0.1, port "), line
+            assert wy.transcript(heard(int(line.rpartition(" ")[2]), wy.chunks(sound))) == COMMAND
+            job.terminate()
+            assert job.wait(15) in (0, 128 + signal.SIGTERM) and not job.stdout.read()
+        finally:
+            job.kill()
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--wyoming-vad"], "add --wyoming PORT"),
+        (["--wyoming", "0", "--wyoming-host", "0.0.0.0"], "--wyoming-no-key"),
+        (["--wyoming", "0", "--wyoming-answers", "intent"], "--wyoming-names"),
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(
+    words: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *words]) == 2
+    assert problem in capsys.readouterr().err
