@@ -26,7 +26,7 @@ from wyoming.info import Info
 from wyoming.intent import NotRecognized
 from wyoming.ping import Pong
 
-from ....models.errors import AuricleError, InputError
+from ....models.errors import InputError
 from ...events import Final, Piece
 from ..errors import ApiError, api_error, log_failure
 from ..jobs import in_thread
@@ -85,7 +85,7 @@ class Connection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 await self._read(tasks)
-        except BaseExceptionGroup as group:
+        except ExceptionGroup as group:
             await self._end(group.exceptions[0])
         finally:
             self._drop_command()
@@ -244,12 +244,11 @@ class Connection:
         except TimeoutError:
             raise ConnectionError("the client does not read") from None
 
-    async def _end(self, error: BaseException) -> None:
+    async def _end(self, error: Exception) -> None:
         if isinstance(error, _Gone | OSError):
             return
-        if not isinstance(error, ApiError | AuricleError):
-            log_failure(error)
-        told = api_error(error if isinstance(error, Exception) else Exception())
+        log_failure(error)
+        told = api_error(error)
         with contextlib.suppress(OSError, TimeoutError):
             await self._send(Error(text=str(told), code=told.code))
             self._writer.write_eof()
