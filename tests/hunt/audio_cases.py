@@ -110,7 +110,7 @@ def make_case(seed: int, number: int) -> Case:
     """Each format in turn, each way of spoiling it by chance."""
     rng = random.Random(f"audio {seed} {number}")
     sound = sounds()[number % len(FORMATS)]
-    spoil = rng.choice((flipped, cut, removed, doubled, overwritten, inserted, resized, resized, joined, chunks))
+    spoil = rng.choice(SPOILERS)
     title, content, allowed = spoil(sound, rng)
 
     def check(n_heard: int) -> str | None:
@@ -291,3 +291,6 @@ def chunks(sound: Sound, rng: random.Random) -> Spoiled:
     elif not sound.sample_bytes and what != "without":
         allowed = _held(sound, 1)
     return f"chunk {i} of {len(bounds) - 1}, {start} to {end}: {what}", content, allowed
+
+
+SPOILERS = (flipped, cut, removed, doubled, overwritten, inserted, resized, resized, joined, chunks)

@@ -12,10 +12,11 @@ import pytest
 from auricle.models.errors import InputError
 from hunting import Case, Outcome, hunt
 
-CASES = {"audio": 2000}
+CASES = {"audio": 2000, "manifests": 100, "schemas": 200, "grammars": 200, "streams": 400}
 
 
 @pytest.mark.parametrize("kind", CASES)
+@pytest.mark.usefixtures("golden_bundle")
 def test_nothing_is_found(kind: str) -> None:
     tally = hunt(kind, CASES[kind])
     print(tally.line())
