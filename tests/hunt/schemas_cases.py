@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from schemas import EXACT, any_schema
 
 BLOCK = 100
+SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large, HealthCheck.large_base_example]
 KEYWORDS = (
     *("type", "enum", "const", "properties", "required", "additionalProperties", "items", "prefixItems", "minItems"),
     *("maxItems", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "anyOf", "oneOf", "allOf", "not"),
@@ -52,9 +53,7 @@ def drawn(strategy: st.SearchStrategy[Any], seed: int, n: int = BLOCK) -> list[A
     found = list[Any]()
 
     @seeded(seed)
-    @settings(
-        max_examples=n, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=n, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=SLOW)
     @given(strategy)
     def take(value: Any) -> None:
         found.append(value)
