@@ -57,7 +57,7 @@ def make_case(seed: int, number: int) -> Case:
         content = rng.randbytes(rng.randrange(9))
     way = rng.randrange(256)
     case = Case(f"{what}, {len(content)} bytes, read the way {way}", bytes([way]) + content, ".raw")
-    rate, channels, sample_format = _way(way)
+    rate, channels, sample_format = reading(way)
     n = len(content) // (channels * (2 if sample_format == "s16le" else 4))
     expected = round(n * SAMPLE_RATE / rate)
 
@@ -67,14 +67,14 @@ def make_case(seed: int, number: int) -> Case:
     return replace(case, check=check)
 
 
-def _way(byte: int) -> tuple[int, int, SampleFormat]:
+def reading(byte: int) -> tuple[int, int, SampleFormat]:
     """Hz, channels, sample format."""
     return RATES[byte % 4], (1, 1, 2, 6)[byte // 4 % 4], "f32le" if byte & 128 else "s16le"
 
 
 def run_case(case: Case, folder: Path) -> int:
     """Samples at 16 kHz. ValueError where chunks do not follow each other, or a torn sample is not told."""
-    rate, channels, sample_format = _way(case.content[0])
+    rate, channels, sample_format = reading(case.content[0])
     content = case.content[1:]
     source = RawInput(Trickle(content, random.Random(case.title)), rate, channels, sample_format, "fast")
     now = n_heard = n_torn = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,27 @@ def test_nothing_is_found(kind: str) -> None:
     assert tally.outcomes["result"] and tally.outcomes["refused"]
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_streams_through_the_command(golden_bundle: Path, number: int) -> None:
+    streams: Any = hunting.kind_of("streams")
+    case = streams.make_case(21, number)
+    rate, channels, sample_format = streams.reading(case.content[0])
+    words = ["listen", "-", "--pace", "fast", "--json", "--bundle", str(golden_bundle)]
+    words += ["--rate", str(rate), "--channels", str(channels), "--sample-format", sample_format]
+    run = subprocess.run(
+        [sys.executable, "-m", "auricle", *words], input=case.content[1:], capture_output=True, timeout=120
+    )
+    said = run.stderr.decode()
+    assert "Traceback" not in said and run.returncode in (0, 2), said
+    last = json.loads(run.stdout.splitlines()[-1])
+    assert last["event"] == "SessionEnded"
+    if run.returncode == 0:
+        heard = round((last["captured_s"] - last["dropped_s"]) * 16_000)
+        assert case.check(heard) is None
+    else:
+        assert said.count("\n") == 1
+
+
 class Badly:
     """Cases that end as they must not."""
 
@@ -42,7 +65,7 @@ class Badly:
         if number == 3:
             return bytes(8 << 30)
         if number == 4:
-            raise InputError("two\nlines of text")
+            raise InputError("A sentence that ends as none of them does.")
         if number == 5:
             raise InputError("a sentence that says what is wrong")
         return 1 / (7 - number) > 0.5

@@ -23,7 +23,9 @@ _DEEPEST = 200  # groups in groups
 _LONGEST_CAUSE = 120  # characters
 _MOST_DIGITS = 9  # of a repetition
 _PARSER = "error parsing grammar:"
-_TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # and comments: no rules in them
+# What is in quotes, brackets and comments: no rules. One that is not closed goes to the end, or each quote of thousands
+# would look for its end there.
+_TEXT = re.compile(r'"(?:\\[\s\S]|[^"\\])*(?:"|\\?\Z)|\[(?:\\[\s\S]|[^\]\\])*(?:\]|\\?\Z)|#.*')
 _COUNTS = re.compile(r"\{\s*(\d+)\s*,\s*(\d+)\s*\}")
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,9 @@ def test_rules_that_are_none_are_a_sentence_and_nothing_is_printed(llm: Llm, cap
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("rules", [") " * 3000, "x\t\x01" * 40, "a{" + 5000 * "1" + "," + 5000 * "2" + "}"])
+@pytest.mark.parametrize(
+    "rules", [") " * 3000, "[" * 100_000, "x\t\x01" * 40, "a{" + 5000 * "1" + "," + 5000 * "2" + "}"]
+)
 def test_of_rules_that_are_none_a_line_is_shown(llm: Llm, rules: str) -> None:
     with pytest.raises(InputError) as caught:
         llm.grammar(f'root ::= "a" {rules}')
