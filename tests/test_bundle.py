@@ -68,7 +68,7 @@ def test_one_flipped_bit_is_found(spoiled: Path, name: str) -> None:
     assert name in refused(spoiled)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema_version": 1}'])
+@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"[" * 100_000, b"\xff\xfe", b'{"schema_version": 1}'])
 def test_manifest_of_garbage_is_refused(spoiled: Path, garbage: bytes) -> None:
     (spoiled / MANIFEST).write_bytes(garbage)
     assert MANIFEST in refused(spoiled)
@@ -125,6 +125,16 @@ def test_another_schema_version_is_refused(spoiled: Path) -> None:
 def test_wrong_interface_is_refused(spoiled: Path) -> None:
     edit_manifest(spoiled, lambda m: m["graphs"]["whisper"]["inputs"][0].update(name="mel"))
     assert "whisper" in refused(spoiled)
+
+
+def test_a_number_beyond_every_float_is_refused(spoiled: Path) -> None:
+    edit_manifest(spoiled, lambda m: m["llm"].update(lora_scale=10**400))
+    assert "llm.lora_scale" in refused(spoiled)
+
+
+def test_what_a_manifest_names_cannot_move_the_cursor(spoiled: Path) -> None:
+    edit_manifest(spoiled, lambda m: m["llm"].update(adapter="\x1b[2J\x00\ud800"))
+    assert r"names \x1b[2J\x00\ud800 but" in refused(spoiled)
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "a/../../b", "..\\secret"])

@@ -300,6 +300,7 @@ def documents() -> list[Path]:
         root / "README.md",
         root / "CHANGELOG.md",
         root / "CONTRIBUTING.md",
+        root / "SECURITY.md",
         *sorted(root.glob("models/*/README.md")),
         *sorted(root.glob("docs/*.md")),
     ]

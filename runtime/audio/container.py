@@ -25,8 +25,9 @@ from ...models.git_lfs import refuse_pointer
 from .extent import Extent, sample_extent
 from .file_view import FileView
 from .mpeg_audio import Frames, Parse, adts_header, mp3_header, walk_frames
+from .ogg_pages import damaged_page
 from .selection import MAIN, Selection
-from .truncation import beyond, flac_samples, matroska_seconds, missing_bytes, ogg_is_open
+from .truncation import beyond, flac_samples, matroska_seconds, missing_bytes, ogg_is_open, second_movie
 
 MAX_CHANNELS = 64
 MIN_RATE = 4_000  # Hz: below a telephone's by half
@@ -67,6 +68,18 @@ class SoundFile:
     def has_pictures(self) -> bool:
         """Whether there is a video; a cover is none."""
         return not all(stream.disposition & stream.disposition.attached_pic for stream in self.container.streams.video)
+
+    def damaged_page(self) -> int | None:
+        """Bytes before an Ogg's first damaged page; None when there is none."""
+        if not self.regular or self.container.format.name != "ogg":
+            return None
+        with self.path.open("rb") as opened:
+            return damaged_page(opened, self.path.stat().st_size)
+
+    @property
+    def lossless(self) -> bool:
+        """The codec keeps every sample, and no delay or padding is counted as sound."""
+        return self.stream.codec_context.codec.lossless
 
     def picture_start(self) -> float | None:
         """Seconds at which a video begins: captions of a soundtrack that starts later must fit its pictures."""
@@ -123,6 +136,9 @@ def _stream(container: InputContainer, selection: Selection, name: str) -> Audio
     selection.check_track(len(streams), name)
     best = container.streams.best("audio") if selection.track is None else streams[selection.track - 1]
     stream = best if isinstance(best, AudioStream) else streams[0]
+    context: Any = stream.codec_context  # None for a codec that FFmpeg does not know, whatever PyAV's stub says
+    if context is None:
+        raise AudioError(f"{name} holds sound of a codec that cannot be decoded: {_REMEDY}")
     check_rate(stream.codec_context.sample_rate, name)
     selection.check_channel(stream.codec_context.channels or MAX_CHANNELS, name)
     return stream
@@ -139,7 +155,7 @@ def check_rate(sample_rate: int, name: str) -> None:
 
 def _set_up(container: InputContainer, stream: AudioStream) -> None:
     """What FFmpeg must be told about some decoders."""
-    if container.format.name == "flac":
+    if container.format.name in ("flac", "tta", "wv"):  # whose frames have checksums
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
     if container.format.name == "caf" and stream.codec_context.name == "alac":
         stream.codec_context.flags2 |= Flags2.skip_manual  # or FFmpeg drops the end of a last packet that has none
@@ -171,6 +187,8 @@ def _view(file: Path, name: str, size: int) -> FileView | None:
             raise _cut_short(name, size, missing)
         if ogg_is_open(opened, size):
             raise AudioError(f"{name} is cut short: no page in it ends the stream; copy it again")
+        if (at := second_movie(opened, size)) is not None:
+            raise AudioError(f"{name} holds another file from byte {at} on: split it, or join both in an audio editor")
         extent = sample_extent(opened, size)
     return None if extent is None else _mended(file, name, size, extent)
 

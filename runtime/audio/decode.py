@@ -47,8 +47,12 @@ _DTYPE_FORMATS = {"u1": "u8", "i2": "s16", "i4": "s32", "f2": "flt", "f4": "flt"
 _GAP_SECONDS = 0.1  # a jump in the timestamps below this is rounding
 _GAP_MAX_SECONDS = 3600.0  # beyond this the timestamps were reset
 _HEADER_SECONDS = 0.25  # a Matroska header counts a codec's delay and padding too
+_LOSSLESS_SECONDS = 0.005  # times are whole milliseconds in many containers
 _STRICT_FORMATS = {"flac", "ogg"}  # here a jump means that a damaged page or frame was dropped
-_COUNTING_FORMATS = {"flac", "ogg", "nistsphere", "rso"}  # whose headers, or last page, say how long they are
+_COUNTING_FORMATS = dict.fromkeys(["flac", "ogg", "nistsphere", "rso"], _GAP_SECONDS)
+"""Seconds that may be missing of what the header, or the last page, says."""
+_LOSSLESS_SLACK = dict.fromkeys([*_COUNTING_FORMATS, "asf", "tta", "wv"], _LOSSLESS_SECONDS) | {"avi": _GAP_SECONDS}
+"""The same where the codec pads nothing."""
 _RESYNCING_FORMATS = {"mp3", "aac"}  # here undecodable bytes behind the last frame are a tag, not damage
 
 
@@ -179,13 +183,24 @@ def _blocks(sound: SoundFile, selection: Selection) -> Iterator[_Block]:
             yield _Block(
                 _mono(frame_samples(frame), frame.format.packed.name, selection, sound.name), frame.sample_rate
             )
-    short = sound.container.format.name in _COUNTING_FORMATS and end_s < promised_s - _GAP_SECONDS
-    if short or n < sound.promised_samples() or end_s < header_s - _HEADER_SECONDS:
+    format_name = sound.container.format.name
+    slack_s = _LOSSLESS_SLACK.get(format_name) if sound.lossless else _COUNTING_FORMATS.get(format_name)
+    short = slack_s is not None and end_s < promised_s - slack_s
+    if short or n < sound.promised_samples() or _before(sound, end_s, origin or 0.0, header_s):
         raise _damaged(sound.name, end_s)
+    if (at := sound.damaged_page()) is not None:
+        raise AudioError(f"{sound.name} is damaged at byte {at}: {_REMEDY}")
     if sound.frames is not None and sound.frames.damaged:
         raise _damaged(sound.name, end_s)
     if sound.frames is not None and sound.frames.wrong_checksum:
         raise AudioError(f"{sound.name} is damaged: its frames do not have the checksum that it states; {_REMEDY}")
+
+
+def _before(sound: SoundFile, end_s: float, origin_s: float, header_s: float) -> bool:
+    """Whether a Matroska file's sound ends before its header says; the first sample may have a time above 0."""
+    if sound.lossless:
+        return origin_s + end_s < header_s - _LOSSLESS_SECONDS
+    return end_s < header_s - _HEADER_SECONDS
 
 
 def _silence(seconds: float, sample_rate: int) -> Iterator[_Block]:

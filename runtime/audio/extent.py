@@ -34,7 +34,7 @@ class Extent:
     true_sizes: Mapping[int, bytes] | None
     """What stands where in a header that tells the truth; None: it has no room for that."""
     joined: bool = False
-    """Another whole file begins behind the samples."""
+    """Another file, or its samples, begin behind the samples."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,10 @@ def _end(
     if end >= n_bytes:
         return n_bytes, False
     pad = -end % layout.align if layout else 0
+    torn = -(end - start) % frame
+    if torn <= pad:  # the stated size ends inside a sample, so what would be padding is the sample's rest
+        end = end + torn
+        pad = pad - torn
     file.seek(end)
     padded = pad > 0 and (pad < frame or not any(file.read(pad)))
     for at in (end, end + pad) if padded else (end,):
@@ -210,7 +214,7 @@ def _behind(file: BinaryIO, n_bytes: int, layout: _Layout | None, at: int) -> Li
         return "file" if head.startswith(_FILES) else "sound"
     trusted = False
     for chunk in _chunks(file, layout, at, n_bytes):
-        if chunk.id.startswith(_FILES):
+        if chunk.id.startswith(_FILES) or chunk.id == layout.data:
             return "file"
         known = re.fullmatch(layout.known, chunk.id, re.DOTALL) is not None
         trusted = trusted or known

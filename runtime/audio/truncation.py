@@ -1,8 +1,9 @@
 """Truncation: a sound file -> how many bytes it promises and does not hold, where a copy was cut short.
 
-FFmpeg plays what is there and says nothing, so the promise is read here: AVI lists, ISO media (mp4, m4a, mov)
-boxes, the Matroska/WebM segment, ASF's data, the last Ogg page; extent.py has the containers of PCM, mpeg_audio.py
-mp3. A size that a live recorder left open (0 or all ones) promises nothing. Knows nothing about codecs.
+FFmpeg plays what is there and says nothing, so the promise is read here: AVI lists, ISO media (mp4, m4a, mov) boxes,
+the Matroska/WebM segment, ASF's data, VOC's blocks, SoX's samples, the last Ogg page; extent.py has the containers of
+PCM, mpeg_audio.py mp3. A size that a live recorder left open (0 or all ones) promises nothing. Knows nothing about
+codecs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from .extent import sample_extent
@@ -43,7 +44,7 @@ def missing_bytes(file: BinaryIO, n_bytes: int) -> int:
     if extent is not None:
         return beyond(extent.stated_end or 0, n_bytes)
     file.seek(0)
-    head = file.read(16)
+    head = file.read(24)
     for magic, offset, walk in _CONTAINERS:
         if head[offset : offset + len(magic)] == magic:
             file.seek(0)
@@ -118,8 +119,52 @@ def _asf_end(file: BinaryIO, n_bytes: int) -> int:
     return at + size if size < 1 << 62 else 0
 
 
+def second_movie(file: BinaryIO, n_bytes: int) -> int | None:
+    """Where another mp4, m4a or mov file begins behind the first: FFmpeg knows one index; None: nowhere."""
+    file.seek(4)
+    if file.read(4) != b"ftyp":
+        return None
+    n_indices = 0
+    begun = 0
+    for name, at, _end in _mp4_boxes(file, n_bytes):
+        n_indices += name == b"moov"
+        begun = at if name == b"ftyp" else begun
+        if n_indices == 2:
+            return begun or at
+    return None
+
+
 def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
-    """The end of the last top-level box."""
+    """The end of the last top-level box; 0 where one is open or unknown."""
+    end = 0
+    for name, _at, end in _mp4_boxes(file, n_bytes):
+        if end == 0 or name not in _MP4_BOXES:
+            return 0
+    return end
+
+
+def _voc_end(file: BinaryIO, n_bytes: int) -> int:
+    """The end of the last block; a block of type 0 has no size and is the last."""
+    file.seek(20)
+    at = int.from_bytes(file.read(2), "little")
+    while at + 4 <= n_bytes:
+        file.seek(at)
+        block = file.read(4)
+        if block[0] == 0:
+            return at + 1
+        at += 4 + int.from_bytes(block[1:], "little")
+    return at
+
+
+def _sox_end(file: BinaryIO, _n_bytes: int) -> int:
+    """The end of the samples, four bytes each; none are stated by a writer that did not know."""
+    file.seek(4)
+    header_bytes, n_samples = struct.unpack("<IQ", file.read(12).ljust(12, b"\0"))
+    return 4 + header_bytes + 4 * n_samples
+
+
+def _mp4_boxes(file: BinaryIO, n_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, beginning and end of each top-level box; an end of 0, of the last: that of the file."""
     at = 0
     while at + 8 <= n_bytes:
         file.seek(at)
@@ -127,10 +172,11 @@ def _mp4_end(file: BinaryIO, n_bytes: int) -> int:
         size = int.from_bytes(head[:4], "big")
         if size == 1:
             size = int.from_bytes(head[8:16], "big")
-        if size == 0 or head[4:8] not in _MP4_BOXES:  # 0: to the end of the file
-            return 0
-        at += max(size, 8)
-    return at
+        end = at + max(size, 8) if size else 0
+        yield head[4:8], at, end
+        if size == 0:
+            return
+        at = end
 
 
 def _matroska_end(file: BinaryIO, n_bytes: int) -> int:
@@ -145,6 +191,8 @@ def _matroska_end(file: BinaryIO, n_bytes: int) -> int:
         if first == 0 or element not in _MATROSKA_ELEMENTS:
             return 0
         width = 9 - first.bit_length()
+        if len(head) < id_bytes + width:
+            return at + id_bytes + width
         size = int.from_bytes(head[id_bytes : id_bytes + width], "big") - (1 << (7 * width))
         at += id_bytes + width
         if size == (1 << (7 * width)) - 1:  # open
@@ -180,4 +228,6 @@ _CONTAINERS: tuple[tuple[bytes, int, Callable[[BinaryIO, int], int]], ...] = (
     (b"ftyp", 4, _mp4_end),
     (_MATROSKA, 0, _matroska_end),
     (b"OggS", 0, _ogg_end),
+    (b"Creative Voice File", 0, _voc_end),
+    (b".SoX", 0, _sox_end),
 )

@@ -350,7 +350,9 @@ def test_damaged_in_the_middle_names_the_time(tmp_path: Path, name: str, codec: 
     assert "damaged at " in refused(path)
 
 
-@pytest.mark.parametrize(("seconds", "video", "readable"), [(3.2, False, True), (3.3, False, False), (9.0, True, True)])
+@pytest.mark.parametrize(
+    ("seconds", "video", "readable"), [(3.004, False, True), (3.1, False, False), (9.0, True, True)]
+)
 def test_a_matroska_header_that_promises_more(tmp_path: Path, seconds: float, video: bool, readable: bool) -> None:
     path = write(tmp_path / "a.mkv", tone(440, 16_000, 3.0), 16_000, "pcm_s16le", video)
     written = struct.pack(">d", 3000.0)

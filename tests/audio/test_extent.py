@@ -171,6 +171,20 @@ def test_a_header_without_samples(tmp_path: Path) -> None:
     assert "holds 0.000 s" in refused(path)
 
 
+@pytest.mark.parametrize("stated", [2 * N - 1, 2 * N - 2])
+def test_a_size_that_ends_inside_a_sample(tmp_path: Path, stated: int) -> None:
+    """Where padding would be, the rest of the sample is."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(N).replace(struct.pack("<I", 2 * N), struct.pack("<I", stated)))
+    np.testing.assert_array_equal(read_audio(path), EXPECTED)
+
+
+def test_a_second_chunk_of_samples(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(wav(N, riff(b"data", PCM.tobytes())))
+    assert "begin another file" in refused(path)
+
+
 @pytest.mark.parametrize(("container", "n_behind"), [(wav, len(wav(N))), (aiff, len(aiff(N))), (au, len(au(N)))])
 def test_two_files_in_one(tmp_path: Path, container: Callable[..., bytes], n_behind: int) -> None:
     path = tmp_path / "a.audio"

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import struct
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 from auricle.models.errors import AudioError
 from auricle.runtime.audio.decode import read_audio
+from tracks import encode_sound
 
 NOISE = np.random.default_rng(4).uniform(-0.4, 0.4, (1, 96_000)).astype(np.float32)
 
 
 def write(path: Path, codec: str, options: dict[str, str] | None = None, rate: int = 48_000) -> Path:
     """2 s of noise."""
-    encoder: Any = av.open(str(path), "w", options=options or {})
-    with encoder as out:
-        stream = out.add_stream(codec, rate=rate)
-        stream.layout = "mono"
-        sound = av.AudioFrame.from_ndarray(NOISE[:, : 2 * rate], format="fltp", layout="mono")
-        sound.sample_rate, sound.pts, sound.time_base = rate, 0, Fraction(1, rate)
-        context = stream.codec_context
-        shaper = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 1024)
-        for piece in [*shaper.resample(sound), *shaper.resample(None)]:
-            out.mux(stream.encode(piece))
-        out.mux(stream.encode(None))
+    encode_sound(path, NOISE[:, : 2 * rate], codec, rate, options=options)
     return path
 
 
@@ -52,6 +40,8 @@ def refused(path: Path) -> str:
         ("a.avi", "pcm_s16le", {}),
         ("a.ogg", "flac", {}),
         ("a.caf", "alac", {}),
+        ("a.voc", "pcm_u8", {}),
+        ("a.sox", "pcm_s32le", {}),
     ],
 )
 @pytest.mark.parametrize("keep", [0.4, 0.9])
@@ -106,3 +96,48 @@ def test_a_nist_file_states_its_samples(tmp_path: Path) -> None:
 
 def test_a_lossless_caf_is_heard_to_its_last_sample(tmp_path: Path) -> None:
     assert len(read_audio(write(tmp_path / "a.caf", "alac", rate=16_000))) == 32_000
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mka", "flac", {"cluster_time_limit": "200"}),
+        ("a.wma", "pcm_s16le", {}),
+        ("a.ogg", "flac", {"page_duration": "60000"}),
+        ("a.ogg", "libopus", {"page_duration": "60000"}),
+        ("a.tta", "tta", {}),
+        ("a.wv", "wavpack", {}),
+    ],
+)
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_a_few_milliseconds_that_are_lost(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str], place: float
+) -> None:
+    """FFmpeg passes over the damaged packet, which is shorter than a gap."""
+    path = write(tmp_path / name, codec, options, 16_000)
+    whole = path.read_bytes()
+    at = int(len(whole) * place)
+    path.write_bytes(whole[:at] + whole[at + 1 :])
+    assert "damaged at " in refused(path)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.m4a", "alac"), ("a.mp4", "aac"), ("a.mov", "pcm_s16le")])
+def test_two_indices_in_one_file(tmp_path: Path, name: str, codec: str) -> None:
+    path = write(tmp_path / name, codec)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole)
+    assert f"another file from byte {len(whole)} on" in refused(path)
+
+
+def test_a_codec_that_nobody_knows(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", "pcm_s16le")
+    path.write_bytes(path.read_bytes().replace(b"A_PCM/INT/LIT", b"A_PCX/INT/LIT"))
+    assert "cannot be decoded" in refused(path)
+
+
+def test_a_matroska_header_that_ends_inside_an_element(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.webm", "libopus")
+    whole = path.read_bytes()
+    for n in range(40, 400):
+        path.write_bytes(whole[:n])
+        refused(path)

@@ -20,8 +20,12 @@ from ..llama import Floats, Model, llama_cpp, reason, silence
 _c: Any = llama_cpp  # its functions are decorated at import and have no static types
 N_LIKELY = 64
 _DEEPEST = 200  # groups in groups
+_LONGEST_CAUSE = 120  # characters
+_MOST_DIGITS = 9  # of a repetition
 _PARSER = "error parsing grammar:"
-_TEXT = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # and comments: no rules in them
+# What is in quotes, brackets and comments: no rules. One that is not closed goes to the end, or each quote of thousands
+# would look for its end there.
+_TEXT = re.compile(r'"(?:\\[\s\S]|[^"\\])*(?:"|\\?\Z)|\[(?:\\[\s\S]|[^\]\\])*(?:\]|\\?\Z)|#.*')
 _COUNTS = re.compile(r"\{\s*(\d+)\s*,\s*(\d+)\s*\}")
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 
@@ -39,7 +43,7 @@ class Grammar:
             self._handle = _c.llama_sampler_init_grammar(model.vocab_handle, gbnf.encode(), b"root")
         if not self._handle:
             causes = (line.partition(_PARSER)[2].strip().removesuffix(" at") for line in printed if _PARSER in line)
-            why = next((f" ({cause})" for cause in causes), reason())
+            why = next((f" ({_shown(cause)})" for cause in causes), reason())
             raise InputError(
                 f"llama.cpp cannot read this grammar{why}: name no rule that is not there, or simplify the schema"
             )
@@ -82,9 +86,19 @@ class Grammar:
             _c.llama_sampler_free(handle)
 
 
+def _shown(cause: str) -> str:
+    """Where the parser stopped it prints all that is left of the rules."""
+    return cause if len(cause) <= _LONGEST_CAUSE else f"{cause[:_LONGEST_CAUSE]}..."
+
+
 def _check_counts(gbnf: str) -> None:
-    """Raises InputError for a repetition such as {2,1}, which llama.cpp unrolls until there is no memory left."""
+    """Raises InputError for a repetition such as {2,1}, which llama.cpp unrolls until there is no memory left.
+
+    And for numbers that Python itself refuses to read.
+    """
     for least, most in _COUNTS.findall(_TEXT.sub("", gbnf)):
+        if max(len(least), len(most)) > _MOST_DIGITS:
+            raise InputError(f"the grammar repeats something {_shown(most)} times: give numbers that are possible")
         if int(least) > int(most):
             raise InputError(f"the grammar repeats something {{{least},{most}}} times: write the smaller number first")
 

@@ -57,6 +57,8 @@ def refusal(pointer: str, why: str) -> InputError:
         shown = f"{shown[:_MAX_SHOWN]}..."
     keyword = shown.rpartition("/")[2] if len(shown) <= _MAX_SHOWN else ""
     where = f"{keyword} at {shown}" if keyword else shown or "its root"
+    if len(why) > 4 * _MAX_SHOWN:  # it quotes the schema
+        why = f"{why[:_MAX_SHOWN]}...{why[-_MAX_SHOWN:]}"
     return InputError(f"the JSON schema cannot be held ({where}): {why}")
 
 
@@ -70,7 +72,7 @@ def resolve(root: Any, reference: Any, pointer: str) -> Subschema:
         is_item = isinstance(found.schema, list) and step.isascii() and step.isdigit()
         try:
             found = found.child(int(step) if is_item else step)
-        except (KeyError, IndexError, TypeError):
+        except (KeyError, IndexError, TypeError, ValueError):  # ValueError: a number of thousands of digits
             raise refusal(pointer, f"{json.dumps(reference)} names nothing in this file") from None
     return found
 

@@ -167,6 +167,15 @@ def test_rules_that_are_none_are_a_sentence_and_nothing_is_printed(llm: Llm, cap
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    "rules", [") " * 3000, "[" * 100_000, "x\t\x01" * 40, "a{" + 5000 * "1" + "," + 5000 * "2" + "}"]
+)
+def test_of_rules_that_are_none_a_line_is_shown(llm: Llm, rules: str) -> None:
+    with pytest.raises(InputError) as caught:
+        llm.grammar(f'root ::= "a" {rules}')
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+
+
 def test_rules_are_refused_where_no_file_can_be_made(llm: Llm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with pytest.raises(InputError, match="cannot read this grammar"):

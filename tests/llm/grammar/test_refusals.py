@@ -194,3 +194,10 @@ def test_a_command_refuses_before_anything_is_opened(
     both = ["--json-schema", str(tmp_path / "schema.json"), "--grammar", str(tmp_path / "rules.gbnf")]
     assert main([*COMMANDS[module], *both]) == 2
     assert "not both" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["1" * 5000, "x" * 5000])
+def test_a_long_reference_is_a_short_sentence(step: str) -> None:
+    with pytest.raises(InputError, match="names nothing in this file") as caught:
+        JsonSchema({"$ref": f"#/anyOf/{step}", "anyOf": [{}]})
+    assert len(str(caught.value)) < 500
