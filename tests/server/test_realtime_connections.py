@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from auricle.models.errors import RunError
 from auricle.runtime.engine import Engine
 from auricle.runtime.events import Final, SessionEnded
 from auricle.runtime.live.captions import LiveOptions
@@ -176,8 +177,6 @@ def test_sound_that_nobody_hears_in_time_is_dropped_and_told(
 def test_a_segment_that_fails_is_told_and_the_next_is_heard(
     served: Served, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from auricle.models.errors import RunError
-
     encode = engine.encode
     failing = True
 
@@ -201,3 +200,5 @@ def test_a_segment_that_fails_is_told_and_the_next_is_heard(
     failed = next(event for event in events if event["type"] == f"{TRANSCRIPTION}.failed")
     assert failed["error"]["message"] == "the graph computed no numbers"
     assert events[-1]["transcript"] == "what is the weather in dublin tonight"
+    told = served.service.metrics.text().decode()
+    assert 'auricle_latency_seconds_count{kind="final"} 0.0' not in told and 'kind="final"' in told

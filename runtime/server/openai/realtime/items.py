@@ -63,11 +63,6 @@ class Items:
         """In order."""
         return [self._items[each] for each in self._order]
 
-    def before(self, item: Item) -> str | None:
-        """The id of the one in front of it."""
-        at = self._order.index(item.id) if item.id in self._items else 0
-        return self._order[at - 1] if at else None
-
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Put it behind another, the last when None; returns that other's id. The client is told that it was added."""
         at = len(self._order) if after is None else 0 if after == "root" else self._order.index(after) + 1
@@ -109,13 +104,13 @@ class Items:
         told = {"item_id": self.known(event).id, "content_index": index, "audio_end_ms": end_ms}
         self._outbox.emit("conversation.item.truncated", **told)
 
-    def known(self, event: Fields) -> Item:
-        """The item that an event names. Raises ApiError."""
-        name = event.text("item_id")
+    def known(self, event: Fields, field_name: str = "item_id") -> Item:
+        """The item that an event names in this field. Raises ApiError."""
+        name = event.text(field_name)
         if not name:
-            raise missing("item_id")
+            raise missing(event.name(field_name))
         if (item := self._items.get(name)) is None:
-            raise ApiError(400, f"There is no item '{name}'.", "item_not_found", "item_id")
+            raise ApiError(400, f"There is no item '{name}'.", "item_not_found", event.name(field_name))
         return item
 
     def _remove(self, item_id: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,6 +29,7 @@ from .configuration import SessionConfiguration, first_configuration, session_of
 from .hearing import Hearing
 from .items import Items
 from .outbox import Outbox, new_id
+from .responses import Responses
 
 PROTOCOL = "realtime"
 """The subprotocol that is chosen where some are offered; never the one with the key."""
@@ -76,6 +78,12 @@ class RealtimeSession:
             "conversation.item.delete": self._items.delete,
             "conversation.item.truncate": self._items.truncate,
         }
+        self._responses = Responses(service, self._outbox, self._items, self._hearing.settled)
+        if configuration.kind == "realtime":
+            self._handlers["response.create"] = lambda event: self._responses.create(event, self._now)
+            self._handlers["response.cancel"] = self._responses.cancel
+            self._hearing.on_speech = self._interrupt
+            self._hearing.on_turn = self._answer
 
     async def run(self, websocket: WebSocket) -> None:
         """Until the client goes, or the server stops."""
@@ -96,14 +104,18 @@ class RealtimeSession:
                     with contextlib.suppress(WebSocketDisconnect, ClientDisconnect, Cancelled):
                         task.result()
         finally:
+            tasks += [answering] if (answering := self._responses.task) else []
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await _close(websocket, code)
 
     async def _last_words(self, hearing: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
+        deadline = time.monotonic() + LAST_WORDS_SECONDS
         self._hearing.finish()
         await asyncio.wait([hearing], timeout=LAST_WORDS_SECONDS)
+        while (answering := self._responses.task) is not None and time.monotonic() < deadline:
+            await asyncio.wait([answering], timeout=deadline - time.monotonic())
         self._outbox.end()
         await asyncio.wait([sending], timeout=1.0)
 
@@ -136,6 +148,14 @@ class RealtimeSession:
     def _waveform(self, event: Fields) -> Waveform:
         sound = self._now.format.decode(event.text("audio"), "audio")
         return self._resampler.push(sound, self._now.format.rate)
+
+    def _interrupt(self) -> None:
+        if self._now.turn_detection is not None and self._now.turn_detection.interrupt_response:
+            self._responses.interrupt("turn_detected")
+
+    def _answer(self) -> None:
+        if self._now.turn_detection is not None and self._now.turn_detection.create_response:
+            self._responses.follow(self._now)
 
     def _update(self, event: Fields) -> None:
         self._now = updated(self._service, self._now, session_of(event))
