@@ -12,7 +12,7 @@ import pytest
 from auricle.runtime.engine import Engine
 from auricle.runtime.server.openai.realtime.audio_formats import G711_TABLES
 from numpy.testing import assert_array_equal
-from realtime_client import TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
+from realtime_client import RATE, TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
 from served import Served
 
 COMMAND, WEATHER = "turn on the kitchen dishwasher", "what is the weather in dublin tonight"
@@ -122,6 +122,7 @@ def test_errors_leave_the_session_open(served: Served, engine: Engine) -> None:
                 {"type": "no.such", "event_id": "c3"},
                 {"type": "input_audio_buffer.append", "audio": base64.b64encode(b"odd").decode()},
                 {"type": "input_audio_buffer.append", "audio": "?"},
+                {"type": "input_audio_buffer.append"},
                 {"type": "session.update", "session": {"type": "realtime"}},
                 {"type": "session.update", "session": {"audio": {"input": {"format": {"type": "audio/opus"}}}}},
                 {"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"threshold": 7}}}}},
@@ -141,6 +142,7 @@ def test_errors_leave_the_session_open(served: Served, engine: Engine) -> None:
         ("invalid_value", "type"),
         ("invalid_value", "audio"),
         ("invalid_value", "audio"),
+        ("missing_required_parameter", "audio"),
         ("invalid_value", "session.type"),
         ("invalid_value", "session.audio.input.format.type"),
         ("invalid_value", "session.audio.input.turn_detection.threshold"),
@@ -211,7 +213,11 @@ def test_a_buffer_that_is_cleared_is_forgotten_and_items_can_be_asked_for(served
 def test_unstable_text_for_who_asks_for_it(served: Served, engine: Engine) -> None:
     async def run() -> Talk:
         async with talking(served, auricle="auricle.captions") as talk:
-            await asyncio.gather(talk.say(pcm(spoken(engine, "weather"))), talk.until(COMPLETED))
+            sound = pcm(spoken(engine, "weather"))
+            await talk.say(sound[: RATE * 2])  # a second
+            await talk.until("auricle.caption")
+            await talk.say(sound[RATE * 2 :])
+            await talk.until(COMPLETED)
             return talk
 
     talk = asyncio.run(run())
@@ -234,3 +240,25 @@ def test_two_sessions_at_once_do_not_mix(served: Served, engine: Engine) -> None
 
     first, second = asyncio.run(both())
     assert (first.transcripts(), second.transcripts()) == ([COMMAND] * 2, [WEATHER] * 2)
+
+
+def test_a_change_in_the_middle_loses_no_sound(served: Served, engine: Engine) -> None:
+    """Keywords from the next commit on; the server's VAD takes over what was not committed."""
+
+    async def run() -> Talk:
+        async with talking(served) as talk:
+            await talk.configure(**MANUAL)
+            sound = pcm(spoken(engine, "command"))
+            for changes in ({"transcription": {"keywords": ["lamp"]}}, {"turn_detection": {"type": "server_vad"}}):
+                await talk.say(sound[: len(sound) // 4 * 2])
+                await talk.configure(**changes)
+                await talk.say(sound[len(sound) // 4 * 2 :])
+                if "transcription" in changes:
+                    await talk.connection.input_audio_buffer.commit()
+                await talk.until(COMPLETED)
+            return talk
+
+    talk = asyncio.run(run())
+    whole, half = talk.transcripts()
+    assert whole == COMMAND and half.startswith("turn on the")
+    assert len(talk.of("input_audio_buffer.committed")) >= 2

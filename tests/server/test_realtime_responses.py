@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
-from collections.abc import Iterator
+import threading
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from realtime_client import TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
 from served import Served
 
 MODEL = "gpt-realtime"
+N_FREE_STEPS = 3  # of a token each
 COMPLETED = f"{TRANSCRIPTION}.completed"
 ORDER = [
     "response.created",
@@ -42,16 +42,22 @@ def answer(event: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def slowly(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every pass of the language model takes so long that an answer can be interrupted."""
+def release(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Answers stop behind their first words, until this is set or they are cancelled."""
+    released = threading.Event()
     feed = engine.llm.feed
+    n_steps = 0
 
-    def slow_feed(ids: Any, every: bool = False) -> Any:
-        time.sleep(0.1)
+    def held_feed(ids: Any, every: bool = False) -> Any:
+        nonlocal n_steps
+        n_steps += len(ids) == 1
+        while n_steps > N_FREE_STEPS and not released.wait(0.01):
+            if engine.llm.before_pass is not None:
+                engine.llm.before_pass()
         return feed(ids, every)
 
-    monkeypatch.setattr(engine.llm, "feed", slow_feed)
-    yield
+    monkeypatch.setattr(engine.llm, "feed", held_feed)
+    return released
 
 
 def test_what_is_said_is_answered_and_remembered(served: Served, engine: Engine) -> None:
@@ -60,8 +66,6 @@ def test_what_is_said_is_answered_and_remembered(served: Served, engine: Engine)
             await talk.configure(transcription={"model": MODEL})
             for name in ("weather", "sum"):
                 await asyncio.gather(talk.say(pcm(spoken(engine, name))), talk.until("response.done"))
-                if not any(event["type"] == COMPLETED for event in talk.events[-40:]):
-                    await talk.until(COMPLETED)
             return talk
 
     talk = asyncio.run(run())
@@ -123,8 +127,7 @@ def test_responses_on_request(served: Served, engine: Engine) -> None:
     assert committed["response"]["status"] == "completed" and answer(committed)
 
 
-@pytest.mark.usefixtures("slowly")
-def test_a_response_that_is_cancelled(served: Served, engine: Engine) -> None:
+def test_a_response_that_is_cancelled(served: Served, engine: Engine, release: threading.Event) -> None:
     async def run() -> Talk:
         async with talking(served, MODEL) as talk:
             await talk.configure(turn_detection=None)
@@ -132,11 +135,12 @@ def test_a_response_that_is_cancelled(served: Served, engine: Engine) -> None:
             await talk.until("error")
             await talk.connection.conversation.item.create(item=sound_item(engine, "weather"))
             await talk.connection.response.create()
-            await talk.until("response.output_text.delta", 2)
+            await talk.until("response.output_text.delta")
             await talk.connection.response.create(event_id="second")
             await talk.until("error")
             await talk.connection.response.cancel()
             await talk.until("response.done")
+            release.set()
             item = talk.of("response.done")[0]["response"]["output"][0]["id"]
             await talk.connection.conversation.item.retrieve(item_id=item)
             await talk.until("conversation.item.retrieved")
@@ -160,16 +164,20 @@ def test_a_response_that_is_cancelled(served: Served, engine: Engine) -> None:
     assert (retrieved["item"]["status"], retrieved["item"]["content"][0]["text"]) == ("incomplete", said)
 
 
-@pytest.mark.usefixtures("slowly")
 @pytest.mark.parametrize("interrupts", [True, False])
-def test_speech_interrupts_an_answer_where_it_may(served: Served, engine: Engine, interrupts: bool) -> None:
+def test_speech_interrupts_an_answer_where_it_may(
+    served: Served, engine: Engine, release: threading.Event, interrupts: bool
+) -> None:
     async def run() -> Talk:
         async with talking(served, MODEL) as talk:
             turns = {"type": "server_vad", "interrupt_response": interrupts}
             assert (await talk.configure(turn_detection=turns))["audio"]["input"]["turn_detection"]["create_response"]
             await talk.say(pcm(spoken(engine, "weather")))
             await talk.until("response.output_text.delta")
-            await asyncio.gather(talk.say(pcm(spoken(engine, "sum"))), talk.until("response.done", 2))
+            saying = asyncio.create_task(talk.say(pcm(spoken(engine, "sum"))))
+            await talk.until("response.done" if interrupts else "input_audio_buffer.speech_started")
+            release.set()
+            await asyncio.gather(saying, talk.until("response.done", 1 if interrupts else 2))
             return talk
 
     talk = asyncio.run(run())

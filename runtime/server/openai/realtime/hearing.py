@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from .....models.audio import Waveform
+from .....models.audio import SAMPLE_RATE, Waveform
 from ....events import AudioDropped, Caption, Final, SegmentComplete, SpeechStarted
 from ...errors import ApiError, api_error
 from ...live_session import LiveSession, LiveSessionEvent, LiveSetup, SegmentFailed, StretchEnded
 from ...service import Service
 from .configuration import SessionConfiguration
-from .items import Item, Items
+from .items import MAX_SOUND_SECONDS, Item, Items
 from .outbox import Outbox, new_id
 
 LEAST_SECONDS = 0.1
@@ -98,9 +98,16 @@ class Hearing:
         """From here on; what was said so far is finished as it was begun."""
         setup = configuration.live_setup(self._service.engine)
         manual = configuration.turn_detection is None
-        if (setup, manual) != (self._setup, self._manual):
-            self._setup = setup
-            self._manual = manual
+        if (setup, manual) == (self._setup, self._manual):
+            return
+        self._setup = setup
+        self._manual = manual
+        seconds = self._live.uncut_s if self._stretches[-1].manual else 0.0
+        if seconds and manual:
+            return  # the client has not committed it: from its next commit on
+        if seconds >= LEAST_SECONDS:
+            self.commit(None)
+        else:
             self._cut(setup)
 
     def commit(self, event_id: object) -> None:
@@ -163,6 +170,7 @@ class Hearing:
         elif isinstance(event, SegmentFailed):
             self._failed(stretch, event)
         elif isinstance(event, AudioDropped):
+            stretch.cut_short = False
             start_ms = round(event.start_s * 1000)
             self._outbox.emit("auricle.audio_dropped", start_ms=start_ms, duration_ms=round(event.seconds * 1000))
         elif isinstance(event, StretchEnded):
@@ -192,7 +200,8 @@ class Hearing:
     def _complete(self, stretch: _Stretch, event: SegmentComplete) -> None:
         turn = self._turn_of(stretch, event.start_s)
         stretch.cut_short = event.reason == "end"
-        turn.sounds.append(event.waveform)
+        if sum(map(len, turn.sounds)) < MAX_SOUND_SECONDS * SAMPLE_RATE:
+            turn.sounds.append(event.waveform)
         if stretch.manual:
             return
         turn.n_seconds = event.end_s - event.start_s

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .....models.audio import Waveform
+from .....models.audio import SAMPLE_RATE, Waveform
 from ...errors import ApiError, invalid, missing, unsupported
 from ..json_fields import Fields
 from .audio_formats import AudioFormat
@@ -18,6 +18,8 @@ from .configuration import limited
 from .outbox import Outbox, new_id
 
 MAX_ITEMS, MAX_SOUNDS = 1000, 16
+MAX_SOUND_SECONDS = 60.0
+"""Of one item; no model hears so much at once."""
 MAX_ID = 256
 TEXTS = {"user": ("input_text",), "system": ("input_text",), "assistant": ("output_text", "text")}
 """By role: the types of parts that are text."""
@@ -147,4 +149,6 @@ def read_item(fields: Fields, sound_format: AudioFormat) -> Item:
     if not item.content:
         raise missing(fields.name("content"))
     item.sound = np.concatenate(sounds) if sounds else None
+    if sum(map(len, sounds)) > MAX_SOUND_SECONDS * SAMPLE_RATE:
+        raise invalid(f"an item holds at most {MAX_SOUND_SECONDS:g} s of sound", fields.name("content"))
     return item

@@ -98,9 +98,10 @@ class RealtimeSession:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if self._service.stopping.is_set():
                 code = RESTARTING
+                receiving.cancel()
                 await self._last_words(hearing, sending)
             for task in (sending, hearing, receiving):
-                if task.done():
+                if task.done() and not task.cancelled():
                     with contextlib.suppress(WebSocketDisconnect, ClientDisconnect, Cancelled):
                         task.result()
         finally:
@@ -146,6 +147,8 @@ class RealtimeSession:
             self._outbox.error(api_error(error), event_id)
 
     def _waveform(self, event: Fields) -> Waveform:
+        if "audio" not in event:
+            raise missing("audio")
         sound = self._now.format.decode(event.text("audio"), "audio")
         return self._resampler.push(sound, self._now.format.rate)
 
