@@ -35,6 +35,7 @@ from .jobs import in_thread
 from .service import Service
 
 BACKLOG_SECONDS = 300.0  # of sound that nobody has heard yet: 19 MB
+ARRIVAL_SAMPLES = SAMPLE_RATE // 100  # how finely it is kept when sound came
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class PushedSource:
 
     def push(self, waveform: Waveform) -> None:
         """Sound that follows, float32 [n] at 16 kHz; dropped when too much waits."""
+        if not len(waveform):
+            return
         with self._changed:
             room = max(0, round(BACKLOG_SECONDS * SAMPLE_RATE) - self._n_waiting)
             fits, n_lost = waveform[:room], max(0, len(waveform) - room)
@@ -103,6 +106,8 @@ class PushedSource:
             elif n_lost:
                 self._waiting.append(n_lost)
             self._n_waiting += len(waveform)
+            if len(self._arrivals) > 1 and self.end - self._arrivals[-2][0] < ARRIVAL_SAMPLES:
+                self._arrivals.pop()
             self._arrivals.append((self.end, time.monotonic()))
             while self._arrivals[0][0] < self.end - 2 * BACKLOG_SECONDS * SAMPLE_RATE:
                 self._arrivals.popleft()
@@ -194,10 +199,10 @@ class LiveSession:
         self._newest = _Stretch(setup or self._newest.setup, PushedSource(source.end), source.end)
         self._stretches.put(self._newest)
 
-    def discard(self) -> None:
+    def discard(self, setup: LiveSetup | None = None) -> None:
         """Forget what was pushed since the last cut: nothing more comes of it, StretchEnded neither."""
         self._newest.discarded = True
-        self.cut()
+        self.cut(setup)
 
     def finish(self) -> None:
         """Nothing follows: the segment that is open is finished, then events() ends. Twice is fine."""
@@ -224,7 +229,8 @@ class LiveSession:
             scale = stretch.setup.lora_scale
             self._stream.lora_scale = self._trained_scale if scale is None else scale
             failed_s = 0.0
-            ledger: SessionEnded | None = None
+            nothing = stretch.source.ended and stretch.source.end == stretch.start
+            ledger = SessionEnded(0.0, 0.0, 0.0, 0.0) if nothing else None
             while ledger is None and not stretch.discarded:
                 try:
                     ledger = yield from self._one(stretch)

@@ -129,7 +129,7 @@ class Hearing:
         stretch = self._stretches[-1]
         if stretch.turn is None or not stretch.turn.committed:
             self._stretches.pop()
-            self._live.discard()
+            self._live.discard(self._setup)
             self._stretches.append(self._new_stretch())
         else:  # the segment is complete, its text not yet
             self._cut(self._setup)
