@@ -43,6 +43,7 @@ __all__ = [
     "RawInput",
     "RunError",
     "Scheduler",
+    "SegmentComplete",
     "SegmentStarted",
     "Selection",
     "SessionEnded",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         Lagging,
         LiveEvent,
         Piece,
+        SegmentComplete,
         SegmentStarted,
         SessionEnded,
         SpeechEnded,
@@ -106,7 +108,7 @@ else:  # or a type checker would take every misspelt name for one that is found 
         ".engine": "Answer Engine EngineOptions load",
         ".events": (
             "Answered AnswerEvent AssistantEvent AudioDropped Caption DeviceFound DeviceLost Final KeywordsRead "
-            "Lagging LiveEvent Piece SegmentStarted SessionEnded SpeechEnded SpeechStarted Timings"
+            "Lagging LiveEvent Piece SegmentComplete SegmentStarted SessionEnded SpeechEnded SpeechStarted Timings"
         ),
         ".keywords": "Keywords",
         ".live.captions": "Live LiveOptions captions captions_async",

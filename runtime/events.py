@@ -6,6 +6,7 @@ joined and stripped (or its sound beginning, where Final.finish_reason is "loop"
 Live: for each segment SpeechStarted, any number of Captions, exactly one Final. Segments do not overlap and come in
 order; a Caption's stable text begins with that of the Caption before it; nothing about a segment follows its Final.
 Between them stand KeywordsRead, AudioDropped, DeviceLost, DeviceFound and Lagging; SessionEnded is the last of all.
+For who asks for it SegmentComplete comes before each Final, or in its place.
 
 The assistant: for each segment SpeechStarted, SpeechEnded, any number of Pieces, exactly one Answered. Speech that
 interrupts an answer has its SpeechStarted after that Answered. Between them and at the end, the same as live.
@@ -14,7 +15,10 @@ interrupts an answer has its SpeechStarted after that Answered. Between them and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from ..models.audio import Waveform
 
 FinishReason = Literal["eos", "length", "stop", "loop", "time", "speech", "end"]
 """Why an answer ended. "eos": the model ended it; "length": max_new_tokens did; "stop": a stop sequence would have
@@ -159,6 +163,17 @@ class SpeechEnded:
 
 
 @dataclass(frozen=True)
+class SegmentComplete:
+    """Live, where it is asked for: a segment and its sound, before it is decoded."""
+
+    start_s: float
+    end_s: float
+    reason: Literal["pause", "full", "end"]
+    """What ended it: silence, its length, or the end of the source."""
+    waveform: Waveform
+
+
+@dataclass(frozen=True)
 class Answered:
     """The assistant's answer to one segment, as far as it came."""
 
@@ -252,7 +267,16 @@ AnswerEvent = SegmentStarted | Piece | Final
 """What `Engine.stream` yields."""
 
 LiveEvent = (
-    SpeechStarted | Caption | Final | Lagging | KeywordsRead | AudioDropped | DeviceLost | DeviceFound | SessionEnded
+    SpeechStarted
+    | Caption
+    | SegmentComplete
+    | Final
+    | Lagging
+    | KeywordsRead
+    | AudioDropped
+    | DeviceLost
+    | DeviceFound
+    | SessionEnded
 )
 """What live captions yield."""
 

@@ -23,7 +23,7 @@ from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
 from ...models.prompt import nonempty
 from ..engine import Engine
-from ..events import Caption, Final, Lagging, LiveEvent, SessionEnded, SpeechStarted, Work
+from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted, Work
 from ..keywords import Keywords
 from ..llm.sampling import Generation
 from ..scheduler import EngineStream, Priority
@@ -52,6 +52,8 @@ class LiveOptions:
     generation: Generation | None = None  # greedy; max_seconds are for an update; None: as the bundle says
     keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every segment
     draft: bool = True  # False: every hypothesis is decoded token by token, for comparison
+    segments: bool = False  # tell of every complete segment with its sound, before it is decoded
+    decode: bool = True  # False: nothing is; who listens answers the segments himself
 
     def __post_init__(self) -> None:
         if not 50 <= self.hop_ms <= 30_000:
@@ -177,6 +179,11 @@ class Live:
             self._segment = _Segment(event.start, decoder, agreement, event.start, time.monotonic())
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
+            yield from self._complete(event)
+            if not self._options.decode:
+                self._segment = None
+                self._segmenter.done(event, decoded=False)
+                return
             with self._turn(Priority.FINAL, time.monotonic()):
                 final = self._finish(event)
             yield final
@@ -207,19 +214,25 @@ class Live:
         if read:
             yield read
 
+    def _complete(self, closed: Closed) -> list[SegmentComplete]:
+        if not self._options.segments:
+            return []
+        waveform = self._segmenter.read(closed.start, closed.end).copy()
+        return [SegmentComplete(seconds(closed.start), seconds(closed.end), closed.reason, waveform)]
+
     def _update(self, progress: GateProgress) -> Iterator[LiveEvent]:
         """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
         segment = self._segment
-        if segment is None or (self._segmenter.realtime and not progress.newest):
+        if segment is None or (self._segmenter.realtime and not progress.newest) or not self._options.decode:
             return
         if progress.end - segment.decoded_until < self._hop:
             return
         with self._turn(Priority.UPDATE, segment.shown_at, self._closed_meanwhile if self._catches_up else None):
             newest = self._newest(progress)
             if isinstance(newest, Closed):
-                events: list[LiveEvent] = [self._finish(newest)]
+                events: list[LiveEvent] = [*self._complete(newest), self._finish(newest)]
             else:
-                events = self._caption(segment, newest.end)
+                events = [*self._caption(segment, newest.end)]
         yield from events
 
     def _closed_meanwhile(self) -> bool:

@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from ...models.errors import InputError
@@ -15,6 +15,7 @@ from .errors import ApiError, api_error
 from .guard import Guard
 from .openai.chat_completions import complete_chat
 from .openai.models import list_models, show_model
+from .openai.realtime.session import realtime
 from .openai.transcriptions import transcribe, translate
 from .service import Service, service_of
 
@@ -29,6 +30,7 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/audio/transcriptions", transcribe, name="transcriptions", methods=["POST"]),
         Route("/v1/audio/translations", translate, name="translations", methods=["POST"]),
         Route("/v1/chat/completions", complete_chat, name="chat", methods=["POST"]),
+        WebSocketRoute("/v1/realtime", realtime),
     ]
     app = Starlette(
         routes=routes,

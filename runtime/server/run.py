@@ -17,6 +17,7 @@ from types import FrameType
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ...models.errors import InputError, RunError
 from ..engine import Engine
@@ -121,7 +122,7 @@ def _config(service: Service) -> uvicorn.Config:
     config = uvicorn.Config(
         create_app(service),
         http=_protocol(options.header_seconds),
-        ws="websockets-sansio",
+        ws=FinalWebSocket,
         ws_max_size=MAX_MESSAGE,
         lifespan="off",
         log_config=None,
@@ -138,6 +139,15 @@ def _config(service: Service) -> uvicorn.Config:
         files = f"{options.tls_cert} and {options.tls_key}"
         raise InputError(f"{files} are no certificate and its key ({error}): give both as PEM") from None
     return config
+
+
+class FinalWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket whose connection ends soon after its session, whether the client reads what was sent or not."""
+
+    async def run_asgi(self) -> None:
+        """See WebSocketsSansIOProtocol."""
+        await super().run_asgi()
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
 
 def _protocol(header_seconds: float) -> type[H11Protocol]:

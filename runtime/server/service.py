@@ -23,6 +23,9 @@ from .metrics import Metrics
 from .options import ServerOptions
 
 POLL_SECONDS = 0.05
+THREADS = (
+    3  # of a session at most: one that hears, one that answers, one that has not yet noticed that it was cancelled
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Service:
         self.metrics.watch(self.scheduler)
         manifest = engine.bundle.manifest
         self.model = ServedModel(manifest.name, int(datetime.fromisoformat(manifest.created).timestamp()))
-        self.threads = ThreadPoolExecutor(options.max_sessions, "auricle-session")
+        self.threads = ThreadPoolExecutor(THREADS * options.max_sessions, "auricle-session")
         self.stopping = asyncio.Event()
         """No new work; sessions that are open finish what was said and end."""
         self._folder = tempfile.TemporaryDirectory(prefix="auricle-serve-")

@@ -22,6 +22,10 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
+    def given(self, name: str) -> bool:
+        """Whether it is there, if as null."""
+        return name in self._values
+
     def name(self, name: str) -> str:
         """As errors call a field."""
         return f"{self._path}.{name}" if self._path else name

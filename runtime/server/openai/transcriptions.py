@@ -119,7 +119,7 @@ def _transcription(engine: Engine, form: FormFields) -> Asked:
     """Raises ApiError, InputError."""
     languages = [each for name in ("language", "languages") for each in form.texts(name)]
     language, prompt = transcription_task(engine.prompt, languages)
-    keywords, ignored = _keywords(engine.prompt, form)
+    keywords, ignored = listed_keywords(engine.prompt, form)
     for name in ("known_speaker_names", "known_speaker_references"):
         if form.texts(name):
             raise unsupported("this bundle does not tell speakers apart: leave them out", name)
@@ -147,14 +147,14 @@ def _translation(engine: Engine, form: FormFields) -> Asked:
     name = next((name for name in tasks if name.startswith("translation") and name.endswith("2en")), None)
     if name is None:
         raise unsupported("this bundle has no task that translates into English", "model")
-    keywords, ignored = _keywords(engine.prompt, form)
+    keywords, ignored = listed_keywords(engine.prompt, form)
     generation = _generation(engine, form)
     return Asked(
         "translate", engine.prompt.prompt_for(name), generation, "en", _format(form), keywords, ignored=ignored
     )
 
 
-def _keywords(info: PromptInfo, form: FormFields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def listed_keywords(info: PromptInfo, form: FormFields) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The words to listen for, and the fields that cannot be followed. Raises ApiError.
 
     A prompt that lists words is taken as keywords, the first that have room. Of running text these models make nothing:
