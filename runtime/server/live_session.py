@@ -68,7 +68,7 @@ class SegmentFailed:
 LiveSessionEvent = LiveEvent | SegmentFailed | StretchEnded
 
 
-class PushedSource:
+class StretchSource:
     """Sound that one thread pushes and another reads."""
 
     realtime = True
@@ -161,7 +161,7 @@ class PushedSource:
 @dataclass
 class _Stretch:
     setup: LiveSetup
-    source: PushedSource
+    source: StretchSource
     start: int = 0
     discarded: bool = False
 
@@ -173,7 +173,7 @@ class LiveSession:
         self._service = service
         self._stream = service.stream()
         self._trained_scale = self._stream.lora_scale
-        self._newest = _Stretch(setup, PushedSource())
+        self._newest = _Stretch(setup, StretchSource())
         self._stretches: SimpleQueue[_Stretch | None] = SimpleQueue()
         self._stretches.put(self._newest)
 
@@ -196,7 +196,7 @@ class LiveSession:
         """Finish what was pushed, with a segment that is open; setup: how what follows is heard."""
         source = self._newest.source
         source.finish()
-        self._newest = _Stretch(setup or self._newest.setup, PushedSource(source.end), source.end)
+        self._newest = _Stretch(setup or self._newest.setup, StretchSource(source.end), source.end)
         self._stretches.put(self._newest)
 
     def discard(self, setup: LiveSetup | None = None) -> None:
