@@ -40,6 +40,7 @@ input_boolean: {{dishwasher: {{name: dishwasher}}}}
 logger: {{default: warning}}
 """
 LIFETIME = 3600.0
+PAUSE = 64_000  # bytes, 2 s: Auricle's own voice detection answers before all of it is sent
 
 
 def free_port() -> int:
@@ -125,7 +126,7 @@ class Home:
 
     async def transcript(self, clip: Path) -> str:
         with wave.open(str(clip)) as file:
-            sound = file.readframes(file.getnframes())
+            sound = file.readframes(file.getnframes()) + bytes(PAUSE)
         form = "format=wav; codec=pcm; sample_rate=16000; bit_rate=16; channel=1; language=en"
         name = await self.entity("stt.")
         return (await self.post(f"stt/{name}", data=sound, headers={"X-Speech-Content": form}))["text"]
@@ -167,7 +168,7 @@ def main() -> int:
         home = folder / answers
         token = write_home(home, port)
         serve = [auricle, "serve", "--port", "0", "--wyoming", str(wyoming), "--wyoming-answers", answers]
-        serve += ["--wyoming-names", "dishwasher, kettle"] if answers == "intent" else []
+        serve += ["--wyoming-names", "dishwasher, kettle"] if answers == "intent" else ["--wyoming-vad"]
         hass = [sys.executable, "-m", "homeassistant", "-c", str(home), "--skip-pip"]
         with running(serve, home / "auricle.log"), running(hass, home / "home-assistant.log"):
             passed &= asyncio.run(asyncio.wait_for(ask(port, token, wyoming, answers == "intent"), 180))

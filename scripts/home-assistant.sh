@@ -18,7 +18,7 @@ if [ ! -e "$work/installed" ]; then
   rm -rf "$work"
   "$python" -m venv "$work/venv"
   "$work/venv/bin/pip" install --quiet homeassistant==2025.4.4
-  constraints=$(echo "$work"/venv/lib/python3.13/site-packages/homeassistant/package_constraints.txt)
+  constraints=$work/venv/lib/python3.13/site-packages/homeassistant/package_constraints.txt
   # What its components would install themselves, at the versions that it states.
   "$work/venv/bin/pip" install --quiet --constraint "$constraints" hassil home-assistant-intents pymicro-vad \
     pyspeex-noise ha-ffmpeg mutagen home-assistant-frontend wyoming==1.5.4
