@@ -15,10 +15,12 @@ torch = pytest.importorskip("torch")
 from auricle.export.__main__ import main
 from auricle.export.families.salmonn import _tokenizer
 from auricle.export.formats import sentencepiece
+from auricle.export.formats.checkpoint import load_section
 from auricle.export.formats.gguf_reader import open_gguf
 from auricle.export.formats.tensor_names import shapes
 from auricle.export.llm.base_model import VICUNA_7B_V15, check_base
-from auricle.export.llm.export import read_llm, write_gguf
+from auricle.export.llm.export import LlmExport, read_llm, rounding_note, write_gguf
+from auricle.export.llm.lora import Lora, read_lora
 from auricle.export.llm.quantize import quantize
 from auricle.models.audio import synthetic_clip
 from auricle.models.bundle import read_manifest
@@ -73,31 +75,37 @@ def test_llama_3_s_stretched_positions_are_recognized(tmp_path: Path) -> None:
         read_llm(written(other, tmp_path / "other.gguf"))
 
 
-def test_merged_it_is_the_bundle_of_the_float_directory(golden_bundle: Path, tmp_path: Path) -> None:
-    base = written(VICUNA, tmp_path / "base.gguf")
-    assert main(export_arguments(tmp_path / "bundle", vicuna=str(base), lora="merged")) == 0
-    assert raw(tmp_path / "bundle" / "llm.gguf") == raw(golden_bundle / "llm.gguf")
-    manifest = read_manifest(tmp_path / "bundle")
-    assert [source.name for source in manifest.provenance.sources if source.role == "vicuna"] == ["base.gguf"]
-    assert not manifest.provenance.notes
-    assert manifest.prompt == read_manifest(golden_bundle).prompt
+def golden_lora() -> Lora:
+    checkpoint = GOLDEN / "salmonn-tiny" / "checkpoint" / "salmonn.pth"
+    return read_lora(load_section(checkpoint, "model", "a checkpoint"), 32.0)
 
 
-@pytest.mark.parametrize("kind", ["q4_0", "q5_k_m"])
-def test_kept_it_goes_into_the_bundle_byte_for_byte(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    base = written(VICUNA, tmp_path / f"base.{kind}.gguf", kind)
-    arguments = export_arguments(tmp_path / "kept", vicuna=str(base), llm="keep", lora="adapter")
-    assert main(arguments) == 0
-    assert raw(tmp_path / "kept" / "llm.gguf") == raw(base)
+def test_merged_it_is_the_model_of_the_float_directory(golden_bundle: Path, tmp_path: Path) -> None:
+    llm = read_llm(written(VICUNA, tmp_path / "base.gguf"))
+    LlmExport(llm=llm, lora=golden_lora(), quantization="f32").write(tmp_path)
+    assert raw(tmp_path / "llm.gguf") == raw(golden_bundle / "llm.gguf")
+    assert rounding_note(llm, "q4_k_m") == ()
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q5_k_m"])
+def test_kept_its_tensors_stay_byte_for_byte(kind: str, tmp_path: Path) -> None:
+    llm = read_llm(written(VICUNA, tmp_path / f"base.{kind}.gguf", kind))
+    LlmExport(llm=llm, lora=golden_lora(), quantization="keep", mode="adapter").write(tmp_path)
+    assert raw(tmp_path / "llm.gguf") == raw(tmp_path / f"base.{kind}.gguf")
+    assert llm.type_name("keep") == kind and rounding_note(llm, "keep") == ()
+    assert f"was rounded to {kind}, which stays" in rounding_note(llm, "f32")[0]
+
+
+def test_a_bundle_of_it_says_what_it_is_made_of_and_answers(golden_bundle: Path, tmp_path: Path) -> None:
+    base = written(VICUNA, tmp_path / "base.q4_0.gguf", "q4_0")
+    assert main(export_arguments(tmp_path / "kept", vicuna=str(base), llm="keep", lora="adapter")) == 0
     manifest = read_manifest(tmp_path / "kept")
-    assert manifest.quantization.llm == kind and manifest.parity is not None
+    assert manifest.quantization.llm == "q4_0" and manifest.parity is not None
     assert manifest.parity.token_agreement >= 0.9 and not manifest.provenance.notes
+    assert [source.name for source in manifest.provenance.sources if source.role == "vicuna"] == ["base.q4_0.gguf"]
+    assert manifest.prompt == read_manifest(golden_bundle).prompt
     with load(tmp_path / "kept") as engine:
         assert engine.ask(synthetic_clip(7, 2.0), "asr").segments
-    assert main(export_arguments(tmp_path / "again", vicuna=str(base), llm="f32", lora="merged")) == 0
-    assert f"was rounded to {kind}, which stays" in capsys.readouterr().out
 
 
 def test_keep_is_for_a_file_and_an_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
