@@ -12,8 +12,9 @@ import pytest
 from auricle.runtime.engine import Engine
 from auricle.runtime.server.openai.realtime.audio_formats import G711_TABLES
 from numpy.testing import assert_array_equal
-from realtime_client import RATE, TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
 from served import Served
+
+from .realtime_client import RATE, TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
 
 COMMAND, WEATHER = "turn on the kitchen dishwasher", "what is the weather in dublin tonight"
 COMPLETED = f"{TRANSCRIPTION}.completed"

@@ -16,11 +16,12 @@ from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.server import live_session
 from auricle.runtime.server.live_session import LiveSession, LiveSessionEvent, LiveSetup, StretchEnded
 from auricle.runtime.server.options import ServerOptions
-from realtime_client import TRANSCRIPTION, pcm, spoken, talking
 from served import Served, serving
-from test_sessions import n_sessions, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+
+from .realtime_client import TRANSCRIPTION, pcm, spoken, talking
+from .test_sessions import n_sessions, until
 
 PATH = "/v1/realtime?intent=transcription"
 

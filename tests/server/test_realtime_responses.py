@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from auricle.models.errors import RunError
 from auricle.runtime.engine import Engine
-from realtime_client import TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
 from served import Served
+
+from .realtime_client import TRANSCRIPTION, Talk, kinds, pcm, spoken, talking
 
 MODEL = "gpt-realtime"
 N_FREE_STEPS = 3  # of a token each
