@@ -102,11 +102,15 @@ def file(task: Task, name: str) -> Path:
 
 
 def write_full(task: Task) -> None:
-    """The fp32 graph that the exporter writes of that encoder; the LayerNorm behind it is neutral."""
+    """The fp32 graph that the exporter writes of that encoder; behind random weights with a LayerNorm of no weights.
+
+    Behind trained ones nothing, for the others' outputs are compared with it.
+    """
     from ...export.encoders.whisper import export_whisper
 
     spec = spec_of(task)
-    norm = onnx_graphs.torch_with(task.threads).nn.LayerNorm(spec.d_model).eval()
+    layers = onnx_graphs.torch_with(task.threads).nn
+    norm = layers.LayerNorm(spec.d_model).eval() if task.whisper is None else layers.Identity()
     onnx_graphs.write_once(file(task, _FP32), lambda path: export_whisper(encoder(task, "eager"), norm, spec, path))
 
 
