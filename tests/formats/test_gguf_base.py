@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 import pytest
 
+gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
 from auricle.export.__main__ import main
 from auricle.export.families.salmonn import _tokenizer
