@@ -123,6 +123,7 @@ def test_the_files_as_written() -> None:
         "prompt": "asr",
         "audio": "a.wav",
         "finish_reason": "eos",
+        "avg_logprob": None,
     }
 
 

@@ -193,6 +193,9 @@ def test_nothing_of_what_is_asked_is_logged(
         assert httpx.post(f"{served.url}{PATH}", files={"file": clip.read_bytes()}, data=ask).status_code == 200
         monkeypatch.setattr("auricle.runtime.server.openai.transcriptions._response", broken)
         failed = httpx.post(f"{served.url}{PATH}", files={"file": clip.read_bytes()}, data=ask)
+        deadline = time.monotonic() + 10
+        while "auricle.server" not in {record.name for record in caplog.records} and time.monotonic() < deadline:
+            time.sleep(0.01)  # it is written once the client has its answer
     assert failed.status_code == 500
     ours = [record for record in caplog.records if not record.name.startswith("http")]  # the client's own are not
     assert any(record.name == "auricle.server" and "ValueError" in record.getMessage() for record in ours)

@@ -69,13 +69,18 @@ def test_what_it_refuses(capsys: pytest.CaptureFixture[str], words: list[str], s
     assert sentence in capsys.readouterr().err
 
 
-def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 1
         with pytest.raises(RunError, match="cannot be listened on"):
             bind(ServerOptions(port=port))
     assert f"port {port}" in capsys.readouterr().err
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(InputError, match="not known"):
         bind(ServerOptions(host="no.such.host.invalid", no_key=True))
 
