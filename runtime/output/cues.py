@@ -38,7 +38,7 @@ def cues(start_s: float, end_s: float, text: str) -> list[Cue]:
     """Cues that share the time by their length, without a gap between them, each at least 1 ms long."""
     lines = wrap(plain(text))
     blocks = [tuple(lines[i : i + MAX_LINES]) for i in range(0, len(lines), MAX_LINES)]
-    weights = [sum(map(columns, block)) for block in blocks]
+    weights = [max(1, sum(map(columns, block))) for block in blocks]  # joiners alone have no width
     start_ms = round(start_s * 1000)
     end_ms = round(end_s * 1000)
     found: list[Cue] = []

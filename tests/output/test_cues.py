@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from auricle.runtime.events import Word
-from auricle.runtime.output.cues import Cue, columns, harmless, plain, word_cues, wrap
+from auricle.runtime.output.cues import Cue, columns, cues, harmless, plain, word_cues, wrap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -138,3 +138,7 @@ def test_words_of_a_language_without_blanks_are_cues_with_times() -> None:
     assert "".join(line for cue in cues for line in cue.lines) == THAI
     starts = [line[0] for cue in cues for line in cue.lines]
     assert all(columns(start) == 1 and start not in "\u0e33" for start in starts)
+
+
+def test_what_has_no_width_has_its_time_all_the_same() -> None:
+    assert [(cue.start_ms, cue.end_ms) for cue in cues(0.0, 2.0, "\u200c")] == [(0, 2000)]
