@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.audio.decode import read_audio
+from av.codec.codec import Codec, UnknownCodecError
 from hunting import Case
 from tracks import encode_sound
 
@@ -78,8 +79,16 @@ class Sound:
 
 @cache
 def sounds() -> tuple[Sound, ...]:
-    """Of every format."""
-    return tuple(_sound(*each) for each in FORMATS)
+    """Of every format that this PyAV can write."""
+    return tuple(_sound(*each) for each in FORMATS if _writes(each[2]))
+
+
+def _writes(codec: str) -> bool:
+    """Whether it has the encoder: newer wheels come without AMR's."""
+    try:
+        return Codec(codec, "w").is_encoder
+    except UnknownCodecError:
+        return False
 
 
 def _sound(suffix: str, container: str, codec: str, rate: int, options: dict[str, str]) -> Sound:
@@ -109,7 +118,7 @@ def _encoded(noise: Waveform, codec: str, rate: int, container: str, options: di
 def make_case(seed: int, number: int) -> Case:
     """Each format in turn, each way of spoiling it by chance."""
     rng = random.Random(f"audio {seed} {number}")
-    sound = sounds()[number % len(FORMATS)]
+    sound = sounds()[number % len(sounds())]
     spoil = rng.choice(SPOILERS)
     title, content, allowed = spoil(sound, rng)
 
