@@ -117,7 +117,7 @@ def open_gguf(path: Path) -> GgufFile:
         raise CheckpointError(
             f"{path} cannot be read as a GGUF file ({_reason(error)}): it is cut or damaged, download it again"
         ) from error
-    if (n := header.get("split.count", 1)) > 1:
+    if (n := header.get("split.count", 0)) not in (0, 1):
         raise CheckpointError(
             f"{path} is one of {n} parts: join them with llama-gguf-split --merge, and give that file"
         )

@@ -7,7 +7,7 @@ Source: llama.cpp src/llama-arch.cpp and src/llama-vocab.cpp for the keys and wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..formats.sentencepiece import BYTE, N_BYTES, Vocabulary
 from ..formats.tensor_names import EMBEDDING, HEAD, ROPE_DIVISORS, gguf_name
 from .config import RopeScaling
 
+T = TypeVar("T")
 ARCHITECTURE = "llama"
 _SIZES = {
     "hidden": "embedding_length",
@@ -64,7 +65,7 @@ def gguf_spec(file: GgufFile) -> LlmSpec:
     spec = LlmSpec(
         **sizes,
         n_kv_heads=_size({"attention.head_count_kv": sizes["n_heads"], **settings}, "attention.head_count_kv", file),
-        vocab=len(header.get("tokenizer.ggml.tokens") or ()),
+        vocab=len(_listed({"tokens": header.get("tokenizer.ggml.tokens", [])}, "tokens", str, file)),
         rms_norm_eps=_tidy(settings.get("attention.layer_norm_rms_epsilon", 0.0), file),
         rope_theta=_tidy(settings.get("rope.freq_base", 10_000.0), file),
         tied=gguf_name(HEAD) not in file.tensors,
@@ -98,9 +99,9 @@ def gguf_vocabulary(file: GgufFile) -> Vocabulary | ByteVocabulary:
         for key, value in file.header.items()
         if key.startswith("tokenizer.ggml.")
     }
-    pieces = tuple(cast(list[str], given.get("tokens") or []))
+    pieces = _listed(given, "tokens", str, file)
     rows = file.tensors[gguf_name(EMBEDDING)].shape[0] if gguf_name(EMBEDDING) in file.tensors else len(pieces)
-    types = tuple(int(n) for n in cast(list[int], given.get("token_type") or [1] * len(pieces)))
+    types = _listed(given, "token_type", int, file) or (1,) * len(pieces)
     if not pieces or len(types) != len(pieces) or rows != len(pieces):
         raise CheckpointError(
             f"{file.path} has {len(pieces)} pieces, {len(types)} types of pieces and {rows} rows of the embedding: "
@@ -116,7 +117,7 @@ def gguf_vocabulary(file: GgufFile) -> Vocabulary | ByteVocabulary:
 def _sentencepiece(
     file: GgufFile, given: Mapping[str, Any], pieces: tuple[str, ...], types: tuple[int, ...]
 ) -> Vocabulary:
-    scores = tuple(float(score) for score in cast(list[float], given.get("scores") or []))
+    scores = _listed(given, "scores", float, file)
     if len(scores) != len(pieces) or types.count(BYTE) != N_BYTES:
         raise CheckpointError(
             f"{file.path} has {len(scores)} scores for {len(pieces)} pieces and {types.count(BYTE)} byte pieces: "
@@ -141,13 +142,23 @@ def _byte_level(
     return ByteVocabulary(
         pieces,
         types,
-        tuple(cast(list[str], given.get("merges") or [])),
+        _listed(given, "merges", str, file),
         bos=_id(given, "bos", eos, pieces, file),
         eos=eos,
         pad=_id(given, "padding", eos, pieces, file),
         pre_tokenizer=cut,
         begins=bool(given.get("add_bos_token", cut == "llama-bpe")),
     )
+
+
+def _listed(given: Mapping[str, Any], name: str, kind: type[T], file: GgufFile) -> tuple[T, ...]:
+    """A list of the header; () where it has none. Raises CheckpointError for anything else."""
+    found: Any = given.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(each, kind) for each in cast(list[Any], found)):
+        raise CheckpointError(
+            f"{file.path} has a tokenizer.ggml.{name} that is no list of {kind.__name__}: it is damaged"
+        )
+    return tuple(cast(list[T], found))
 
 
 def _id(given: Mapping[str, Any], name: str, absent: int | None, pieces: tuple[str, ...], file: GgufFile) -> int:

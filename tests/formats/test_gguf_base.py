@@ -129,7 +129,8 @@ def changed(source: Path, path: Path, change: Callable[[dict[str, Any]], None], 
         if isinstance(value, list):
             writer.add_array(name, value)
         else:
-            kind = values[name][1][0] if name in values else gguf.GGUFValueType.get_type(value)
+            old = values[name][1][0] if name in values else gguf.GGUFValueType.ARRAY
+            kind = gguf.GGUFValueType.get_type(value) if old == gguf.GGUFValueType.ARRAY else old
             writer.add_key_value(name, value, kind)
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data)
@@ -153,6 +154,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "heads": ({"llama.attention.head_count": 5}, "no LLaMA"),
     "width": ({"llama.feed_forward_length": 8}, "header says"),
     "eos": ({"tokenizer.ggml.eos_token_id": 10**6}, "eos_token_id 1000000"),
+    "no list": ({"tokenizer.ggml.tokens": 5}, "no list of str"),
+    "no numbers": ({"tokenizer.ggml.scores": ["a"]}, "no list of float"),
+    "no count": ({"split.count": "many"}, "one of many parts"),
     "zero": ({"llama.block_count": 0}, "block_count 0"),
 }
 
