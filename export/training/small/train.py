@@ -55,7 +55,7 @@ class Small(Training[SmallOptions]):
     """The stages of one training, sharing a work directory. `out` gets salmonn.pth and args.json."""
 
     STAGES = ("base", "bridge", "joint", "write", "judge")
-    MINUTES: ClassVar = {"bridge": 120.0, "joint": 480.0}
+    MINUTES: ClassVar = {"bridge": 120.0, "joint": 360.0}
     """Of one core."""
     RATES: ClassVar = {"bridge": 1e-3, "joint": 4e-4}
 
