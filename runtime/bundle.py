@@ -18,6 +18,7 @@ from ..models.bundle import (
     shipped_bundle,
 )
 from ..models.errors import BundleError
+from ..models.locations import MADE, made_bundle
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,18 @@ class Bundle:
 def open_bundle(directory: Path | str | None = None) -> Bundle:
     """Checks schema, interface, presence and size of every file, and that no name leads out of the directory.
 
-    None opens the demo bundle; so does `demo`, and `demo-salm` the other one, where no such directory lies here. Raises
-    BundleError with one sentence.
+    None opens the demo bundle; so does `demo`, and `demo-salm` the other one, `small` the one that
+    `auricle-export small` makes, where no such directory lies here. Raises BundleError with one sentence.
     """
     path = Path(directory) if directory is not None else shipped_bundle()
+    name = str(directory)
     with readable(path):
         found = path.is_dir()
-        if not found and str(directory) in SHIPPED:
-            path = shipped_bundle(str(directory))
+        if not found and name in (*SHIPPED, *MADE):
+            path = shipped_bundle(name) if name in SHIPPED else made_bundle(name)
             found = path.is_dir()
+    if not found and name in MADE:
+        raise BundleError(f"{name} is not made yet: run `auricle-export {name} --download`")
     if not found:
         raise BundleError(f"{path} is no directory: give the bundle's directory, the one that holds manifest.json")
     manifest = read_manifest(path)

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$PWD/build/matrix
 # llama-cpp-python's wheel serves every Python, so it is compiled once.
-shown=(av numpy onnxruntime soxr sounddevice rich wcwidth llama-cpp-python)
+shown=(av numpy onnxruntime soxr sounddevice rich wcwidth platformdirs llama-cpp-python)
 
 runs() { "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 

