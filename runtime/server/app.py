@@ -17,6 +17,8 @@ from .openai.chat_completions import complete_chat
 from .openai.models import list_models, show_model
 from .openai.realtime.session import realtime
 from .openai.transcriptions import transcribe, translate
+from .page.broadcasts import Broadcasts, view
+from .page.live import live
 from .service import Service, service_of
 
 
@@ -31,6 +33,8 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/audio/translations", translate, name="translations", methods=["POST"]),
         Route("/v1/chat/completions", complete_chat, name="chat", methods=["POST"]),
         WebSocketRoute("/v1/realtime", realtime),
+        WebSocketRoute("/live", live),
+        WebSocketRoute("/live/view", view),
     ]
     app = Starlette(
         routes=routes,
@@ -43,7 +47,8 @@ def create_app(service: Service) -> ASGIApp:
         },
     )
     app.state.service = service
-    return Guard(app, service, {route.path: route.name for route in routes})
+    app.state.broadcasts = Broadcasts()
+    return Guard(app, service, {route.path: route.name for route in routes}, {"/health"})
 
 
 async def health(request: Request) -> Response:

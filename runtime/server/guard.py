@@ -14,6 +14,7 @@ import hmac
 import secrets
 import socket
 import time
+from collections.abc import Collection
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -26,8 +27,6 @@ from .errors import ApiError, api_error, log_failure
 from .options import ServerOptions, is_address
 from .service import Service
 
-PUBLIC = frozenset({"/health"})
-"""Paths that need no key."""
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 KEY_PROTOCOL = "openai-insecure-api-key."
 """What a browser's subprotocol begins with that carries the key."""
@@ -39,12 +38,13 @@ OVERHEAD = 1024 * 1024  # bytes of a request beside its sound
 class Guard:
     """Wraps the application of a service."""
 
-    def __init__(self, app: ASGIApp, service: Service, protocols: dict[str, str]) -> None:
-        """protocols: by path, what a session there is called in the metrics."""
+    def __init__(self, app: ASGIApp, service: Service, protocols: dict[str, str], public: Collection[str] = ()) -> None:
+        """protocols: by path, what a session there is called in the metrics. public: paths that need no key."""
         self._app = app
         self._service = service
         self._options = service.options
         self._protocols = protocols
+        self._public = public
         self._hosts = _own_names(service.options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +73,7 @@ class Guard:
     def _check(self, scope: Scope, headers: Headers) -> None:
         """Raises ApiError."""
         self._check_page(headers)
-        if scope["path"] not in PUBLIC:
+        if scope["path"] not in self._public:
             self._check_key(headers)
 
     def _check_page(self, headers: Headers) -> None:

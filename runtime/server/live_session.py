@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 from ...models.audio import SAMPLE_RATE, Waveform
 from ...models.errors import AuricleError
+from ..engine import Engine
 from ..events import (
     AudioDropped,
     Caption,
@@ -46,6 +47,11 @@ class LiveSetup:
     keywords: tuple[str, ...] = ()
     lora_scale: float | None = None
     """None: the engine's."""
+
+    def require_room(self, engine: Engine) -> None:
+        """Raises InputError when the model cannot be asked so."""
+        prompt = engine.prompt.prompt_for(self.options.prompt)
+        engine.llm.require_positions(prompt, engine.spec.n_audio_tokens, engine.defaults.max_new_tokens, self.keywords)
 
 
 @dataclass(frozen=True)
@@ -94,24 +100,33 @@ class StretchSource:
 
     def push(self, waveform: Waveform) -> None:
         """Sound that follows, float32 [n] at 16 kHz; dropped when too much waits."""
-        if not len(waveform):
-            return
         with self._changed:
             room = max(0, round(BACKLOG_SECONDS * SAMPLE_RATE) - self._n_waiting)
-            fits, n_lost = waveform[:room], max(0, len(waveform) - room)
+            fits = waveform[:room]
             if len(fits):
                 self._waiting.append(fits)
-            if n_lost and self._waiting and isinstance(lost := self._waiting[-1], int):
-                self._waiting[-1] = lost + n_lost
-            elif n_lost:
-                self._waiting.append(n_lost)
-            self._n_waiting += len(waveform)
-            if len(self._arrivals) > 1 and self.end - self._arrivals[-2][0] < ARRIVAL_SAMPLES:
-                self._arrivals.pop()
-            self._arrivals.append((self.end, time.monotonic()))
-            while self._arrivals[0][0] < self.end - 2 * BACKLOG_SECONDS * SAMPLE_RATE:
-                self._arrivals.popleft()
-            self._changed.notify_all()
+                self._arrived(len(fits))
+            self.lose(len(waveform) - len(fits))
+
+    def lose(self, n: int) -> None:
+        """A gap of so many samples follows."""
+        if not n:
+            return
+        with self._changed:
+            if self._waiting and isinstance(lost := self._waiting[-1], int):
+                self._waiting[-1] = lost + n
+            else:
+                self._waiting.append(n)
+            self._arrived(n)
+
+    def _arrived(self, n: int) -> None:
+        self._n_waiting += n
+        if len(self._arrivals) > 1 and self.end - self._arrivals[-2][0] < ARRIVAL_SAMPLES:
+            self._arrivals.pop()
+        self._arrivals.append((self.end, time.monotonic()))
+        while self._arrivals[0][0] < self.end - 2 * BACKLOG_SECONDS * SAMPLE_RATE:
+            self._arrivals.popleft()
+        self._changed.notify_all()
 
     def finish(self) -> None:
         """Nothing follows: what waits is still read, then comes the end."""
@@ -191,6 +206,11 @@ class LiveSession:
         """Sound that follows, float32 [n] at 16 kHz. Never waits; after the end it is ignored."""
         if not self._newest.source.ended:
             self._newest.source.push(waveform)
+
+    def lose(self, seconds: float) -> None:
+        """Sound that follows was lost on its way here: AudioDropped tells where. After the end it is ignored."""
+        if not self._newest.source.ended:
+            self._newest.source.lose(round(seconds * SAMPLE_RATE))
 
     def cut(self, setup: LiveSetup | None = None) -> None:
         """Finish what was pushed, with a segment that is open; setup: how what follows is heard."""

@@ -174,7 +174,7 @@ def updated(service: Service, now: SessionConfiguration, session: Fields) -> Ses
             now = replace(now, instructions=limited(session.text("instructions"), "session.instructions"))
         if session.given("max_output_tokens"):
             now = replace(now, max_output_tokens=output_tokens(session))
-    _check_room(service.engine, now)
+    now.live_setup(service.engine).require_room(service.engine)
     return now
 
 
@@ -246,13 +246,6 @@ def _turn_detection(old: TurnDetection | None, sound: Fields) -> TurnDetection |
         fields.flag("create_response", now.create_response),
         fields.flag("interrupt_response", now.interrupt_response),
     )
-
-
-def _check_room(engine: Engine, now: SessionConfiguration) -> None:
-    """Raises InputError when the model cannot be asked so."""
-    setup = now.live_setup(engine)
-    prompt = engine.prompt.prompt_for(setup.options.prompt)
-    engine.llm.require_positions(prompt, engine.spec.n_audio_tokens, engine.defaults.max_new_tokens, setup.keywords)
 
 
 def session_of(event: Fields) -> Fields:

@@ -23,7 +23,7 @@ from ...live_session import LiveSession, LiveSessionEvent, LiveSetup, SegmentFai
 from ...service import Service
 from .configuration import SessionConfiguration
 from .items import MAX_SOUND_SECONDS, Item, Items
-from .outbox import Outbox, new_id
+from .outbox import EventOutbox, new_id
 
 LEAST_SECONDS = 0.1
 """Of sound that can be committed."""
@@ -70,7 +70,7 @@ class Hearing:
     """One session's sound and what is told of it."""
 
     def __init__(
-        self, service: Service, outbox: Outbox, items: Items, configuration: SessionConfiguration, captions: bool
+        self, service: Service, outbox: EventOutbox, items: Items, configuration: SessionConfiguration, captions: bool
     ) -> None:
         """captions: tell unstable text too."""
         self.on_speech: Callable[[], object] = lambda: None

@@ -15,7 +15,7 @@ from ...errors import ApiError, invalid, missing, unsupported
 from ..json_fields import Fields
 from .audio_formats import AudioFormat
 from .configuration import limited
-from .outbox import Outbox, new_id
+from .outbox import EventOutbox, new_id
 
 MAX_ITEMS, MAX_SOUNDS = 1000, 16
 MAX_SOUND_SECONDS = 60.0
@@ -51,7 +51,7 @@ class Item:
 class Items:
     """One session's, in order. Changes are told."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: EventOutbox) -> None:
         self._outbox = outbox
         self._items: dict[str, Item] = {}
         self._order: list[str] = []

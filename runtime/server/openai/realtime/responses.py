@@ -19,7 +19,7 @@ from ..json_fields import Fields
 from .answers import AnswerRead, Memory, read_questions
 from .configuration import SessionConfiguration, limited, output_tokens
 from .items import Item, Items, read_item
-from .outbox import Outbox, new_id
+from .outbox import EventOutbox, new_id
 
 LOG = logging.getLogger("auricle.server")
 Reason = Literal["turn_detected", "client_cancelled"]
@@ -61,7 +61,9 @@ class _Response:
 class Responses:
     """One session's, one at a time."""
 
-    def __init__(self, service: Service, outbox: Outbox, items: Items, settled: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, service: Service, outbox: EventOutbox, items: Items, settled: Callable[[], Awaitable[None]]
+    ) -> None:
         """settled: waits until every sound that was committed is there."""
         self._service = service
         self._outbox = outbox

@@ -1,47 +1,38 @@
 """GET /v1/realtime: a client's events -> sound that is heard, a conversation, answers.
 
-    receive ─► handlers ─► outbox ─► deliver
-                  ▲
-    live session ─┘
-
-One task each: who receives never waits for the model, nor for a client that does not read.
+receive ─► handlers ─► outbox ─► deliver
+              ▲
+live session ─┘
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
-from starlette.requests import ClientDisconnect
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from .....models.audio import Waveform
 from .....models.errors import AuricleError
 from ....audio.resample import Resampler
-from ....scheduler import Cancelled
 from ...errors import ApiError, api_error, invalid, missing
 from ...service import Service, service_of
+from ...websocket_session import accept, run_session
 from ..json_fields import Fields, read_json
 from .configuration import SessionConfiguration, first_configuration, session_of, updated
 from .hearing import Hearing
 from .items import Items
-from .outbox import Outbox, new_id
+from .outbox import EventOutbox, new_id
 from .responses import Responses
 
 PROTOCOL = "realtime"
-"""The subprotocol that is chosen where some are offered; never the one with the key."""
+"""The subprotocol."""
 CAPTIONS = "auricle.captions"
 """?auricle=auricle.captions: unstable text too."""
 APPEND = "input_audio_buffer.append"
 LARGE = 1 << 18
 """Characters of a message that is decoded beside the event loop."""
-LAST_WORDS_SECONDS = 6.0
-"""For what is open when the server stops; less than it waits for."""
-CLOSE_SECONDS = 1.0
-INTERNAL_ERROR, RESTARTING = 1011, 1012
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -54,7 +45,7 @@ async def realtime(websocket: WebSocket) -> None:
     except ApiError as error:
         await websocket.send_denial_response(error.response())
         return
-    await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", ()) else None)
+    await accept(websocket, PROTOCOL)
     captions = CAPTIONS in websocket.query_params.getlist("auricle")
     await RealtimeSession(service, configuration, captions).run(websocket)
 
@@ -65,7 +56,7 @@ class RealtimeSession:
     def __init__(self, service: Service, configuration: SessionConfiguration, captions: bool) -> None:
         self._service = service
         self._now = configuration
-        self._outbox = Outbox()
+        self._outbox = EventOutbox()
         self._items = Items(self._outbox)
         self._hearing = Hearing(service, self._outbox, self._items, configuration, captions)
         self._resampler = Resampler()
@@ -88,37 +79,19 @@ class RealtimeSession:
     async def run(self, websocket: WebSocket) -> None:
         """Until the client goes, or the server stops."""
         self._outbox.emit("session.created", session=self._now.as_json())
-        code = INTERNAL_ERROR
-        sending = asyncio.create_task(self._outbox.deliver(websocket.send_text))
-        hearing = asyncio.create_task(self._hearing.run())
-        receiving = asyncio.create_task(self._receive(websocket))
-        ending = [asyncio.create_task(event.wait()) for event in (self._outbox.full, self._service.stopping)]
-        tasks: list[asyncio.Task[Any]] = [sending, hearing, receiving, *ending]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if self._service.stopping.is_set():
-                code = RESTARTING
-                receiving.cancel()
-                await self._last_words(hearing, sending)
-            for task in (sending, hearing, receiving):
-                if task.done() and not task.cancelled():
-                    with contextlib.suppress(WebSocketDisconnect, ClientDisconnect, Cancelled):
-                        task.result()
+            await run_session(
+                websocket, self._service, self._outbox, self._work(), self._receive(websocket), self._hearing.finish
+            )
         finally:
-            tasks += [answering] if (answering := self._responses.task) else []
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await _close(websocket, code)
+            if (answering := self._responses.task) is not None:
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
 
-    async def _last_words(self, hearing: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
-        deadline = time.monotonic() + LAST_WORDS_SECONDS
-        self._hearing.finish()
-        await asyncio.wait([hearing], timeout=LAST_WORDS_SECONDS)
-        while (answering := self._responses.task) is not None and time.monotonic() < deadline:
-            await asyncio.wait([answering], timeout=deadline - time.monotonic())
-        self._outbox.end()
-        await asyncio.wait([sending], timeout=1.0)
+    async def _work(self) -> None:
+        await self._hearing.run()
+        while (answering := self._responses.task) is not None and not answering.done():
+            await asyncio.wait([answering])
 
     async def _receive(self, websocket: WebSocket) -> None:
         while (message := await websocket.receive())["type"] == "websocket.receive":
@@ -176,10 +149,3 @@ class RealtimeSession:
 
 async def _at_once(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return function(*args, **kwargs)
-
-
-async def _close(websocket: WebSocket, code: int) -> None:
-    """Where the client is still there, and reads."""
-    with contextlib.suppress(TimeoutError, RuntimeError, WebSocketDisconnect, ClientDisconnect):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await websocket.close(code)
