@@ -39,7 +39,7 @@ class Cancelled(RunError):
 
 
 @dataclass
-class _Request:
+class Request:
     """One stream's wish for a turn."""
 
     priority: Priority
@@ -48,12 +48,16 @@ class _Request:
     """time.monotonic()."""
 
 
-def most_urgent(request: _Request) -> tuple[int, float]:
+Order = Callable[[Request], tuple[int, float]]
+"""Of those who wait the least is the next."""
+
+
+def most_urgent(request: Request) -> tuple[int, float]:
     """By priority, then by who has waited longest."""
     return request.priority, request.waiting_since
 
 
-def first_come(request: _Request) -> tuple[int, float]:
+def first_come(request: Request) -> tuple[int, float]:
     """In the order of asking, whatever for: what a lock would give, for comparison."""
     return 0, request.asked
 
@@ -62,14 +66,14 @@ class Scheduler:
     """Turns on one engine, which nobody uses otherwise meanwhile. Any thread.
 
     observe: told after every turn its priority, how long it was waited for and how long it was held, in seconds;
-    order: the least of those who wait is the next.
+    order: who is next.
     """
 
     def __init__(
         self,
         engine: Engine,
         observe: Callable[[Priority, float, float], None] | None = None,
-        order: Callable[[_Request], tuple[int, float]] = most_urgent,
+        order: Order = most_urgent,
     ) -> None:
         self.engine = engine
         self.load = Load()
@@ -78,7 +82,7 @@ class Scheduler:
         self._observe = observe
         self._order = order
         self._changed = threading.Condition()
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._busy = False
         self.closed = False
         """No turn begins any more."""
@@ -108,7 +112,7 @@ class Scheduler:
     ) -> Generator[None]:
         """The engine, for as long as the block runs; see EngineStream.turn. check: raises when it is not wanted."""
         asked = time.monotonic()
-        request = _Request(priority, waiting_since, asked)
+        request = Request(priority, waiting_since, asked)
         self._wait(request, check, promote)
         started = time.monotonic()
         try:
@@ -120,7 +124,7 @@ class Scheduler:
             if self._observe is not None:
                 self._observe(request.priority, started - asked, time.monotonic() - started)
 
-    def _wait(self, request: _Request, check: Callable[[], None], promote: Callable[[], bool] | None) -> None:
+    def _wait(self, request: Request, check: Callable[[], None], promote: Callable[[], bool] | None) -> None:
         with self._changed:
             self._waiting.append(request)
         try:
