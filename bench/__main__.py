@@ -16,6 +16,7 @@ COMMANDS = {
     "synth": ".export.synthetic.bundle",
     "stages": "speed.stages",
     "live": "live.live",
+    "streams": "live.streams",
     "quality": "quality.quality",
     "lora-sweep": "quality.lora_sweep",
     "keywords": "quality.keywords",
@@ -27,7 +28,7 @@ COMMANDS = {
     "demo-live": "live.demo_live",
 }
 """Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
-RECORDED = ("stages", "live", "quality", "lora-sweep", "keywords", "fit", "peers")
+RECORDED = ("stages", "live", "streams", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live")
 """They print for themselves, and tell their progress."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from ..models.llm import KV_BYTES, LLM_TYPES
@@ -29,6 +30,27 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
+def counts(text: str) -> list[int]:
+    """Whole numbers from 1 on, separated by commas."""
+    return [count(each.strip()) for each in text.split(",")]
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def shares(text: str) -> list[float]:
+    """Numbers above 0, separated by commas."""
+    return [positive(each.strip()) for each in text.split(",")]
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(prog="auricle-bench", description="How good, how fast and how large, measured.")
@@ -40,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     _synth(add("synth", "write a full-size bundle of random weights, to measure speed and memory with"))
     _stages(add("stages", "time every stage of a bundle against what this machine can do"))
     _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
+    _streams(add("streams", "several live streams on one engine: lateness, load, what a further one takes"))
     _quality(add("quality", "word error, agreement with f32, memory and speed of one or more bundles"))
     _lora_sweep(add("lora-sweep", "word error and answer length against the scale of the LoRA"))
     _keywords(add("keywords", "names recalled with listed words and without, on speech it never heard"))
@@ -95,6 +118,25 @@ def _live(live: argparse.ArgumentParser) -> None:
     live.add_argument("--pace", choices=("realtime", "fast"), default="realtime")
     _add_device(live)
     _add_report(live)
+
+
+def _streams(streams: argparse.ArgumentParser) -> None:
+    streams.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
+    how_many = streams.add_mutually_exclusive_group()
+    how_many.add_argument(
+        "--streams", type=counts, default=[1, 2, 4, 8, 16], metavar="N,...", help="at once (default 1,2,4,8,16)"
+    )
+    how_many.add_argument(
+        "--load", type=shares, metavar="X,...", help="as many as make such loads, such as 0.5,0.8,1.05"
+    )
+    streams.add_argument("--no-admission", dest="admission", action="store_false", help="let in more than fit")
+    streams.add_argument("--minutes", type=positive, default=1.0, metavar="M", help="of each (default %(default)g)")
+    heard = "what everybody says, in any order; again for more (default: the bundle's clips)"
+    streams.add_argument("--recording", type=Path, action="append", default=[], metavar="FILE", help=heard)
+    streams.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
+    streams.add_argument("--hop-ms", type=float, default=500.0, metavar="MS", help="at least (default %(default)g)")
+    _add_device(streams)
+    _add_report(streams)
 
 
 def _quality(quality: argparse.ArgumentParser) -> None:

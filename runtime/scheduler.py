@@ -18,6 +18,7 @@ from enum import IntEnum
 
 from ..models.errors import RunError
 from .engine import Engine
+from .load import Load
 
 POLL_SECONDS = 0.02
 
@@ -38,25 +39,50 @@ class Cancelled(RunError):
 
 
 @dataclass
-class _Request:
+class Request:
     """One stream's wish for a turn."""
 
     priority: Priority
     waiting_since: float
+    asked: float
+    """time.monotonic()."""
+
+
+Order = Callable[[Request], tuple[int, float]]
+"""Of those who wait the least is the next."""
+
+
+def most_urgent(request: Request) -> tuple[int, float]:
+    """By priority, then by who has waited longest."""
+    return request.priority, request.waiting_since
+
+
+def first_come(request: Request) -> tuple[int, float]:
+    """In the order of asking, whatever for: what a lock would give, for comparison."""
+    return 0, request.asked
 
 
 class Scheduler:
     """Turns on one engine, which nobody uses otherwise meanwhile. Any thread.
 
-    observe: told after every turn its priority, how long it was waited for and how long it was held, in seconds.
+    observe: told after every turn its priority, how long it was waited for and how long it was held, in seconds;
+    order: who is next.
     """
 
-    def __init__(self, engine: Engine, observe: Callable[[Priority, float, float], None] | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        observe: Callable[[Priority, float, float], None] | None = None,
+        order: Order = most_urgent,
+    ) -> None:
         self.engine = engine
+        self.load = Load()
+        """What live streams take."""
         self._lora_scale = engine.llm.lora_scale
         self._observe = observe
+        self._order = order
         self._changed = threading.Condition()
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._busy = False
         self.closed = False
         """No turn begins any more."""
@@ -85,8 +111,8 @@ class Scheduler:
         self, priority: Priority, waiting_since: float, check: Callable[[], None], promote: Callable[[], bool] | None
     ) -> Generator[None]:
         """The engine, for as long as the block runs; see EngineStream.turn. check: raises when it is not wanted."""
-        request = _Request(priority, waiting_since)
         asked = time.monotonic()
+        request = Request(priority, waiting_since, asked)
         self._wait(request, check, promote)
         started = time.monotonic()
         try:
@@ -98,14 +124,14 @@ class Scheduler:
             if self._observe is not None:
                 self._observe(request.priority, started - asked, time.monotonic() - started)
 
-    def _wait(self, request: _Request, check: Callable[[], None], promote: Callable[[], bool] | None) -> None:
+    def _wait(self, request: Request, check: Callable[[], None], promote: Callable[[], bool] | None) -> None:
         with self._changed:
             self._waiting.append(request)
         try:
             while True:
                 with self._changed:
                     check()
-                    if not self._busy and request is min(self._waiting, key=_order):
+                    if not self._busy and request is min(self._waiting, key=self._order):
                         self._busy = True
                         return
                     self._changed.wait(None if promote is None else POLL_SECONDS)
@@ -129,6 +155,11 @@ class EngineStream:
         self.cancelled = False
         self._scheduler = scheduler
         self._asking = threading.Lock()
+
+    @property
+    def load(self) -> Load:
+        """Of all live streams on this engine."""
+        return self._scheduler.load
 
     @contextmanager
     def turn(
@@ -180,7 +211,3 @@ class EngineStream:
         engine.llm.before_pass = None
         self.keywords = engine.keywords
         self.lora_scale = engine.llm.lora_scale
-
-
-def _order(request: _Request) -> tuple[int, float]:
-    return request.priority, request.waiting_since

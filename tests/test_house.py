@@ -40,7 +40,7 @@ LAYERS = {
         "sources encoders llm output",
         "families",
         "engine",
-        "scheduler",
+        "load scheduler",
         "keywords chat self_check",
         "live",
         "assistant",

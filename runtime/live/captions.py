@@ -6,7 +6,8 @@
 
 None of the encoders is causal, so nothing of them survives a hop; of the language model the prefix's KV does, and with
 `settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio. Where several
-sessions share the engine each decode is a turn, and what comes while it is waited for is heard too.
+sessions share the engine each decode is a turn, and what comes while it is waited for is heard too; the hop grows with
+the load, and an update that comes late all the same asks the first question alone. Finals ask all.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..engine import Engine
 from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted, Work
 from ..keywords import Keywords
 from ..llm.sampling import Generation
+from ..load import LONGEST_HOP_SECONDS, Load
 from ..scheduler import EngineStream, Priority
 from ..sources.source import Source
 from .agreement import Agreement
@@ -81,6 +83,7 @@ class Live:
     ) -> None:
         self._engine = engine
         self._stream = stream
+        self._load = Load() if stream is None else stream.load
         self._catches_up = stream is not None and source.realtime  # sound comes while the engine is waited for
         self._options = options or LiveOptions()
         self._keywords = self._options.keywords
@@ -161,6 +164,7 @@ class Live:
             yield SessionEnded(**self._segmenter.balance())
         finally:
             self._segmenter.close()
+            self._spoken()
 
     def _next(self) -> SegmenterEvent | None:
         while not self._events:
@@ -177,11 +181,12 @@ class Live:
             )
             agreement = Agreement(self._options.agreement)
             self._segment = _Segment(event.start, decoder, agreement, event.start, time.monotonic())
+            self._load.begin(self)
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
             yield from self._complete(event)
             if not self._options.decode:
-                self._segment = None
+                self._spoken()
                 self._segmenter.done(event, decoded=False)
                 return
             with self._turn(Priority.FINAL, time.monotonic()):
@@ -225,7 +230,7 @@ class Live:
         segment = self._segment
         if segment is None or (self._segmenter.realtime and not progress.newest) or not self._options.decode:
             return
-        if progress.end - segment.decoded_until < self._hop:
+        if progress.end - segment.decoded_until < self._hop_now():
             return
         with self._turn(Priority.UPDATE, segment.shown_at, self._closed_meanwhile if self._catches_up else None):
             newest = self._newest(progress)
@@ -234,6 +239,15 @@ class Live:
             else:
                 events = [*self._caption(segment, newest.end)]
         yield from events
+
+    def _hop_now(self) -> int:
+        """Samples between two updates: more than asked for where many speak."""
+        return round(self._load.hop_s(seconds(self._hop)) * SAMPLE_RATE) if self._catches_up else self._hop
+
+    def _spoken(self) -> None:
+        """No segment is open any more."""
+        self._segment = None
+        self._load.end(self)
 
     def _closed_meanwhile(self) -> bool:
         """Hears what has come while the engine was waited for: whether the segment is complete."""
@@ -254,7 +268,10 @@ class Live:
 
     def _caption(self, segment: _Segment, end: int) -> list[LiveEvent]:
         lagging = self._lag(segment, end)
-        found, latency_ms = self._decode(segment, end)
+        longest_s = LATE * max(seconds(self._hop), LONGEST_HOP_SECONDS)
+        overloaded = self._catches_up and seconds(end - segment.decoded_until) > longest_s
+        found, latency_ms = self._decode(segment, end, first_alone=overloaded)
+        self._load.update.add(latency_ms / 1e3)
         stable, unstable = segment.agreement.caption()
         also = _also(segment.decoder, found)
         caption = Caption(seconds(segment.start), seconds(end), stable, unstable, also, _work(found, latency_ms))
@@ -263,8 +280,9 @@ class Live:
     def _finish(self, closed: Closed) -> Final:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
-        found, _ = self._decode(segment, closed.end)
-        self._segment = None
+        found, latency_ms = self._decode(segment, closed.end)
+        self._spoken()
+        self._load.final.add(latency_ms / 1e3)
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
         return Final(
@@ -281,9 +299,9 @@ class Live:
             n_revised=segment.agreement.n_revised(),
         )
 
-    def _decode(self, segment: _Segment, end: int) -> tuple[Hypotheses, float]:
+    def _decode(self, segment: _Segment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
-        found = segment.decoder.decode(self._segmenter.read(segment.start, end))
+        found = segment.decoder.decode(self._segmenter.read(segment.start, end), first_alone)
         segment.decoded_until = end
         segment.shown_at = time.monotonic()
         segment.n_updates += 1
@@ -355,7 +373,7 @@ def _incremental_options(options: LiveOptions, generation: Generation) -> Increm
 
 
 def _also(decoder: IncrementalDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(decoder.prompts[1:], found.texts[1:], strict=True))
+    return tuple(zip(decoder.prompts[1:], found.texts[1:], strict=False))
 
 
 def _work(found: Hypotheses, latency_ms: float) -> Work:

@@ -40,7 +40,7 @@ class Hypotheses:
     """What one pass over the segment found and took."""
 
     texts: tuple[str, ...]
-    """One answer per prompt."""
+    """One answer per prompt that was asked."""
     replies: tuple[Reply, ...]
     timings: Timings
     n_kept: int
@@ -62,21 +62,20 @@ class IncrementalDecoder:
         self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
 
     @exclusively
-    def decode(self, waveform: Waveform) -> Hypotheses:
-        """Every prompt about the segment as far as it goes. Raises InputError, RunError."""
+    def decode(self, waveform: Waveform, first_alone: bool = False) -> Hypotheses:
+        """Every prompt, or the first alone, about the segment as far as it goes. Raises InputError, RunError."""
         engine, options = self._engine, self._options
         started = time.monotonic()
         encoded = engine.encode(waveform, options.short)
         tokens = np.concatenate([self._settled, encoded.audio_tokens[len(self._settled) :]])
         n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
-        limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in self.prompts]
-        found = reply_to_all(
-            engine.llm, tokens, self.prompts, self._drafts, limits, n_kept, options.generation, started
-        )
+        prompts = self.prompts[:1] if first_alone else self.prompts
+        limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in prompts]
+        found = reply_to_all(engine.llm, tokens, prompts, self._drafts, limits, n_kept, options.generation, started)
         self._turn = engine.llm.turn
         self._settle(tokens, len(waveform) / SAMPLE_RATE)
         if options.draft:
-            self._drafts = tuple(reply.ids for reply in found.replies)
+            self._drafts = (*(reply.ids for reply in found.replies), *self._drafts[len(prompts) :])
         timings = encoded.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
         stops = options.generation.stop
         texts = tuple(cut_at(engine.llm.text(reply.ids), stops).strip() for reply in found.replies)

@@ -22,7 +22,7 @@ from ..events import AudioDropped, DeviceFound, DeviceLost
 from ..sources.source import Chunk, Source, SourceItem
 from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
 from .ledger import Ledger
-from .silero import FRAME_LENGTH, SileroVad
+from .silero import FRAME_LENGTH, shared_vad
 
 LEVEL_LENGTH = SAMPLE_RATE // 10
 
@@ -206,4 +206,4 @@ def _lost(item: AudioDropped | DeviceLost | DeviceFound) -> int:
 def open_gate(engine: Engine, options: GateOptions, vad: bool) -> Gate:
     """The speech gate, or fixed segments without one; no segment is longer than the model's window."""
     longest_s = min(options.max_segment_s, engine.spec.seconds)
-    return SpeechGate(SileroVad(), replace(options, max_segment_s=longest_s)) if vad else FixedGate(longest_s)
+    return SpeechGate(shared_vad(), replace(options, max_segment_s=longest_s)) if vad else FixedGate(longest_s)

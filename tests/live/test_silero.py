@@ -6,13 +6,19 @@ import hashlib
 import re
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.models.errors import BundleError, RunError
 from auricle.runtime.audio.decode import read_audio
-from auricle.runtime.live.silero import CONTEXT_LENGTH, FRAME_LENGTH, SileroVad, VadState
+from auricle.runtime.engine import Engine
+from auricle.runtime.live import silero
+from auricle.runtime.live.gate import GateOptions
+from auricle.runtime.live.segmenter import open_gate
+from auricle.runtime.live.silero import CONTEXT_LENGTH, FRAME_LENGTH, SileroVad, VadState, shared_vad
 
 MODELS = Path(str(resources.files("auricle.models")))
 CLIPS = MODELS / "demo" / "clips"
@@ -113,3 +119,22 @@ def test_the_graph_is_the_one_its_readme_names() -> None:
     named = re.search(r"\b[0-9a-f]{64}\b", (MODELS / "vad" / "README.md").read_text("utf-8"))
     assert named and named[0] == digest
     assert "MIT License" in (MODELS / "vad" / "LICENSE").read_text("utf-8")
+
+
+def test_streams_share_one_graph_each_with_its_state(vad: SileroVad, monkeypatch: pytest.MonkeyPatch) -> None:
+    speech = read_audio(CLIPS / "command.wav")
+    shared = shared_vad()
+
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a second graph was opened")
+
+    monkeypatch.setattr(silero.ort, "InferenceSession", opened)
+    states = [shared_vad().create_state(), shared_vad().create_state()]
+    found: list[list[float]] = [[], []]
+    for at in range(0, len(speech) - FRAME_LENGTH + 1, FRAME_LENGTH):
+        for n, frame in enumerate((speech[at : at + FRAME_LENGTH], np.zeros(FRAME_LENGTH, np.float32))):
+            probability, states[n] = shared.step(frame, states[n])
+            found[n].append(probability)
+    assert found == [probabilities(vad, speech), probabilities(vad, np.zeros(len(speech), np.float32))]
+    for _ in range(2):
+        open_gate(cast(Engine, SimpleNamespace(spec=SimpleNamespace(seconds=10.0))), GateOptions(), vad=True)

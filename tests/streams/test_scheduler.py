@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,12 +21,12 @@ from auricle.runtime.keywords import Keywords
 from auricle.runtime.live.captions import Live, LiveOptions, captions
 from auricle.runtime.scheduler import Cancelled, EngineStream, Priority, Scheduler
 from auricle.runtime.sources.playback import FilePlayback
-from auricle.runtime.sources.source import Chunk, SourceItem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from .live_sessions import WAIT, Session, until
+
 FINAL, UPDATE, BATCH = Priority
-WAIT = 10.0  # seconds, for what comes at once
 
 
 class FakeLlm:
@@ -68,13 +67,6 @@ class Asking:
     def join(self) -> None:
         self.thread.join(WAIT)
         assert not self.thread.is_alive()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_finals_go_first_then_the_oldest_caption_then_files() -> None:
@@ -284,62 +276,6 @@ def test_streams_in_threads_say_what_they_say_alone(
         thread.join()
     engine.keywords = ()
     assert [found[n] for n in range(3)] == alone
-
-
-class Fed:
-    """A live source that gives what a test puts in."""
-
-    realtime = True
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._items: list[SourceItem] = []
-        self._n = 0
-        self._closed = False
-
-    def feed(self, waveform: Waveform) -> None:
-        with self._lock:
-            self._items.append(Chunk(self._n / SAMPLE_RATE, waveform))
-            self._n += len(waveform)
-
-    def read(self, timeout_s: float) -> list[SourceItem] | None:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            with self._lock:
-                items, self._items = self._items, []
-                if items or self._closed:
-                    return items or None
-            if time.monotonic() >= deadline:
-                return []
-            time.sleep(0.001)
-
-    def close(self) -> None:
-        self._closed = True
-
-
-class Session:
-    """Live captions in a thread of their own."""
-
-    def __init__(self, engine: Engine, scheduler: Scheduler) -> None:
-        self.source = Fed()
-        self.stream = scheduler.stream()
-        self.live = Live(engine, self.source, LiveOptions(hop_ms=500), self.stream)
-        self.events: list[LiveEvent] = []
-        self.error: Exception | None = None
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            for event in self.live:
-                self.events.append(event)
-        except Exception as error:
-            self.error = error
-
-    def join(self) -> None:
-        self.live.stop()
-        self.thread.join(WAIT)
-        assert not self.thread.is_alive()
 
 
 def test_an_update_that_waited_works_on_the_newest_audio(engine: Engine, clips: list[Waveform]) -> None:
