@@ -111,7 +111,7 @@ soak: $(VENV)/test.stamp system
 soak-day: $(VENV)/test.stamp system
 	nice $(BIN)/python scripts/soak-day.py build/soak-day
 
-HUNTS := audio=10000 manifests=2000 schemas=2000 grammars=2000 streams=2000
+HUNTS := audio=10000 manifests=2000 schemas=2000 grammars=2000 streams=2000 microphones=2000
 hunt: $(VENV)/test.stamp system golden
 	for each in $(HUNTS); do nice $(BIN)/python tests/hunt/hunting.py $${each%=*} --cases $${each#*=} --seed $(SEED) || found=1; done; \
 		nice $(BIN)/python -m pytest -m hunt tests/hunt && [ -z "$$found" ]

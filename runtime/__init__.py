@@ -23,6 +23,7 @@ __all__ = [
     "Chat",
     "DeviceFound",
     "DeviceLost",
+    "DeviceMuted",
     "Engine",
     "EngineOptions",
     "FilePlayback",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
         Caption,
         DeviceFound,
         DeviceLost,
+        DeviceMuted,
         Final,
         KeywordsRead,
         Lagging,
@@ -107,8 +109,9 @@ else:  # or a type checker would take every misspelt name for one that is found 
         ".chat": "Chat",
         ".engine": "Answer Engine EngineOptions load",
         ".events": (
-            "Answered AnswerEvent AssistantEvent AudioDropped Caption DeviceFound DeviceLost Final KeywordsRead "
-            "Lagging LiveEvent Piece SegmentComplete SegmentStarted SessionEnded SpeechEnded SpeechStarted Timings"
+            "Answered AnswerEvent AssistantEvent AudioDropped Caption DeviceFound DeviceLost DeviceMuted Final "
+            "KeywordsRead Lagging LiveEvent Piece SegmentComplete SegmentStarted SessionEnded SpeechEnded "
+            "SpeechStarted Timings"
         ),
         ".keywords": "Keywords",
         ".live.captions": "Live LiveOptions captions captions_async",

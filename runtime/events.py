@@ -5,7 +5,8 @@ joined and stripped (or its sound beginning, where Final.finish_reason is "loop"
 
 Live: for each segment SpeechStarted, any number of Captions, exactly one Final. Segments do not overlap and come in
 order; a Caption's stable text begins with that of the Caption before it; nothing about a segment follows its Final.
-Between them stand KeywordsRead, AudioDropped, DeviceLost, DeviceFound and Lagging; SessionEnded is the last of all.
+Between them stand KeywordsRead, AudioDropped, DeviceLost, DeviceFound, DeviceMuted and Lagging; SessionEnded is the
+last of all.
 For who asks for it SegmentComplete comes before each Final, or in its place.
 
 The assistant: for each segment SpeechStarted, SpeechEnded, any number of Pieces, exactly one Answered. Speech that
@@ -263,6 +264,17 @@ class DeviceFound:
     seconds_lost: float
 
 
+@dataclass(frozen=True)
+class DeviceMuted:
+    """The microphone gives nothing but zeros: it is muted, or this program may not hear it. Once, until sound comes."""
+
+    start_s: float
+    """Until here, seconds from the source's first sample."""
+    name: str
+    seconds: float
+    """So long before it."""
+
+
 AnswerEvent = SegmentStarted | Piece | Final
 """What `Engine.stream` yields."""
 
@@ -276,6 +288,7 @@ LiveEvent = (
     | AudioDropped
     | DeviceLost
     | DeviceFound
+    | DeviceMuted
     | SessionEnded
 )
 """What live captions yield."""
@@ -289,6 +302,7 @@ AssistantEvent = (
     | AudioDropped
     | DeviceLost
     | DeviceFound
+    | DeviceMuted
     | SessionEnded
 )
 """What the voice assistant yields."""

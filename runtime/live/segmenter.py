@@ -18,7 +18,7 @@ import numpy as np
 from ...models.audio import SAMPLE_RATE, Waveform
 from ..audio.level import peak_dbfs
 from ..engine import Engine
-from ..events import AudioDropped, DeviceFound, DeviceLost
+from ..events import AudioDropped, DeviceFound, DeviceLost, DeviceMuted
 from ..sources.source import Chunk, Source, SourceItem
 from .gate import Closed, FixedGate, Gate, GateOptions, Opened, SpeechGate
 from .ledger import Ledger
@@ -36,7 +36,7 @@ class GateProgress:
     """Nothing newer has come in yet."""
 
 
-SegmenterEvent = Opened | Closed | GateProgress | AudioDropped | DeviceLost | DeviceFound
+SegmenterEvent = Opened | Closed | GateProgress | AudioDropped | DeviceLost | DeviceFound | DeviceMuted
 
 
 class Segmenter:
@@ -195,10 +195,10 @@ def seconds(position: int) -> float:
     return position / SAMPLE_RATE
 
 
-def _lost(item: AudioDropped | DeviceLost | DeviceFound) -> int:
+def _lost(item: AudioDropped | DeviceLost | DeviceFound | DeviceMuted) -> int:
     """How many samples an event says are missing."""
-    if isinstance(item, DeviceLost):
-        return 0  # how long, DeviceFound will say
+    if isinstance(item, DeviceLost | DeviceMuted):
+        return 0  # how long, DeviceFound will say; of the other nothing
     lost_s = item.seconds_lost if isinstance(item, DeviceFound) else item.seconds
     return round(lost_s * SAMPLE_RATE)
 

@@ -7,6 +7,7 @@ from ..events import (
     Caption,
     DeviceFound,
     DeviceLost,
+    DeviceMuted,
     Final,
     KeywordsRead,
     Lagging,
@@ -60,6 +61,9 @@ def remark(event: LiveEvent) -> str:
     if isinstance(event, DeviceFound):
         lost = f", {event.seconds_lost:.1f} s were lost" if event.seconds_lost >= LEAST_S else ""
         return f"[{clock(event.start_s)}] {plain(event.name)} is back{lost}"
+    if isinstance(event, DeviceMuted):
+        muted = f"{plain(event.name)} has given nothing but zeros for {event.seconds:.0f} s"
+        return f"[{clock(event.start_s)}] {muted}: unmute it, or allow access in the system's settings"
     if isinstance(event, KeywordsRead):
         return keywords_line(event)
     if isinstance(event, Lagging):

@@ -2,8 +2,8 @@
 
     Final ─► its cues (srt, vtt), a line of text with its answers below it (txt), a JSON line (jsonl)
 
-jsonl also has what happened between the segments: AudioDropped, DeviceLost, DeviceFound and, last, the balance of
-SessionEnded. A session that was killed leaves a whole file up to its last entry.
+jsonl also has what happened between the segments: AudioDropped, DeviceLost, DeviceFound, DeviceMuted and, last, the
+balance of SessionEnded. A session that was killed leaves a whole file up to its last entry.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from types import TracebackType
 
 from ...models.dataclass_json import encode
 from ...models.errors import InputError, RunError
-from ..events import AssistantEvent, AudioDropped, DeviceFound, DeviceLost, Final, LiveEvent, SessionEnded
+from ..events import AssistantEvent, AudioDropped, DeviceFound, DeviceLost, DeviceMuted, Final, LiveEvent, SessionEnded
 from .cues import VTT_HEAD, Cue, also_lines, cues, plain, srt_block, vtt_block, word_cues
 from .subtitles import FORMATS, json_line
 
-KEPT = (Final, AudioDropped, DeviceLost, DeviceFound, SessionEnded)
+KEPT = (Final, AudioDropped, DeviceLost, DeviceFound, DeviceMuted, SessionEnded)
 
 
 class Transcript:

@@ -1,4 +1,4 @@
-"""Microphone: a device -> chunks with their times, gaps reported, the device looked for when it is gone.
+"""Microphone: a device -> chunks with their times, gaps and mutes reported, the device looked for when it is gone.
 
 PortAudio's thread:  device -> callback -> ring of 60 s -----.      the callback only copies
 watching thread:     gone? -> close, rescan, open, 0.5 .. 10 s |
@@ -17,14 +17,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...models.errors import AuricleError
-from ..events import AudioDropped, DeviceFound, DeviceLost
+from ...models.audio import Waveform
+from ..events import AudioDropped, DeviceFound, DeviceLost, DeviceMuted
+from .lateness import Lateness
 from .portaudio import FrameCallback, InputDevice, PortAudio
 from .ring_buffer import Ring
 from .source import SourceItem
 from .timeline import Timeline
 
-JUMP_S = 0.25  # a jump of the device's clock above this is a gap, whether the device says so or not
 CHECK_S = 0.1  # how often the device is looked after
 
 
@@ -36,6 +36,7 @@ class MicrophoneOptions:
     first_sound_s: float = 5.0  # until the first sound: a headset may change its mode first
     silent_s: float = 1.0  # without a callback the device is gone
     retry_s: tuple[float, float] = (0.5, 10.0)  # first and longest wait before it is opened again; doubles
+    muted_s: float = 10.0  # of nothing but zeros, until that is told
 
 
 class Stream(Protocol):
@@ -102,7 +103,8 @@ class Microphone:
         self._ring = Ring(round(self._options.ring_s * self.device.sample_rate))
         self._marks: SimpleQueue[_Block | _Stop] = SimpleQueue()
         self._timeline = Timeline()
-        self._end_s: tuple[float, float] | None = None  # the reader's: on the device's clock and on ours
+        self._lateness = Lateness()  # the reader's
+        self._zeros_s = 0.0  # the reader's: how long nothing but zeros has come
         self._lost = self._ended = False  # the reader's
         self._closed = threading.Event()
         self._swap = threading.Lock()
@@ -203,7 +205,7 @@ class Microphone:
         try:
             self._host.rescan()
             self._open(self._host.find(self._wanted))
-        except AuricleError:  # not back yet
+        except Exception:  # not back yet, whatever a driver raises: this thread must go on looking
             self._current = None
 
     # --- the thread that reads
@@ -215,24 +217,31 @@ class Microphone:
         if isinstance(mark, _Stop):
             return self._stop(mark, full_s)
         items = self._gap(mark, full_s)
-        items += self._timeline.push(self._ring.read(mark.n), rate)
-        self._end_s = (mark.device_s + mark.n / rate, mark.clock_s + mark.n / rate)
-        return items
+        samples = self._ring.read(mark.n)
+        self._lateness.place(mark.n / rate)
+        if not np.isfinite(samples).all():
+            return items + self._dropped(mark.n / rate)
+        return [*items, *self._timeline.push(samples, rate), *self._zeros(samples, mark.device)]
 
     def _gap(self, block: _Block, full_s: float) -> list[SourceItem]:
         """What was lost before a block: by the device, then by the ring, which was full for full_s."""
-        device_end_s, end_s = self._end_s or (block.device_s, block.clock_s)
-        device_jump_s = block.device_s - device_end_s - full_s
-        jump_s = block.clock_s - end_s - full_s
+        begun = self._lateness.begun
+        self._lateness.place(full_s)
         if self._lost:
             self._lost = False
-            lost_s = self._timeline.gap(max(0.0, jump_s))
+            lost_s = self._timeline.gap(self._lateness.restart(block.device_s, block.clock_s))
             found = DeviceFound(self._timeline.now_s, block.device.name, lost_s)
             return [found, *self._dropped(full_s)]
-        jump_s = max(0.0, min(jump_s, device_jump_s))  # the device's clock may be set, this program may be late
-        if block.overflow or jump_s > JUMP_S:
-            full_s += jump_s
-        return self._dropped(full_s, always=block.overflow and self._end_s is not None)
+        missing_s = self._lateness.missing(block.device_s, block.clock_s, block.overflow)
+        return self._dropped(full_s + missing_s, always=block.overflow and begun)
+
+    def _zeros(self, samples: Waveform, device: InputDevice) -> list[SourceItem]:
+        """A word on a device that gives nothing but zeros, once until it gives something else."""
+        before_s = self._zeros_s
+        self._zeros_s = 0.0 if samples.any() else before_s + len(samples) / device.sample_rate
+        if not before_s < self._options.muted_s <= self._zeros_s:
+            return []
+        return [DeviceMuted(self._timeline.now_s, device.name, self._zeros_s)]
 
     def _dropped(self, seconds: float, always: bool = False) -> list[SourceItem]:
         if not seconds and not always:
@@ -242,9 +251,9 @@ class Microphone:
 
     def _stop(self, stop: _Stop, full_s: float) -> list[SourceItem]:
         items = [*self._timeline.flush(), *self._dropped(full_s)]
-        if self._end_s is not None:
-            self._end_s = (self._end_s[0] + full_s, self._end_s[1] + full_s)
+        self._lateness.place(full_s)
         self._ended = stop.final
+        self._zeros_s = 0.0
         if not stop.final and not self._lost:
             self._lost = True
             items.append(DeviceLost(self._timeline.now_s, stop.device.name))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...models.audio import Waveform
-from ..events import AudioDropped, DeviceFound, DeviceLost
+from ..events import AudioDropped, DeviceFound, DeviceLost, DeviceMuted
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Chunk:
     waveform: Waveform
 
 
-SourceItem = Chunk | AudioDropped | DeviceLost | DeviceFound
+SourceItem = Chunk | AudioDropped | DeviceLost | DeviceFound | DeviceMuted
 """What a source gives. AudioDropped and DeviceFound are gaps; chunks and gaps follow each other end to end."""
 
 

@@ -19,7 +19,7 @@ from auricle.models.errors import AuricleError
 from auricle.runtime.sources.portaudio import PortAudio, list_devices
 
 NAME = "auricle_test_microphone"
-PROGRAMS = ("pulseaudio", "paplay")
+PROGRAMS = ("pulseaudio", "paplay", "pactl")
 START_SECONDS = 20.0
 
 
@@ -73,6 +73,11 @@ class VirtualMicrophone:
             self._daemon.wait()
             self._socket.unlink(missing_ok=True)
             self._daemon = None
+
+    def pactl(self, *words: str) -> str:
+        """What `pactl` answers."""
+        environment = {**os.environ, **self.environment, **self._home}
+        return subprocess.run(["pactl", *words], env=environment, check=True, capture_output=True, text=True).stdout
 
     def play(self, clip: Path) -> subprocess.Popen[bytes]:
         """Start to play a WAV file into the air; wait() for it."""

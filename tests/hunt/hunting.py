@@ -32,7 +32,7 @@ from typing import Any, Protocol
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KEPT = ROOT / "build" / "hunt"
-KINDS = ("audio", "manifests", "schemas", "grammars", "streams")
+KINDS = ("audio", "manifests", "schemas", "grammars", "streams", "microphones")
 LIMIT_S = 10.0  # of the processor: the machine may have other work
 PATIENCE = 6  # times as long by the clock, for what sleeps
 LIMIT_BYTES = 1 << 30

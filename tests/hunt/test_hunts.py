@@ -14,7 +14,7 @@ import pytest
 from auricle.models.errors import InputError
 from hunting import Case, Outcome, hunt
 
-CASES = {"audio": 2000, "manifests": 100, "schemas": 200, "grammars": 200, "streams": 400}
+CASES = {"audio": 2000, "manifests": 100, "schemas": 200, "grammars": 200, "streams": 400, "microphones": 200}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -23,7 +23,7 @@ def test_nothing_is_found(kind: str) -> None:
     tally = hunt(kind, CASES[kind])
     print(tally.line())
     assert not tally.findings
-    assert tally.outcomes["result"] and tally.outcomes["refused"]
+    assert tally.outcomes["result"] and (tally.outcomes["refused"] or kind == "microphones")
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -151,5 +151,8 @@ def test_remarks_name_a_remedy_or_a_number() -> None:
     assert remark(events.AudioDropped(3.0, 0.0)) == "[0:03.0] some sound was lost"
     assert remark(events.AudioDropped(3.0, 1 / 16_000)) == "[0:03.0] less than 0.01 s of sound was lost"
     assert remark(events.DeviceFound(3.0, "a microphone", 0.01)) == "[0:03.0] a microphone is back"
+    assert remark(events.DeviceMuted(13.0, "mic", 10.02)) == (
+        "[0:13.0] mic has given nothing but zeros for 10 s: unmute it, or allow access in the system's settings"
+    )
     assert remark(SESSION[0]) == ""
     assert clock(3725.04) == "62:05.0"

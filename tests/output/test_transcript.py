@@ -19,6 +19,7 @@ from auricle.runtime.events import (
     AudioDropped,
     DeviceFound,
     DeviceLost,
+    DeviceMuted,
     Final,
     Lagging,
     LiveEvent,
@@ -213,3 +214,12 @@ def test_killed_at_any_moment_the_files_are_whole(tmp_path: Path, seed: int) -> 
     for each in (" ".join(lines).split(), *cues.values()):
         assert len(each) % 40 == 0 and len(rows) <= len(each) // 40 <= len(rows) + 1
         assert each == [f"{i}.{n}" for i in range(len(each) // 40) for n in range(40)]
+
+
+def test_a_muted_microphone_is_kept(tmp_path: Path) -> None:
+    muted = DeviceMuted(17.0, "a microphone", 10.0)
+    for suffix in FORMATS:
+        with Transcript(tmp_path / f"a.{suffix}") as transcript:
+            transcript.add(muted)
+    assert json.loads((tmp_path / "a.jsonl").read_text()) == {"event": "DeviceMuted", **vars(muted)}
+    assert (tmp_path / "a.txt").read_text() == (tmp_path / "a.srt").read_text() == ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.audio.decode import read_audio
-from auricle.runtime.events import AudioDropped, DeviceFound, DeviceLost
+from auricle.runtime.events import AudioDropped, DeviceFound, DeviceLost, DeviceMuted
 from auricle.runtime.live.gate import Opened, SpeechGate
 from auricle.runtime.live.silero import SileroVad
 from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
@@ -77,7 +77,7 @@ def test_what_is_played_is_heard(
     items += listen(microphone, lambda more: n_heard + len(joined(more)) > (seconds + 1) * SAMPLE_RATE)
     microphone.close()
     assert microphone.device.sample_rate != SAMPLE_RATE, "nothing was resampled"
-    assert not any(isinstance(item, AudioDropped | DeviceLost) for item in items)
+    assert [item for item in items if isinstance(item, AudioDropped | DeviceLost)] == []
     sound = joined(items)
     loud = [at for at in range(0, len(clip) - 8000, 4000) if np.abs(clip[at : at + 8000]).max() > 0.1]
     delay, _ = lag(sound, clip)
@@ -112,3 +112,26 @@ def test_the_device_is_free_again_each_time(virtual: VirtualMicrophone) -> None:
         microphone.close()
         while microphone.read(0) is not None:
             pass
+
+
+def test_muted_suspended_and_unloaded(virtual: VirtualMicrophone, golden: Path) -> None:
+    options = MicrophoneOptions(silent_s=4.0, first_sound_s=20.0, retry_s=(0.1, 0.5), muted_s=1.0)
+    microphone = Microphone(virtual.name, options)
+    with virtual.play(golden / "jfk.wav") as player:
+        listen(microphone, lambda items: bool(joined(items).any()))
+        virtual.pactl("set-source-mute", "air.monitor", "1")
+        items = listen(microphone, lambda items: any(isinstance(item, DeviceMuted) for item in items))
+        virtual.pactl("set-source-mute", "air.monitor", "0")
+        items += listen(microphone, lambda items: bool(joined(items).any()))
+        player.kill()
+    virtual.pactl("suspend-sink", "air", "1")
+    items += listen(microphone, lambda items: any(isinstance(item, DeviceLost) for item in items))
+    virtual.pactl("suspend-sink", "air", "0")
+    items += listen(microphone, lambda items: any(isinstance(item, DeviceFound) for item in items))
+    virtual.pactl("unload-module", "module-null-sink")
+    items += listen(microphone, lambda items: any(isinstance(item, DeviceLost) for item in items))
+    virtual.pactl("load-module", "module-null-sink", "sink_name=air")
+    items += listen(microphone, lambda items: any(isinstance(item, DeviceFound) for item in items))
+    microphone.close()
+    told = [type(item) for item in items if not isinstance(item, Chunk)]
+    assert told == [DeviceMuted, DeviceLost, DeviceFound, DeviceLost, DeviceFound]
