@@ -18,6 +18,7 @@
 # make soak-day    a day of speech through `listen`, in slices: run it again and it goes on
 # make sbom        what is inside the wheel and under which licence, as CycloneDX: build/sbom.json
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
+# make clients     other people's clients as they are, in environments of their own, ask the server (CLIENTS="node livekit")
 # make home-assistant   Home Assistant itself, in an environment of its own, asks the server (Python 3.13)
 PYTHON ?= python3
 SEED ?= 1
@@ -31,7 +32,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix home-assistant train-small small real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix clients home-assistant train-small small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -150,6 +151,9 @@ build/golden-bundle/manifest.json: $(VENV)/test.stamp
 
 matrix: golden
 	bash scripts/matrix.sh
+
+clients: $(VENV)/test.stamp
+	BIN=$(BIN) bash scripts/clients.sh $(CLIENTS)
 
 home-assistant: $(VENV)/test.stamp
 	bash scripts/home-assistant.sh $(BIN)/auricle

@@ -211,6 +211,25 @@ def test_a_buffer_that_is_cleared_is_forgotten_and_items_can_be_asked_for(served
     assert retrieved["item"]["content"] == [{"type": "input_audio", "transcript": COMMAND}]
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 2.0])
+def test_a_clear_is_answered_behind_the_commit_before_it(served: Served, engine: Engine, pause_s: float) -> None:
+    """Some clients end their input so, and take for complete what is not committed by then."""
+
+    async def run() -> Talk:
+        async with talking(served) as talk:
+            sound = pcm(spoken(engine, "command", "weather", pause_s=2.0))
+            await talk.say(sound[: len(sound) - round((2.0 - pause_s) * RATE) * 2])
+            await talk.connection.input_audio_buffer.commit()
+            await talk.connection.input_audio_buffer.clear()
+            await talk.until("input_audio_buffer.cleared")
+            return talk
+
+    talk = asyncio.run(run())
+    order = [event["type"] for event in talk.of("input_audio_buffer.committed", "input_audio_buffer.cleared", "error")]
+    assert order == ["input_audio_buffer.committed"] * 2 + ["error"] * (pause_s > 0) + ["input_audio_buffer.cleared"]
+    assert talk.transcripts() == [COMMAND, WEATHER]
+
+
 def test_unstable_text_for_who_asks_for_it(served: Served, engine: Engine) -> None:
     async def run() -> Talk:
         async with talking(served, auricle="auricle.captions") as talk:

@@ -64,6 +64,8 @@ class _Stretch:
     cut_by_commit: bool = False
     cut_short: bool = False
     """A segment was open at its end."""
+    n_clears: int = 0
+    """Of the client, which are answered when it is known what became of its commit before."""
 
 
 class Hearing:
@@ -133,7 +135,10 @@ class Hearing:
             self._stretches.append(self._new_stretch())
         else:  # the segment is complete, its text not yet
             self._cut(self._setup)
-        self._outbox.emit("input_audio_buffer.cleared")
+        if (undecided := self._last_undecided()) is not None:
+            undecided.n_clears += 1
+        else:
+            self._outbox.emit("input_audio_buffer.cleared")
 
     def finish(self) -> None:
         """Nothing follows; run() ends with the last words."""
@@ -237,6 +242,8 @@ class Hearing:
                 self._completed(turn)
         elif stretch.cut_by_commit and not stretch.cut_short:
             self._outbox.error(_nothing_to_commit(0.0), stretch.commit)
+        for _ in range(stretch.n_clears):
+            self._outbox.emit("input_audio_buffer.cleared")
 
     # items
 
@@ -280,6 +287,10 @@ class Hearing:
             item = Item(new_id("item"), "user", [{"type": "input_audio", "transcript": None}])
             stretch.turn = _Turn(item, stretch.transcribed, start_s)
         return stretch.turn
+
+    def _last_undecided(self) -> _Stretch | None:
+        """The newest whose commit by the client is neither an item nor an error yet."""
+        return next((each for each in reversed(self._stretches) if each.cut_by_commit and not each.manual), None)
 
     def _cut(self, setup: LiveSetup) -> None:
         self._live.cut(setup)

@@ -1,0 +1,1 @@
+"""The server, asked by other people's programs as they are."""
