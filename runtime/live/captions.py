@@ -2,7 +2,8 @@
 
     segmenter ─► SpeechStarted
            every hop: encoders over the segment ─► audio tokens, the last hypothesis as draft ─► Caption
-           at its end: the same once more ─► Final
+           a pause: the same up to where it would end the segment, shown to nobody
+           at its end: the same once more, unless that was it ─► Final
 
 None of the encoders is causal, so nothing of them survives a hop; of the language model the prefix's KV does, and with
 `settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio. Where several
@@ -18,12 +19,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
 from ...models.prompt import nonempty
 from ..engine import Engine
-from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted, Work
+from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted
 from ..keywords import Keywords
 from ..llm.sampling import Generation
 from ..scheduler import EngineStream, Priority
@@ -32,6 +34,7 @@ from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions
 from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
+from .speculation import SegmentDecoder, Speculated
 
 POLL_SECONDS = 0.1
 LATE = 1.5  # hops between two updates that count as lagging
@@ -52,6 +55,7 @@ class LiveOptions:
     generation: Generation | None = None  # greedy; max_seconds are for an update; None: as the bundle says
     keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every segment
     draft: bool = True  # False: every hypothesis is decoded token by token, for comparison
+    speculate: bool = True  # False: a final is not computed before its pause is over
     segments: bool = False  # tell of every complete segment with its sound, before it is decoded
     decode: bool = True  # False: nothing is; who listens answers the segments himself
 
@@ -95,6 +99,10 @@ class Live:
         self._lag_s = 0.0  # what Lagging said last
         self.full = False
         """The newest Final's segment ended because it was full, and not at a pause."""
+        self.was_ready = False
+        """Nothing was left to compute for the newest Final when its segment ended."""
+        self.speculated = Speculated()
+        """What was computed ahead so far."""
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._generation.gbnf is not None:
             with self._turn(Priority.UPDATE, time.monotonic()):
@@ -158,7 +166,7 @@ class Live:
             yield from self._prepare(0.0)
             while (event := self._next()) is not None:
                 yield from self._take(event)
-            yield SessionEnded(**self._segmenter.balance())
+            yield SessionEnded(**self._segmenter.balance(), **self.speculated.balance())
         finally:
             self._segmenter.close()
 
@@ -172,10 +180,8 @@ class Live:
     def _take(self, event: SegmenterEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
             yield from self._prepare(seconds(event.start))
-            decoder = IncrementalDecoder(
-                self._engine, self._prompts, _incremental_options(self._options, self._generation)
-            )
             agreement = Agreement(self._options.agreement)
+            decoder = self._decoder(event.start)
             self._segment = _Segment(event.start, decoder, agreement, event.start, time.monotonic())
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
@@ -184,7 +190,8 @@ class Live:
                 self._segment = None
                 self._segmenter.done(event, decoded=False)
                 return
-            with self._turn(Priority.FINAL, time.monotonic()):
+            is_decoded = self._segment is not None and self._segment.decoder.has(event.end)
+            with self._turn(Priority.FINAL, time.monotonic(), needed=not is_decoded):
                 final = self._finish(event)
             yield final
         elif isinstance(event, GateProgress):
@@ -192,11 +199,22 @@ class Live:
         else:
             yield event
 
+    def _decoder(self, start: int) -> SegmentDecoder:
+        short = None if self._options.context is None else self._options.context == "short"
+        options = IncrementalOptions(short, self._options.settle_s, self._generation, self._options.draft)
+        decoder = IncrementalDecoder(self._engine, self._prompts, options)
+        return SegmentDecoder(decoder, partial(self._segmenter.read, start), self.speculated)
+
     def _turn(
-        self, priority: Priority, waiting_since: float, promote: Callable[[], bool] | None = None
+        self, priority: Priority, since: float, promote: Callable[[], bool] | None = None, needed: bool = True
     ) -> AbstractContextManager[object]:
-        """The engine, to be used by nobody else meanwhile."""
-        return nullcontext() if self._stream is None else self._stream.turn(priority, waiting_since, promote)
+        """The engine, to be used by nobody else meanwhile; not needed: only whether the stream is still wanted."""
+        if self._stream is None:
+            return nullcontext()
+        if not needed:
+            self._stream.check()
+            return nullcontext()
+        return self._stream.turn(priority, since, promote)
 
     def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
         """What was changed meanwhile: keywords, the LoRA's scale."""
@@ -221,19 +239,36 @@ class Live:
         return [SegmentComplete(seconds(closed.start), seconds(closed.end), closed.reason, waveform)]
 
     def _update(self, progress: GateProgress) -> Iterator[LiveEvent]:
-        """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
+        """A Caption, when it is due; a late one waits for nothing and works on the newest audio.
+
+        In a pause the segment is decoded ahead, up to where it ends if the pause goes on.
+        """
         segment = self._segment
         if segment is None or (self._segmenter.realtime and not progress.newest) or not self._options.decode:
             return
-        if progress.end - segment.decoded_until < self._hop:
+        due = self._is_due(segment, progress)
+        if segment.decoder.has(_end(progress)):
+            yield from self._caption(segment, progress) if due else ()
             return
+        if not due and not self._speculates(progress):
+            return
+        events: list[LiveEvent] = []
         with self._turn(Priority.UPDATE, segment.shown_at, self._closed_meanwhile if self._catches_up else None):
             newest = self._newest(progress)
             if isinstance(newest, Closed):
-                events: list[LiveEvent] = [*self._complete(newest), self._finish(newest)]
-            else:
-                events = [*self._caption(segment, newest.end)]
+                events = [*self._complete(newest), self._finish(newest)]
+            elif self._is_due(segment, newest):
+                events = self._caption(segment, newest)
+            elif self._speculates(newest):
+                segment.decoder.ahead(_end(newest))
         yield from events
+
+    def _is_due(self, segment: _Segment, progress: GateProgress) -> bool:
+        return progress.end - segment.updated_at >= self._hop
+
+    def _speculates(self, progress: GateProgress) -> bool:
+        """Whether the gate waits for a pause to be over, and the time can be used."""
+        return self._options.speculate and self._segmenter.realtime and progress.expected is not None
 
     def _closed_meanwhile(self) -> bool:
         """Hears what has come while the engine was waited for: whether the segment is complete."""
@@ -252,17 +287,21 @@ class Live:
                 self._events.popleft()
         return newest
 
-    def _caption(self, segment: _Segment, end: int) -> list[LiveEvent]:
-        lagging = self._lag(segment, end)
+    def _caption(self, segment: _Segment, progress: GateProgress) -> list[LiveEvent]:
+        lagging = self._lag(segment, progress.end)
+        was_there = segment.decoder.has(end := _end(progress))
         found, latency_ms = self._decode(segment, end)
+        segment.updated_at = progress.end
         stable, unstable = segment.agreement.caption()
         also = _also(segment.decoder, found)
-        caption = Caption(seconds(segment.start), seconds(end), stable, unstable, also, _work(found, latency_ms))
+        work = found.work(latency_ms, was_there)
+        caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work)
         return [caption] if lagging is None else [lagging, caption]
 
     def _finish(self, closed: Closed) -> Final:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
+        self.was_ready = segment.decoder.has(closed.end)
         found, _ = self._decode(segment, closed.end)
         self._segment = None
         self.full = closed.reason == "full"
@@ -283,8 +322,7 @@ class Live:
 
     def _decode(self, segment: _Segment, end: int) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
-        found = segment.decoder.decode(self._segmenter.read(segment.start, end))
-        segment.decoded_until = end
+        found = segment.decoder.decode(end)
         segment.shown_at = time.monotonic()
         segment.n_updates += 1
         segment.agreement.push(found.texts[0], seconds(end))
@@ -292,7 +330,7 @@ class Live:
 
     def _lag(self, segment: _Segment, end: int) -> Lagging | None:
         """Say it once when updates come later than asked, and again when that changes much."""
-        since_s = seconds(end - segment.decoded_until)
+        since_s = seconds(end - segment.updated_at)
         late = self._segmenter.realtime and segment.n_updates and since_s > LATE * seconds(self._hop)
         if not late or abs(since_s - self._lag_s) <= 0.5 * self._lag_s:
             return None
@@ -305,10 +343,10 @@ class _Segment:
     """The one that is being spoken."""
 
     start: int
-    decoder: IncrementalDecoder
+    decoder: SegmentDecoder
     agreement: Agreement
-    decoded_until: int
-    """Up to which position the last hypothesis goes."""
+    updated_at: int
+    """Position of the newest sound when the last hypothesis was shown."""
     shown_at: float
     """time.monotonic() of that hypothesis, or of the segment's beginning."""
     n_updates: int = 0
@@ -349,23 +387,10 @@ def _require_greedy(generation: Generation) -> None:
         raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
 
 
-def _incremental_options(options: LiveOptions, generation: Generation) -> IncrementalOptions:
-    short = None if options.context is None else options.context == "short"
-    return IncrementalOptions(short, options.settle_s, generation, options.draft)
-
-
-def _also(decoder: IncrementalDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:
+def _also(decoder: SegmentDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:
     return tuple(zip(decoder.prompts[1:], found.texts[1:], strict=True))
 
 
-def _work(found: Hypotheses, latency_ms: float) -> Work:
-    return Work(
-        latency_ms=latency_ms,
-        encoders_ms=found.timings.encoders_ms,
-        n_audio_tokens=found.timings.n_audio_tokens,
-        n_kept=found.n_kept,
-        n_drafted=sum(reply.n_drafted for reply in found.replies),
-        n_accepted=sum(reply.n_accepted for reply in found.replies),
-        n_new_tokens=found.timings.n_new_tokens,
-        n_steps=found.n_steps,
-    )
+def _end(progress: GateProgress) -> int:
+    """How far a segment is decoded: not into a pause that may end it, of which it would keep no more."""
+    return progress.end if progress.expected is None else progress.expected.end
