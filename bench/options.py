@@ -115,6 +115,7 @@ def _live(live: argparse.ArgumentParser) -> None:
     live.add_argument("--context", choices=("full", "short"))
     live.add_argument("--settle", type=float, metavar="S", help="keep what was heard longer ago")
     live.add_argument("--no-draft", action="store_true", help="decode every hypothesis anew")
+    live.add_argument("--no-speculation", action="store_true", help="compute no final before its pause is over")
     live.add_argument("--pace", choices=("realtime", "fast"), default="realtime")
     _add_device(live)
     _add_report(live)

@@ -233,6 +233,10 @@ class SessionEnded:
     decoded_s: float
     skipped_s: float
     dropped_s: float
+    speculated_s: float = 0.0
+    """Wall time that answers were worked on while the gate still waited for their pause,"""
+    wasted_s: float = 0.0
+    """and of it what was in vain, for somebody spoke on."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ...models.errors import InputError
 from ...runtime.audio.decode import open_audio
 from ...runtime.cli.commands import engine_options
 from ...runtime.engine import Engine, EngineOptions, load
-from ...runtime.events import Caption, Final, SessionEnded, SpeechStarted
+from ...runtime.events import Caption, Final, SessionEnded, SpeechStarted, Timings
 from ...runtime.live.captions import Live, LiveOptions
 from ...runtime.sources.playback import FilePlayback, Pace
 from ...runtime.sources.source import Chunk, SourceItem
@@ -42,6 +42,7 @@ from .latency import Moment, Screen, ShownSegment, SpokenWord, laal, matched, no
 from .table import lines as lines
 
 Better = Literal["lower", "higher", "neither"]
+NOTHING = Timings({}, 0.0, 0.0, 0.0, 0, 0)  # that a final took behind its segment's end, where it was ready
 _AT_THE_END_S = 0.3  # sooner than a pause can be told from the end
 
 
@@ -53,15 +54,23 @@ class Seen:
     finals: list[tuple[Final, Moment]] = field(default_factory=list[tuple[Final, Moment]])
     available_s: list[float] = field(default_factory=list[float])
     """By the wall clock, when the last sample of each segment was there."""
+    ready: list[bool] = field(default_factory=list[bool])
+    """Of each final: it had been computed when its segment ended."""
     segments: list[ShownSegment] = field(default_factory=list[ShownSegment])
     audio_s: float = 0.0
     cpu_s: float = 0.0
+    speculated_s: float = 0.0
+    """Of work before a pause was over,"""
+    wasted_s: float = 0.0
+    """and of it for nothing."""
 
     @property
     def busy_s(self) -> float:
-        """Wall time of all updates and finals."""
-        updates = sum(caption.work.latency_ms for caption, _ in self.captions)
-        return (updates + sum(final.timings.total_ms for final, _ in self.finals)) / 1e3
+        """Wall time of all updates and finals, those included that nobody saw."""
+        updates_ms = sum(caption.work.latency_ms for caption, _ in self.captions)
+        finals = zip(self.finals, self.ready, strict=True)
+        finals_ms = sum(final.timings.total_ms for (final, _), ready in finals if not ready)
+        return (updates_ms + finals_ms) / 1e3 + self.speculated_s
 
     @property
     def starved(self) -> bool:
@@ -115,6 +124,7 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
         context=arguments.context,
         settle_s=arguments.settle,
         draft=not arguments.no_draft,
+        speculate=not arguments.no_speculation,
     )
     where = engine_options(arguments)
     return measure(arguments.bundle, arguments.source, arguments.words, options, arguments.pace, where, progress)
@@ -157,6 +167,7 @@ def measure(
         "context": options.context or "as trained",
         "settle_s": "off" if options.settle_s is None else f"{options.settle_s:g}",
         "draft": "yes" if options.draft else "no",
+        "speculation": "yes" if options.speculate else "no",
         "provider": choose_provider(where.ort.provider),
         "threads": str(where.ort.threads or "default"),
     }
@@ -185,9 +196,12 @@ def watch(
                 moment = Moment(session.received_s, wall_s)
                 seen.finals.append((event, moment))
                 seen.available_s.append(timed.available_s(event.end_s))
+                seen.ready.append(session.was_ready)
                 seen.segments.append(screen.finish(event.start_s, event.end_s, event.text.split(), moment))
             elif isinstance(event, SessionEnded):
                 seen.audio_s = event.captured_s
+                seen.speculated_s = event.speculated_s
+                seen.wasted_s = event.wasted_s
             tell(session.received_s)
     seen.cpu_s = time.process_time() - cpu_0
     return seen
@@ -225,17 +239,18 @@ def update_measures(seen: Seen, options: LiveOptions, pace: Pace) -> list[Measur
 
 def end_measures(seen: Seen) -> list[Measure]:
     """From the last sample of a segment to its final words, a sample per segment; Final comes as a whole, and its first
-    token is reckoned back from that by the time its decoding took."""
+    token is reckoned back from that by the time its decoding took behind the segment's end."""
     ends = zip(seen.finals, seen.available_s, strict=True)
     final = [1e3 * (now.wall_s - spoken_s) for (_, now), spoken_s in ends]
-    timings = [event.timings for event, _ in seen.finals]
+    timings = [NOTHING if ready else event.timings for (event, _), ready in zip(seen.finals, seen.ready, strict=True)]
     samples = {
         "waited": [whole - each.total_ms for whole, each in zip(final, timings, strict=True)],
         "ttft": [each.ttft_ms for each in timings],
         "first_token": [whole - each.decode_ms for whole, each in zip(final, timings, strict=True)],
         "final": final,
     }
-    return [Measure("speech_end", name, "ms", tuple(values), "lower") for name, values in samples.items()]
+    measures = [Measure("speech_end", name, "ms", tuple(values), "lower") for name, values in samples.items()]
+    return [*measures, Measure("speech_end", "ready", "%", (100 * fmean(seen.ready),), "higher")]
 
 
 def word_measures(seen: Seen, spoken: Sequence[SpokenWord], pace: Pace) -> list[Measure]:
@@ -273,6 +288,7 @@ def session_measures(seen: Seen, gpu_before: int | None, gpu_after: int | None) 
     measures = [
         Measure("session", "rtf", "", (seen.busy_s / seen.audio_s,), "lower"),
         Measure("session", "cpu", "s per s", (seen.cpu_s / seen.audio_s,), "lower"),
+        Measure("session", "wasted", "%", (100 * seen.wasted_s / seen.busy_s,), "lower"),
         Measure("session", "erasure", "", (normalized_erasure(seen.segments),), "lower"),
     ]
     if peak := resident_bytes():
@@ -302,6 +318,8 @@ def _notes(seen: Seen, spoken: Sequence[SpokenWord], options: LiveOptions, pace:
         "an update is from its newest sample to its text; backlog: spoken and not read when an update starts",
         "passes: through the language model after the prefill; without the draft there are as many as tokens",
     ]
+    if options.speculate and pace == "realtime":
+        notes.append("an update that falls into a pause, and its final, show what was computed when the pause began")
     if pace == "fast":
         notes.append(
             "played as fast as it is read: times behind the end of speech hold no pause, backlog and lag are absent"

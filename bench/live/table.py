@@ -19,6 +19,7 @@ _ROWS = (
     ("  of it, waiting for the pause", "speech_end", "waited"),
     ("  of it, the model's work", "speech_end", "ttft"),
     ("end of speech to final", "speech_end", "final"),
+    ("finals ready when the pause was over", "speech_end", "ready"),
     ("word's end to unstable text", "words", "lag_unstable"),
     ("word's end to stable text", "words", "lag_stable"),
     ("LAAL of stable text", "words", "laal"),
@@ -29,6 +30,7 @@ _ROWS = (
     ("words taken back per word shown", "session", "erasure"),
     ("real-time factor", "session", "rtf"),
     ("processor time", "session", "cpu"),
+    ("work that was in vain, of all", "session", "wasted"),
     ("peak resident memory", "session", "memory"),
     ("GPU memory", "session", "gpu_memory"),
 )
@@ -40,7 +42,8 @@ def lines(record: Record) -> list[str]:
     bundle = record.subjects[0]
     out = [
         f"live: {bundle.name}, {bundle.encoders}/{bundle.llm}, hears {s['source']}, {s['seconds']} s, pace {s['pace']}",
-        f"{s['task']}, hop {s['hop_ms']} ms, context {s['context']}, settle {s['settle_s']}, draft {s['draft']}:"
+        f"{s['task']}, hop {s['hop_ms']} ms, context {s['context']}, settle {s['settle_s']}, draft {s['draft']},"
+        f" speculation {s.get('speculation', 'no')}:"
         f" {_count(record, 'speech_end', 'final')} segments, {_count(record, 'update', 'latency')} updates",
         "",
         f"{'':<38}{'median':>9}{'95 %':>9}{'99 %':>9}  unit",

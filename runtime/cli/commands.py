@@ -105,6 +105,7 @@ def _listen(arguments: Namespace) -> int:
         gate=GateOptions(**gate),
         generation=_live_generation(arguments, gbnf if schema is None else schema.gbnf),
         keywords=_keywords(arguments),
+        speculate=not arguments.no_speculation,
         **given_options(arguments, LIVE),
     )
     model = _model_options(arguments)

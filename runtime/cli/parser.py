@@ -103,6 +103,7 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
         "--context", choices=("full", "short"), help="short: encode no padding, full: the window; default: as trained"
     )
     update.add_argument("--settle", type=float, dest="settle_s", metavar="S", help="do not encode older seconds again")
+    update.add_argument("--no-speculation", action="store_true", help="compute no final before its pause is over")
     _add_gate_options(listen)
     listen.add_argument("--no-vad", action="store_true", help="segments of --max-segment-s, for sounds and music")
     _add_bundle_options(listen)

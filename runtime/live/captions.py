@@ -2,7 +2,8 @@
 
     segmenter ─► SpeechStarted
            every hop: encoders over the segment ─► audio tokens, the last hypothesis as draft ─► Caption
-           at its end: the same once more ─► Final
+           a pause: the same up to where it would end the segment, shown to nobody
+           at its end: the same once more, unless that was it ─► Final
 
 None of the encoders is causal, so nothing of them survives a hop; of the language model the prefix's KV does, and with
 `settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio. Where several
@@ -19,12 +20,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ...models.audio import SAMPLE_RATE
 from ...models.errors import InputError
 from ...models.prompt import nonempty
 from ..engine import Engine
-from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted, Work
+from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted
 from ..keywords import Keywords
 from ..llm.sampling import Generation
 from ..load import LONGEST_HOP_SECONDS, Load
@@ -33,7 +35,9 @@ from ..sources.source import Source
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions
+from .open_segment import OpenSegment, also_answers, decoded_end
 from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
+from .speculation import SegmentDecoder, Speculated
 
 POLL_SECONDS = 0.1
 LATE = 1.5  # hops between two updates that count as lagging
@@ -54,6 +58,7 @@ class LiveOptions:
     generation: Generation | None = None  # greedy; max_seconds are for an update; None: as the bundle says
     keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every segment
     draft: bool = True  # False: every hypothesis is decoded token by token, for comparison
+    speculate: bool = True  # False: a final is not computed before its pause is over
     segments: bool = False  # tell of every complete segment with its sound, before it is decoded
     decode: bool = True  # False: nothing is; who listens answers the segments himself
 
@@ -92,12 +97,16 @@ class Live:
         self.ask(self._options.prompt, self._options.also)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
-        self._segment: _Segment | None = None
+        self._segment: OpenSegment | None = None
         self._events: deque[SegmenterEvent] = deque()
         """What has come and is not dealt with yet."""
         self._lag_s = 0.0  # what Lagging said last
         self.full = False
         """The newest Final's segment ended because it was full, and not at a pause."""
+        self.was_ready = False
+        """Nothing was left to compute for the newest Final when its segment ended."""
+        self.speculated = Speculated()
+        """What was computed ahead so far."""
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._generation.gbnf is not None:
             with self._turn(Priority.UPDATE, time.monotonic()):
@@ -161,7 +170,7 @@ class Live:
             yield from self._prepare(0.0)
             while (event := self._next()) is not None:
                 yield from self._take(event)
-            yield SessionEnded(**self._segmenter.balance())
+            yield SessionEnded(**self._segmenter.balance(), **self.speculated.balance())
         finally:
             self._segmenter.close()
             self._spoken()
@@ -176,11 +185,9 @@ class Live:
     def _take(self, event: SegmenterEvent) -> Iterator[LiveEvent]:
         if isinstance(event, Opened):
             yield from self._prepare(seconds(event.start))
-            decoder = IncrementalDecoder(
-                self._engine, self._prompts, _incremental_options(self._options, self._generation)
-            )
             agreement = Agreement(self._options.agreement)
-            self._segment = _Segment(event.start, decoder, agreement, event.start, time.monotonic())
+            decoder = self._decoder(event.start)
+            self._segment = OpenSegment(event.start, decoder, agreement, event.start, time.monotonic())
             self._load.begin(self)
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
@@ -189,7 +196,8 @@ class Live:
                 self._spoken()
                 self._segmenter.done(event, decoded=False)
                 return
-            with self._turn(Priority.FINAL, time.monotonic()):
+            is_decoded = self._segment is not None and self._segment.decoder.has(event.end)
+            with self._turn(Priority.FINAL, time.monotonic(), needed=not is_decoded):
                 final = self._finish(event)
             yield final
         elif isinstance(event, GateProgress):
@@ -197,11 +205,22 @@ class Live:
         else:
             yield event
 
+    def _decoder(self, start: int) -> SegmentDecoder:
+        short = None if self._options.context is None else self._options.context == "short"
+        options = IncrementalOptions(short, self._options.settle_s, self._generation, self._options.draft)
+        decoder = IncrementalDecoder(self._engine, self._prompts, options)
+        return SegmentDecoder(decoder, partial(self._segmenter.read, start), self.speculated)
+
     def _turn(
-        self, priority: Priority, waiting_since: float, promote: Callable[[], bool] | None = None
+        self, priority: Priority, since: float, promote: Callable[[], bool] | None = None, needed: bool = True
     ) -> AbstractContextManager[object]:
-        """The engine, to be used by nobody else meanwhile."""
-        return nullcontext() if self._stream is None else self._stream.turn(priority, waiting_since, promote)
+        """The engine, to be used by nobody else meanwhile; not needed: only whether the stream is still wanted."""
+        if self._stream is None:
+            return nullcontext()
+        if not needed:
+            self._stream.check()
+            return nullcontext()
+        return self._stream.turn(priority, since, promote)
 
     def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
         """What was changed meanwhile: keywords, the LoRA's scale."""
@@ -226,18 +245,28 @@ class Live:
         return [SegmentComplete(seconds(closed.start), seconds(closed.end), closed.reason, waveform)]
 
     def _update(self, progress: GateProgress) -> Iterator[LiveEvent]:
-        """A Caption, when it is due; a late one waits for nothing and works on the newest audio."""
+        """A Caption, when it is due; a late one waits for nothing and works on the newest audio.
+
+        In a pause the segment is decoded ahead, up to where it ends if the pause goes on.
+        """
         segment = self._segment
         if segment is None or (self._segmenter.realtime and not progress.newest) or not self._options.decode:
             return
-        if progress.end - segment.decoded_until < self._hop_now():
+        due = self._is_due(segment, progress)
+        if segment.decoder.has(decoded_end(progress)):
+            yield from self._caption(segment, progress) if due else ()
             return
+        if not due and not self._speculates(progress):
+            return
+        events: list[LiveEvent] = []
         with self._turn(Priority.UPDATE, segment.shown_at, self._closed_meanwhile if self._catches_up else None):
             newest = self._newest(progress)
             if isinstance(newest, Closed):
-                events: list[LiveEvent] = [*self._complete(newest), self._finish(newest)]
-            else:
-                events = [*self._caption(segment, newest.end)]
+                events = [*self._complete(newest), self._finish(newest)]
+            elif self._is_due(segment, newest):
+                events = self._caption(segment, newest)
+            elif self._speculates(newest):
+                segment.decoder.ahead(decoded_end(newest))
         yield from events
 
     def _hop_now(self) -> int:
@@ -248,6 +277,14 @@ class Live:
         """No segment is open any more."""
         self._segment = None
         self._load.end(self)
+
+    def _is_due(self, segment: OpenSegment, progress: GateProgress) -> bool:
+        return progress.end - segment.updated_at >= self._hop_now()
+
+    def _speculates(self, progress: GateProgress) -> bool:
+        """Whether the gate waits for a pause to be over, and the time can be used: nobody else has need of it."""
+        idle = self._segmenter.realtime and self._hop_now() == self._hop
+        return self._options.speculate and idle and progress.expected is not None
 
     def _closed_meanwhile(self) -> bool:
         """Hears what has come while the engine was waited for: whether the segment is complete."""
@@ -266,23 +303,28 @@ class Live:
                 self._events.popleft()
         return newest
 
-    def _caption(self, segment: _Segment, end: int) -> list[LiveEvent]:
-        lagging = self._lag(segment, end)
+    def _caption(self, segment: OpenSegment, progress: GateProgress) -> list[LiveEvent]:
+        lagging = self._lag(segment, progress.end)
         longest_s = LATE * max(seconds(self._hop), LONGEST_HOP_SECONDS)
-        overloaded = self._catches_up and seconds(end - segment.decoded_until) > longest_s
+        overloaded = self._catches_up and seconds(progress.end - segment.updated_at) > longest_s
+        was_there = segment.decoder.has(end := decoded_end(progress))
         found, latency_ms = self._decode(segment, end, first_alone=overloaded)
-        self._load.update.add(latency_ms / 1e3)
+        if not was_there:
+            self._load.update.add(latency_ms / 1e3)
+        segment.updated_at = progress.end
         stable, unstable = segment.agreement.caption()
-        also = _also(segment.decoder, found)
-        caption = Caption(seconds(segment.start), seconds(end), stable, unstable, also, _work(found, latency_ms))
+        also = also_answers(segment.decoder, found)
+        work = found.work(latency_ms, was_there)
+        caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work)
         return [caption] if lagging is None else [lagging, caption]
 
     def _finish(self, closed: Closed) -> Final:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
-        found, latency_ms = self._decode(segment, closed.end)
+        self.was_ready = segment.decoder.has(closed.end)
+        found, _ = self._decode(segment, closed.end)
         self._spoken()
-        self._load.final.add(latency_ms / 1e3)
+        self._load.final.add(segment.decoder.newest_s)
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
         return Final(
@@ -295,41 +337,26 @@ class Live:
             finish_reason=found.replies[0].finish_reason,
             avg_logprob=found.replies[0].avg_logprob,
             words=segment.agreement.words(seconds(closed.end)),
-            also=_also(segment.decoder, found),
+            also=also_answers(segment.decoder, found),
             n_revised=segment.agreement.n_revised(),
         )
 
-    def _decode(self, segment: _Segment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
+    def _decode(self, segment: OpenSegment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
-        found = segment.decoder.decode(self._segmenter.read(segment.start, end), first_alone)
-        segment.decoded_until = end
+        found = segment.decoder.decode(end, first_alone)
         segment.shown_at = time.monotonic()
         segment.n_updates += 1
         segment.agreement.push(found.texts[0], seconds(end))
         return found, (time.perf_counter() - started) * 1e3
 
-    def _lag(self, segment: _Segment, end: int) -> Lagging | None:
+    def _lag(self, segment: OpenSegment, end: int) -> Lagging | None:
         """Say it once when updates come later than asked, and again when that changes much."""
-        since_s = seconds(end - segment.decoded_until)
+        since_s = seconds(end - segment.updated_at)
         late = self._segmenter.realtime and segment.n_updates and since_s > LATE * seconds(self._hop)
         if not late or abs(since_s - self._lag_s) <= 0.5 * self._lag_s:
             return None
         self._lag_s = since_s
         return Lagging(seconds(end), since_s)
-
-
-@dataclass
-class _Segment:
-    """The one that is being spoken."""
-
-    start: int
-    decoder: IncrementalDecoder
-    agreement: Agreement
-    decoded_until: int
-    """Up to which position the last hypothesis goes."""
-    shown_at: float
-    """time.monotonic() of that hypothesis, or of the segment's beginning."""
-    n_updates: int = 0
 
 
 def captions(
@@ -365,25 +392,3 @@ async def captions_async(
 def _require_greedy(generation: Generation) -> None:
     if generation.beams > 1 or generation.temperature > 0 or generation.repetition_penalty != 1:
         raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
-
-
-def _incremental_options(options: LiveOptions, generation: Generation) -> IncrementalOptions:
-    short = None if options.context is None else options.context == "short"
-    return IncrementalOptions(short, options.settle_s, generation, options.draft)
-
-
-def _also(decoder: IncrementalDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:
-    return tuple(zip(decoder.prompts[1:], found.texts[1:], strict=False))
-
-
-def _work(found: Hypotheses, latency_ms: float) -> Work:
-    return Work(
-        latency_ms=latency_ms,
-        encoders_ms=found.timings.encoders_ms,
-        n_audio_tokens=found.timings.n_audio_tokens,
-        n_kept=found.n_kept,
-        n_drafted=sum(reply.n_drafted for reply in found.replies),
-        n_accepted=sum(reply.n_accepted for reply in found.replies),
-        n_new_tokens=found.timings.n_new_tokens,
-        n_steps=found.n_steps,
-    )

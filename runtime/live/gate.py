@@ -26,6 +26,7 @@ from .silero import FRAME_LENGTH, VadState
 HYSTERESIS = 0.15  # speech goes on until its probability is this far below the threshold, as in Silero's own code
 CUT_SECONDS = 5.0  # a full segment is cut at the quietest point of its last seconds,
 CUT_FRACTION = 0.4  # or of this much of it where it is short
+EXPECTED_AFTER_MS = 150.0  # of silence that make a pause worth a guess where it will end the segment
 FIXED_BLOCK = SAMPLE_RATE // 10  # what FixedGate looks at to tell digital silence
 
 
@@ -86,6 +87,11 @@ class Gate(Protocol):
         """Every sample before this one lies in a segment that was opened, or is silence for good."""
         ...
 
+    @property
+    def expected(self) -> Closed | None:
+        """What closes the open segment if the pause goes on; None while nobody pauses, or it cannot be told yet."""
+        ...
+
     def step(self, samples: Waveform) -> list[GateEvent]:
         """The next samples, any number of them; what that decides, in order."""
         ...
@@ -120,6 +126,15 @@ class SpeechGate:
         if self._open is not None:
             return self._position if self._pause is None else self._pause
         return self._padded(self._position if self._speech is None else self._speech)
+
+    @property
+    def expected(self) -> Closed | None:
+        """See Gate."""
+        if self._open is None or self._pause is None:
+            return None
+        end = self._pause + _samples(self._options.speech_pad_ms)
+        known = max(end, self._pause + _samples(EXPECTED_AFTER_MS))
+        return Closed(self._open, end, "pause") if self._position >= known else None
 
     def step(self, samples: Waveform) -> list[GateEvent]:
         """See Gate. Raises RunError when the graph fails."""
@@ -228,6 +243,11 @@ class FixedGate:
     def decided(self) -> int:
         """See Gate."""
         return self._position
+
+    @property
+    def expected(self) -> Closed | None:
+        """See Gate."""
+        return None
 
     def step(self, samples: Waveform) -> list[GateEvent]:
         """See Gate."""

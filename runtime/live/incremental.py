@@ -13,7 +13,7 @@ import numpy as np
 
 from ...models.audio import SAMPLE_RATE, Waveform
 from ..engine import Engine
-from ..events import Timings
+from ..events import Timings, Work
 from ..llm.llama import Floats
 from ..llm.sampling import Generation
 from ..llm.speculative import Reply, reply_to_all
@@ -48,6 +48,33 @@ class Hypotheses:
     n_steps: int
     """Passes through the language model after the prefill."""
 
+    def work(self, latency_ms: float, was_there: bool) -> Work:
+        """Of the update that shows this; was_there: it was decoded before."""
+        n_audio_tokens = self.timings.n_audio_tokens
+        n_new_tokens = self.timings.n_new_tokens
+        if was_there:
+            return Work(latency_ms, 0.0, n_audio_tokens, n_audio_tokens, 0, 0, n_new_tokens, 0)
+        return Work(
+            latency_ms=latency_ms,
+            encoders_ms=self.timings.encoders_ms,
+            n_audio_tokens=n_audio_tokens,
+            n_kept=self.n_kept,
+            n_drafted=sum(reply.n_drafted for reply in self.replies),
+            n_accepted=sum(reply.n_accepted for reply in self.replies),
+            n_new_tokens=n_new_tokens,
+            n_steps=self.n_steps,
+        )
+
+
+@dataclass(frozen=True)
+class IncrementalState:
+    """What one pass leaves to the next."""
+
+    drafts: tuple[tuple[int, ...], ...]
+    """The last answer to each prompt."""
+    settled: Floats
+    """Audio tokens [n, hidden] that stay as they are."""
+
 
 class IncrementalDecoder:
     """One segment and its prompts. What others ask the engine between two passes costs time, never correctness."""
@@ -57,29 +84,37 @@ class IncrementalDecoder:
         self._engine = engine
         self.exclusive = engine.exclusive
         self._options = options
-        self._drafts: tuple[tuple[int, ...], ...] = ((),) * len(prompts)
-        self._settled = np.zeros((0, engine.spec.llm.hidden), np.float32)
         self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
 
+    def create_state(self) -> IncrementalState:
+        """Before the first pass."""
+        nothing = np.zeros((0, self._engine.spec.llm.hidden), np.float32)
+        return IncrementalState(((),) * len(self.prompts), nothing)
+
     @exclusively
-    def decode(self, waveform: Waveform, first_alone: bool = False) -> Hypotheses:
-        """Every prompt, or the first alone, about the segment as far as it goes. Raises InputError, RunError."""
+    def step(
+        self, waveform: Waveform, state: IncrementalState, first_alone: bool = False
+    ) -> tuple[Hypotheses, IncrementalState]:
+        """Every prompt, or the first alone, about the segment as far as it goes, and the state after it.
+
+        state: of the last pass, or of one before it, whose answers are dropped then. Raises InputError, RunError.
+        """
         engine, options = self._engine, self._options
         started = time.monotonic()
         encoded = engine.encode(waveform, options.short)
-        tokens = np.concatenate([self._settled, encoded.audio_tokens[len(self._settled) :]])
-        n_kept = len(self._settled) if self._turn == engine.llm.turn else 0
+        tokens = np.concatenate([state.settled, encoded.audio_tokens[len(state.settled) :]])
+        n_kept = len(state.settled) if self._turn == engine.llm.turn else 0
         prompts = self.prompts[:1] if first_alone else self.prompts
         limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in prompts]
-        found = reply_to_all(engine.llm, tokens, prompts, self._drafts, limits, n_kept, options.generation, started)
+        found = reply_to_all(engine.llm, tokens, prompts, state.drafts, limits, n_kept, options.generation, started)
         self._turn = engine.llm.turn
-        self._settle(tokens, len(waveform) / SAMPLE_RATE)
-        if options.draft:
-            self._drafts = (*(reply.ids for reply in found.replies), *self._drafts[len(prompts) :])
-        timings = encoded.timings(found.prefill_ms, found.decode_ms, sum(len(reply.ids) for reply in found.replies))
-        stops = options.generation.stop
-        texts = tuple(cut_at(engine.llm.text(reply.ids), stops).strip() for reply in found.replies)
-        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps)
+        ids = tuple(reply.ids for reply in found.replies)
+        timings = encoded.timings(found.prefill_ms, found.decode_ms, sum(map(len, ids)))
+        texts = tuple(cut_at(engine.llm.text(each), options.generation.stop).strip() for each in ids)
+        settled = self._settled(state.settled, tokens, len(waveform) / SAMPLE_RATE)
+        drafts = (*ids, *state.drafts[len(ids) :]) if options.draft else state.drafts
+        after = IncrementalState(drafts, settled)
+        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps), after
 
     def _limit(self, prompt: str, seconds: float) -> int:
         most = self._options.generation.max_new_tokens
@@ -87,10 +122,9 @@ class IncrementalDecoder:
             return most
         return min(most, self._engine.prompt.token_budget(prompt, seconds) or most)
 
-    def _settle(self, tokens: Floats, end_s: float) -> None:
-        """Keep the tokens of what ended more than settle_s ago."""
+    def _settled(self, before: Floats, tokens: Floats, end_s: float) -> Floats:
+        """With the tokens of what ended more than settle_s ago."""
         if self._options.settle_s is None:
-            return
+            return before
         n_old = self._engine.spec.n_settled(int((end_s - self._options.settle_s) * SAMPLE_RATE))
-        if n_old > len(self._settled):
-            self._settled = tokens[:n_old].copy()
+        return tokens[:n_old].copy() if n_old > len(before) else before

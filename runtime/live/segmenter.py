@@ -34,6 +34,8 @@ class GateProgress:
     end: int
     newest: bool
     """Nothing newer has come in yet."""
+    expected: Closed | None = None
+    """See Gate."""
 
 
 SegmenterEvent = Opened | Closed | GateProgress | AudioDropped | DeviceLost | DeviceFound | DeviceMuted
@@ -85,7 +87,7 @@ class Segmenter:
             self._arrived.popleft()
         events += self._judge()
         if events and isinstance(last := events[-1], GateProgress):
-            events[-1] = GateProgress(last.end, newest=True)
+            events[-1] = replace(last, newest=True)
         return events
 
     @property
@@ -120,7 +122,7 @@ class Segmenter:
             end = self._judged + min(left, FRAME_LENGTH)
             found = self._gate.step(self._tape.read(self._judged, end))
             self._judged = end
-            events += [*self._settle(found), GateProgress(end, newest=False)]
+            events += [*self._settle(found), GateProgress(end, newest=False, expected=self._gate.expected)]
         return events
 
     def _settle(self, found: list[Opened | Closed]) -> list[SegmenterEvent]:

@@ -72,9 +72,10 @@ def remark(event: LiveEvent) -> str:
             "--context short, --settle or a longer --hop-ms help"
         )
     if isinstance(event, SessionEnded):
+        ahead = f"; {event.speculated_s:.1f} s of work in pauses, {event.wasted_s:.1f} s of it in vain"
         return (
             f"{event.captured_s:.1f} s of sound: {event.decoded_s:.1f} s heard, {event.skipped_s:.1f} s silent, "
-            f"{event.dropped_s:.1f} s lost"
+            f"{event.dropped_s:.1f} s lost{ahead if event.speculated_s >= LEAST_S else ''}"
         )
     return ""
 

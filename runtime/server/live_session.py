@@ -276,6 +276,7 @@ class LiveSession:
                 if stretch.discarded:
                     break
                 if isinstance(event, SessionEnded):
+                    self._service.metrics.live(event, 0.0)
                     return event
                 event = _moved(event, source.start / SAMPLE_RATE)
                 if isinstance(event, Final | Caption):

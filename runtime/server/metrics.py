@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ..events import AudioDropped, Caption, DeviceFound, Final, LiveEvent
+from ..events import AudioDropped, Caption, DeviceFound, Final, LiveEvent, SessionEnded
 from ..scheduler import Priority, Scheduler
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -42,6 +42,12 @@ class Metrics:
         )
         self._audio = Counter("auricle_audio_seconds", "Sound that was answered.", registry=self.registry)
         self._engine = Counter("auricle_engine_seconds", "Time that the engine worked.", registry=self.registry)
+        self._speculated = Counter(
+            "auricle_speculation_seconds",
+            "Engine time for finals whose pause was not over yet.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._dropped = Counter("auricle_dropped_seconds", "Sound that was lost.", registry=self.registry)
         factor = Gauge("auricle_real_time_factor", "Engine time per second of sound.", registry=self.registry)
         factor.set_function(self._real_time_factor)
@@ -77,6 +83,9 @@ class Metrics:
             self._dropped.inc(event.seconds)
         elif isinstance(event, DeviceFound):
             self._dropped.inc(event.seconds_lost)
+        elif isinstance(event, SessionEnded):
+            self._speculated.labels("used").inc(event.speculated_s - event.wasted_s)
+            self._speculated.labels("wasted").inc(event.wasted_s)
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

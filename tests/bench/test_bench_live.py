@@ -33,6 +33,7 @@ from auricle.models.bundle import shipped_bundle
 from auricle.models.errors import InputError
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import EngineOptions
+from auricle.runtime.events import Timings
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.sources.playback import FilePlayback
@@ -327,14 +328,32 @@ def test_a_session_that_had_to_wait_for_a_core_says_so() -> None:
     assert seen.starved
 
 
+def test_a_final_that_was_ready_waited_for_the_pause_alone() -> None:
+    """Its work came before the segment's end, and is counted once, with what was in vain."""
+    final = SimpleNamespace(timings=Timings({}, 20.0, 10.0, 5.0, 9, 4))
+    seen = live.Seen(
+        finals=[(final, Moment(2.0, 2.4)), (final, Moment(5.0, 5.4))],  # pyright: ignore[reportArgumentType]
+        available_s=[2.0, 5.0],
+        ready=[True, False],
+        audio_s=10.0,
+        speculated_s=0.065,
+        wasted_s=0.025,
+    )
+    found = {measure.name: measure.samples for measure in live.end_measures(seen)}
+    assert found["waited"] == pytest.approx((400, 365)) and found["ttft"] == (0.0, 30.0)
+    assert found["final"] == pytest.approx((400, 400)) and found["ready"] == (50.0,)
+    assert seen.busy_s == pytest.approx(0.1)
+    assert {m.name: m.value for m in live.session_measures(seen, None, None)}["wasted"] == pytest.approx(25.0)
+
+
 def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(live, "measure", lambda *given: asked.extend(given))
     arguments = SimpleNamespace(
         bundle=Path("b"), source=Path("s"), words=None, task="audiocaption", hop_ms=250.0, context="short", settle=1.5,
-        no_draft=True, pace="fast", provider="cpu", threads=3, n_gpu_layers=0, kv_type="f16",
+        no_draft=True, no_speculation=True, pace="fast", provider="cpu", threads=3, n_gpu_layers=0, kv_type="f16",
     )  # fmt: skip
     live.run(arguments)  # pyright: ignore[reportArgumentType]
-    options = LiveOptions("audiocaption", hop_ms=250.0, context="short", settle_s=1.5, draft=False)
+    options = LiveOptions("audiocaption", hop_ms=250.0, context="short", settle_s=1.5, draft=False, speculate=False)
     where = EngineOptions(OrtOptions("cpu", 3), LlmOptions(n_threads=3, n_gpu_layers=0))
     assert asked[:6] == [Path("b"), Path("s"), None, options, "fast", where]

@@ -89,12 +89,15 @@ def test_what_is_not_given_is_the_bundles(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_every_option_of_a_session_arrives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = "- --pace fast --rate 8000 --channels 2 --sample-format f32le --task x --also y --hop-ms 100 --agreement 3"
-    words += " --context short --settle 4 --threshold 0.4 --max-segment-s 9 --out a.srt --json --threads 2"
+    words += (
+        " --context short --settle 4 --threshold 0.4 --max-segment-s 9 --out a.srt --json --threads 2 --no-speculation"
+    )
     command = told(monkeypatch, "listen", *words.split())
     assert command.source == SourceOptions("-", None, "fast", 8000, 2, "f32le")
     live = command.live
     assert (live.prompt, live.also, live.hop_ms, live.agreement, live.context) == ("x", ("y",), 100.0, 3, "short")
     assert (live.settle_s, live.gate.threshold, live.gate.max_segment_s, live.vad) == (4.0, 0.4, 9.0, True)
+    assert not live.speculate
     assert (command.out, command.as_json, command.model.engine.ort.threads) == (Path("a.srt"), True, 2)
     words = "talk.wav --task x --system be-brief --no-barge-in --no-memory --n-ctx 600 --min-silence-ms 300 --json"
     command = told(monkeypatch, "assist", *words.split())

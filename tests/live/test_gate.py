@@ -140,6 +140,38 @@ def test_a_gap_ends_everything_and_positions_move_on(
     assert not first or max(s.end for s in segments(first)) <= len(one)
 
 
+@settings(deadline=None, max_examples=40)
+@given(stretches, st.sampled_from([0.0, 130.0, 192.0, 450.0, 700.0]), st.sampled_from([100.0, 300.0, 512.0]))
+def test_what_is_expected_comes_when_the_silence_goes_on(
+    parts: list[tuple[float, float]], pad_ms: float, min_silence_ms: float
+) -> None:
+    """At every moment, against a gate that hears nothing more."""
+    waveform = speech(*parts)
+    options = GateOptions(speech_pad_ms=pad_ms, min_silence_ms=min_silence_ms)
+    gate = SpeechGate(LoudnessVad(), options)
+    for at in range(0, len(waveform), FRAME_LENGTH):
+        gate.step(waveform[at : at + FRAME_LENGTH])
+        if (expected := gate.expected) is not None:
+            silenced = SpeechGate(LoudnessVad(), options)
+            silenced.step(waveform[: at + FRAME_LENGTH])
+            assert silenced.step(np.zeros(SAMPLE_RATE, np.float32))[0] == expected
+            assert expected.end <= at + FRAME_LENGTH
+
+
+def test_a_pause_is_expected_to_end_a_segment_before_it_does() -> None:
+    gate = SpeechGate(LoudnessVad())
+    gate.step(speech((1.0, 0.5)))
+    assert gate.expected is None
+    gate.step(speech((0.3, 0.0)))
+    assert gate.expected is not None
+    (closed,) = gate.step(speech((0.4, 0.0)))
+    assert isinstance(closed, Closed) and gate.expected is None
+    gate.step(speech((1.0, 0.5), (0.3, 0.0)))
+    assert gate.expected is not None
+    gate.step(speech((0.1, 0.5)))
+    assert gate.expected is None
+
+
 def test_short_sounds_and_short_pauses() -> None:
     options = GateOptions(min_speech_ms=250, min_silence_ms=500, speech_pad_ms=100)
     click = speech((1, 0.0), (0.15, 0.3), (2, 0.0))

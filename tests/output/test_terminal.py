@@ -88,6 +88,10 @@ def test_a_session_without_losses_says_nothing_else(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
+def test_the_balance_names_work_that_was_in_vain() -> None:
+    assert "lost; 2.0 s of work in pauses, 0.5 s of it in vain" in remark(SessionEnded(9.0, 4.0, 5.0, 0.0, 2.0, 0.5))
+
+
 def test_the_terminal_shows_stable_and_unstable_text() -> None:
     console = terminal()
     with Screen(console, Meter(), "? tasks, q quits") as screen:

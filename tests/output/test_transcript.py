@@ -32,7 +32,7 @@ from auricle.runtime.output.subtitles import FORMATS
 from auricle.runtime.output.transcript import Transcript
 
 TIMINGS = Timings({"whisper": 1.0}, 1.0, 1.0, 1.0, 88, 4)
-ENDED = SessionEnded(captured_s=9.0, decoded_s=4.0, skipped_s=4.5, dropped_s=0.5)
+ENDED = SessionEnded(9.0, 4.0, 4.5, 0.5, speculated_s=1.5, wasted_s=0.25)
 LONG = "put the milk and the bread and the apples and then also the cheese and the butter on the list for tomorrow"
 
 
@@ -103,6 +103,8 @@ def test_json_lines_have_gaps_and_the_balance(tmp_path: Path) -> None:
         "decoded_s": 4.0,
         "skipped_s": 4.5,
         "dropped_s": 0.5,
+        "speculated_s": 1.5,
+        "wasted_s": 0.25,
     }
     assert rows[0]["words"][0] == {"text": "turn", "heard_s": pytest.approx(0.5 + 1.5 / 7)}
     assert rows[-2]["also"] == [["Which room?", "kitchen"]] and rows[-2]["timings"]["n_new_tokens"] == 4

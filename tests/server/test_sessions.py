@@ -12,7 +12,7 @@ import httpx2 as httpx
 import openai
 import pytest
 from auricle.runtime.engine import Engine
-from auricle.runtime.events import AudioDropped, Caption, SpeechStarted, Work
+from auricle.runtime.events import AudioDropped, Caption, SessionEnded, SpeechStarted, Work
 from auricle.runtime.scheduler import Priority
 from auricle.runtime.server.options import ServerOptions
 from served import Served, serving
@@ -121,6 +121,7 @@ def test_metrics_count_work_and_hold_no_words(engine: Engine, clip: Path) -> Non
         client.audio.transcriptions.create(file=clip, model="whisper-1")
         running.service.metrics.live(AudioDropped(1.0, 2.5), 0.0)
         running.service.metrics.live(SpeechStarted(1.0), 0.0)
+        running.service.metrics.live(SessionEnded(9.0, 4.0, 5.0, 0.0, speculated_s=1.5, wasted_s=0.5), 0.0)
         caption = Caption(0.0, 1.0, "secret", "words", (), Work(1.0, 1.0, 1, 0, 0, 0, 1, 1))
         running.service.metrics.live(caption, 0.2)
         with running.service.stream().turn(Priority.FINAL), running.service.session("chat"):
@@ -130,6 +131,8 @@ def test_metrics_count_work_and_hold_no_words(engine: Engine, clip: Path) -> Non
         assert float(told['auricle_turn_seconds_count{priority="batch"}']) == 1
         assert float(told["auricle_real_time_factor"]) > 0
         assert float(told["auricle_dropped_seconds_total"]) == 2.5
+        assert float(told['auricle_speculation_seconds_total{outcome="used"}']) == 1.0
+        assert float(told['auricle_speculation_seconds_total{outcome="wasted"}']) == 0.5
         assert float(told['auricle_latency_seconds_sum{kind="update"}']) == 0.2
         assert (told['auricle_sessions{protocol="chat"}'], told['auricle_queue{priority="batch"}']) == ("1.0", "0.0")
         assert "dishwasher" not in text and "secret" not in text
