@@ -51,6 +51,7 @@ __all__ = [
     "Source",
     "SpeechEnded",
     "SpeechStarted",
+    "SystemSound",
     "Timings",
     "Transcript",
     "captions",
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from .sources.playback import FilePlayback, RawInput
     from .sources.portaudio import list_devices
     from .sources.source import Source
+    from .sources.system_sound import SystemSound
     from .system.ort import OrtOptions
 else:  # or a type checker would take every misspelt name for one that is found here
     _MODULES = {
@@ -124,6 +126,7 @@ else:  # or a type checker would take every misspelt name for one that is found 
         ".sources.playback": "FilePlayback RawInput",
         ".sources.portaudio": "list_devices",
         ".sources.source": "Source",
+        ".sources.system_sound": "SystemSound",
         ".system.ort": "OrtOptions",
     }
     _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}

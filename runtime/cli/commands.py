@@ -217,6 +217,7 @@ def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation | Non
 def _source_options(arguments: Namespace) -> SourceOptions:
     return SourceOptions(
         audio=arguments.audio,
+        source=getattr(arguments, "source", None),
         device=arguments.device,
         pace=arguments.pace,
         rate=arguments.rate,

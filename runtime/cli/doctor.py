@@ -59,6 +59,7 @@ def examine() -> list[Finding]:
         *_onnxruntime(gpu),
         _llama(gpu),
         _microphone(),
+        _system_sound(),
         _demo_bundle(),
     ]
 
@@ -228,6 +229,17 @@ def _microphone() -> Finding:
         return Finding("microphone", "warning", "no input device is there", "Plug one in; files work without it.")
     count = f"{len(inputs)} input device{'s' if len(inputs) > 1 else ''}"
     return Finding("microphone", "ok", f"{count}: {', '.join(inputs[:3])}")
+
+
+def _system_sound() -> Finding:
+    try:
+        from ..sources.system_sound import system_host
+
+        name = system_host().find(None).name
+    except Exception as error:  # RunError in words; anything else is a damaged installation, told of elsewhere
+        text, _, remedy = _one_line(error).rpartition(": ")
+        return Finding("system sound", "warning", text or remedy, remedy if text else "")
+    return Finding("system sound", "ok", f"what is played to {name} can be listened to (--source system)")
 
 
 def _demo_bundle() -> Finding:

@@ -95,7 +95,7 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
     listen.add_argument("--json", action="store_true", help="every event as a line of JSON")
     listen.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
     _add_answer_options(listen)
-    _add_sound_options(listen)
+    _add_sound_options(listen, system=True)
     update = listen.add_argument_group("updates")
     update.add_argument("--hop-ms", type=float, metavar="MS", help="audio between two; default: 500")
     update.add_argument("--agreement", type=int, metavar="N", help="updates alike that make text stable; default: 2")
@@ -162,7 +162,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     _add_bundle_options(serve)
 
 
-def _add_sound_options(command: argparse.ArgumentParser) -> None:
+def _add_sound_options(command: argparse.ArgumentParser, system: bool = False) -> None:
     sound = command.add_argument_group("sound")
     sound.add_argument("--list-devices", action="store_true", help="the microphones there are, * the default one")
     sound.add_argument("--device", metavar="NAME|NUMBER", help="a microphone, by a part of its name or its number")
@@ -170,6 +170,9 @@ def _add_sound_options(command: argparse.ArgumentParser) -> None:
     sound.add_argument("--rate", type=int, metavar="HZ", help="of raw PCM; default: 16000")
     sound.add_argument("--channels", type=int, metavar="N", help="of raw PCM; default: 1")
     sound.add_argument("--sample-format", choices=("s16le", "f32le"), help="of raw PCM; default: s16le")
+    if system:
+        played = "system: what this computer plays; default: microphone"
+        sound.add_argument("--source", choices=("microphone", "system"), help=played)
 
 
 def _add_gate_options(command: argparse.ArgumentParser) -> None:

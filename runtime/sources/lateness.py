@@ -48,16 +48,24 @@ class Lateness:
         if not self.begun:
             self.restart(device_s, clock_s)
             return 0.0
-        late_s = max(0.0, clock_s - self._own_due_s)
-        jump_s = min(late_s, max(0.0, device_s - self._device_end_s))
-        creep_s = min(late_s, max(0.0, device_s - self._device_due_s))
-        missing_s = jump_s if told or jump_s > JUMP_S else creep_s if creep_s > CREEP_S else 0.0
+        since_end_s = device_s - self._device_end_s
+        jump_s = max(0.0, min(since_end_s, clock_s - self._own_due_s))
+        jump_s = jump_s if told or jump_s > JUMP_S else 0.0
+        if abs(since_end_s - jump_s) > JUMP_S:  # the device's clock was set
+            self._device_due_s += since_end_s - jump_s
+        self.place(jump_s)
+        creep_s = min(device_s - self._device_due_s, clock_s - self._own_due_s)
+        creep_s = creep_s if creep_s > CREEP_S else 0.0
+        self.place(creep_s)
+        self._begin(device_s, clock_s)
+        return jump_s + creep_s
+
+    def _begin(self, device_s: float, clock_s: float) -> None:
+        """A block: it may be the first of a window, or earlier than what was due."""
         over = self._placed_s > WINDOW_S
-        self.place(missing_s)
         self._device_end_s = device_s
-        if over or not 0 <= device_s - self._device_due_s <= CREEP_S:  # early, or the device's clock was set
+        if over or device_s < self._device_due_s:
             self._device_due_s = device_s
         if clock_s < self._own_due_s or (over and clock_s - self._own_due_s <= CREEP_S):
             self._own_due_s = clock_s
         self._placed_s = 0.0 if over else self._placed_s
-        return missing_s

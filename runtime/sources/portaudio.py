@@ -104,6 +104,17 @@ def _default_number(sd: Any) -> int:
         return -1
 
 
+def default_output(host: str) -> str:
+    """The name of a host's default output; empty where there is none. Raises RunError without PortAudio."""
+    sd = _sounddevice()
+    try:
+        with silenced_stderr():
+            numbers = [int(each["default_output_device"]) for each in sd.query_hostapis() if each["name"] == host]
+            return str(sd.query_devices(numbers[0])["name"]) if numbers and numbers[0] >= 0 else ""
+    except sd.PortAudioError:
+        return ""
+
+
 class PortAudio:
     """The microphones of this machine. Other hosts, in tests, have the same three methods."""
 

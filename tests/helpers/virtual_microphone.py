@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from auricle.models.audio import Waveform
 from auricle.models.errors import AuricleError
 from auricle.runtime.sources.portaudio import PortAudio, list_devices
 
@@ -79,10 +81,17 @@ class VirtualMicrophone:
         environment = {**os.environ, **self.environment, **self._home}
         return subprocess.run(["pactl", *words], env=environment, check=True, capture_output=True, text=True).stdout
 
-    def play(self, clip: Path) -> subprocess.Popen[bytes]:
-        """Start to play a WAV file into the air; wait() for it."""
+    def wait_for_listener(self) -> None:
+        """Until somebody records."""
+        deadline = time.monotonic() + 60
+        while not self.pactl("list", "short", "source-outputs").strip():
+            assert time.monotonic() < deadline, "nobody records"
+            time.sleep(0.1)
+
+    def play(self, clip: Path, sink: str = "air") -> subprocess.Popen[bytes]:
+        """Start to play a WAV file into the air, or into another sink; wait() for it."""
         environment = {**os.environ, **self.environment, **self._home}
-        return subprocess.Popen(["paplay", "--device=air", "--latency-msec=1000", str(clip)], env=environment)
+        return subprocess.Popen(["paplay", f"--device={sink}", "--latency-msec=1000", str(clip)], env=environment)
 
 
 def missing() -> str | None:
@@ -101,3 +110,12 @@ def seen(monkeypatch: pytest.MonkeyPatch, microphone: VirtualMicrophone) -> None
         monkeypatch.setenv(name, value)
     PortAudio().rescan()
     assert any(device.name == NAME for device in list_devices())
+
+
+def lag(clip: Waveform, part: Waveform) -> tuple[int, float]:
+    """Where a part lies in a clip, samples, and how well it fits, 0 to 1."""
+    n = 1 << (len(clip) + len(part)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(clip, n) * np.conj(np.fft.rfft(part, n)), n)[: len(clip) - len(part)]
+    at = int(product.argmax())
+    there = clip[at : at + len(part)]
+    return at, float(product[at] / np.sqrt(np.dot(there, there) * np.dot(part, part)))

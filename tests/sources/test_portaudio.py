@@ -19,7 +19,7 @@ from auricle.runtime.live.silero import SileroVad
 from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
 from auricle.runtime.sources.portaudio import PortAudio
 from auricle.runtime.sources.source import Chunk, SourceItem
-from virtual_microphone import VirtualMicrophone, missing, seen
+from virtual_microphone import VirtualMicrophone, lag, missing, seen
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 CLIPS = Path(str(resources.files("auricle.models"))) / "demo" / "clips"
@@ -48,15 +48,6 @@ def listen(microphone: Microphone, until: Any) -> list[SourceItem]:
 
 def joined(items: list[SourceItem]) -> Waveform:
     return np.concatenate([np.zeros(0, np.float32), *(item.waveform for item in items if isinstance(item, Chunk))])
-
-
-def lag(clip: Waveform, part: Waveform) -> tuple[int, float]:
-    """Where a part lies in a clip, samples, and how well it fits, 0 to 1."""
-    n = 1 << (len(clip) + len(part)).bit_length()
-    product = np.fft.irfft(np.fft.rfft(clip, n) * np.conj(np.fft.rfft(part, n)), n)[: len(clip) - len(part)]
-    at = int(product.argmax())
-    there = clip[at : at + len(part)]
-    return at, float(product[at] / np.sqrt(np.dot(there, there) * np.dot(part, part)))
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("jfk", 4.0), ("command", 1.8)])

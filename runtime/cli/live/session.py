@@ -22,9 +22,11 @@ from ...sources.microphone import Microphone
 from ...sources.playback import FilePlayback, RawInput, Source
 from ...sources.portaudio import choose_device, list_devices
 from ...sources.source import SourceItem
+from ...sources.system_sound import SystemSound
 
 SOURCES = {
-    "a microphone": ("device",),
+    "a microphone": ("source", "device"),
+    "what this computer plays": ("source",),
     "a sound file": ("pace",),
     "raw PCM": ("rate", "channels", "sample_format", "pace"),
 }
@@ -35,6 +37,7 @@ class SourceOptions:
     """Where a session's sound comes from; None: not given, as the source itself would have it."""
 
     audio: str | None = None  # a file; "-": raw PCM from standard input; None: a microphone
+    source: str | None = None  # "microphone", or "system": what this computer plays
     device: str | None = None  # a part of a microphone's name, or its number
     pace: str | None = None  # "realtime" or "fast", of a file or raw PCM
     rate: int | None = None  # Hz, of raw PCM
@@ -92,14 +95,15 @@ def stopped_by_signals(stop: Callable[[], None]) -> Generator[None]:
 
 def open_source(options: SourceOptions) -> Source:
     """Opened: a microphone records from here on. Raises InputError, AudioError, RunError."""
-    kind = "a microphone" if options.audio is None else "raw PCM" if options.audio == "-" else "a sound file"
+    recorded = "what this computer plays" if options.source == "system" else "a microphone"
+    kind = recorded if options.audio is None else "raw PCM" if options.audio == "-" else "a sound file"
     for other, names in SOURCES.items():
         foreign = tuple(name for name in names if name not in SOURCES[kind])
         if useless := given_options(options, foreign):
             raise InputError(f"{flag(next(iter(useless)))} is for {other}, but sound comes from {kind}: leave it out")
     given = given_options(options, SOURCES[kind])
     if options.audio is None:
-        return Microphone(**given)
+        return SystemSound() if given.pop("source", None) == "system" else Microphone(**given)
     if options.audio != "-":
         return FilePlayback(Path(options.audio), **given)
     if sys.stdin is None or sys.stdin.isatty():
