@@ -136,6 +136,7 @@ def _serve(arguments: Namespace) -> int:
     options = ServerOptions(
         key=None if arguments.key_file is None else read_key(arguments.key_file),
         no_key=arguments.no_key,
+        admission=not arguments.no_admission,
         tls_cert=arguments.tls_cert,
         tls_key=arguments.tls_key,
         origins=tuple(arguments.origin),

@@ -147,6 +147,8 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     )
     limits = serve.add_argument_group("limits")
     limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 16")
+    unlimited = "do not refuse live streams for which this machine has no time"
+    limits.add_argument("--no-admission", action="store_true", help=unlimited)
     limits.add_argument("--max-upload", type=float, metavar="MB", help="a file; default: 25")
     limits.add_argument("--max-seconds", type=float, metavar="S", help="of sound in a file; default: 14400")
     wyoming = serve.add_argument_group("Home Assistant, by the Wyoming protocol")

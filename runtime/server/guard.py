@@ -61,7 +61,8 @@ class Guard:
                     return await _preflight(headers)(scope, receive, sender)
                 self._check(scope, headers)
                 if scope["type"] == "websocket" or scope["method"] == "POST":
-                    stack.enter_context(self._service.session(self._protocols.get(scope["path"], "other")))
+                    protocol = self._protocols.get(scope["path"], "other")
+                    stack.enter_context(self._service.session(protocol, live=scope["type"] == "websocket"))
                 await self._app(scope, body or receive, sender)
         except ClientDisconnect:
             pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ..events import AudioDropped, Caption, DeviceFound, Final, LiveEvent, SessionEnded
@@ -51,11 +53,14 @@ class Metrics:
         self._dropped = Counter("auricle_dropped_seconds", "Sound that was lost.", registry=self.registry)
         factor = Gauge("auricle_real_time_factor", "Engine time per second of sound.", registry=self.registry)
         factor.set_function(self._real_time_factor)
+        needed = "Share of the engine that the open live streams need, with updates at their rarest."
+        self._load = Gauge("auricle_load", needed, registry=self.registry)
         self._engine_s = 0.0
         self._audio_s = 0.0
 
-    def watch(self, scheduler: Scheduler) -> None:
-        """Count who waits there."""
+    def watch(self, scheduler: Scheduler, load: Callable[[], float]) -> None:
+        """Count who waits there; load: of the live streams that are open."""
+        self._load.set_function(load)
         for priority in Priority:
             self._waiting.labels(priority.name.lower()).set_function(lambda each=priority: scheduler.waiting()[each])
 

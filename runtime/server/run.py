@@ -55,6 +55,8 @@ def serve(
 ) -> None:
     """Answer until a signal ends it; it must be the main thread. started: told the address. Raises InputError."""
     service = Service(engine, options)
+    if options.admission:
+        service.estimate()
     try:
         beside = None if wyoming is None else WyomingServer(service, *wyoming)
         Server(service, listener, started, beside).run([listener])

@@ -6,6 +6,7 @@ guard ─► session ─► protocol ─► a stream of the scheduler, in a thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -16,7 +17,10 @@ from datetime import datetime
 
 from starlette.requests import HTTPConnection
 
+from ...models.errors import AuricleError
 from ..engine import Engine
+from ..live.estimate import estimate_costs
+from ..load import LIMIT
 from ..scheduler import EngineStream, Scheduler
 from .errors import ApiError
 from .metrics import Metrics
@@ -45,7 +49,7 @@ class Service:
         self.options = options
         self.metrics = Metrics()
         self.scheduler = Scheduler(engine, self.metrics.turn)
-        self.metrics.watch(self.scheduler)
+        self.metrics.watch(self.scheduler, lambda: self.scheduler.load.of(self._n_live))
         manifest = engine.bundle.manifest
         self.model = ServedModel(manifest.name, int(datetime.fromisoformat(manifest.created).timestamp()))
         self.threads = ThreadPoolExecutor(THREADS * options.max_sessions, "auricle-session")
@@ -53,6 +57,7 @@ class Service:
         """No new work; sessions that are open finish what was said and end."""
         self._folder = tempfile.TemporaryDirectory(prefix="auricle-serve-")
         self._n_sessions = 0
+        self._n_live = 0
 
     @property
     def uploads(self) -> str:
@@ -63,20 +68,38 @@ class Service:
         """A client's turns on the engine."""
         return self.scheduler.stream()
 
+    def estimate(self) -> None:
+        """Find out, beside the rest, what live streams take, so that even those are counted who come first."""
+
+        def work() -> None:
+            with contextlib.suppress(AuricleError):  # the first client is told
+                estimate_costs(self.engine, self.stream())
+
+        self.threads.submit(work)
+
     @contextmanager
-    def session(self, protocol: str) -> Generator[None]:
-        """Something that is worked on for a client. Raises ApiError when there are too many, or the server stops."""
+    def session(self, protocol: str, live: bool = False) -> Generator[None]:
+        """Something that is worked on for a client. Raises ApiError when there are too many, or the server stops.
+
+        live: sound that is answered while it comes; refused where the machine has no time for one more.
+        """
         if self.stopping.is_set():
             raise ApiError(503, "The server is stopping: ask again later.")
         if self._n_sessions >= self.options.max_sessions:
             most = self.options.max_sessions
             raise ApiError(429, f"{most} sessions are open, which is the most here.", "rate_limit_exceeded")
+        if live and self.options.admission and not self.scheduler.load.admits(self._n_live):
+            load = self.scheduler.load.of(self._n_live + 1)
+            told = f"One live stream beside {self._n_live} would be a load of {load:.2f}, and {LIMIT} is the most here."
+            raise ApiError(429, told, "rate_limit_exceeded")
         self._n_sessions += 1
+        self._n_live += live
         self.metrics.sessions.labels(protocol).inc()
         try:
             yield
         finally:
             self._n_sessions -= 1
+            self._n_live -= live
             self.metrics.sessions.labels(protocol).dec()
 
     async def drain(self, seconds: float, hurried: Callable[[], bool] = lambda: False) -> None:

@@ -160,7 +160,7 @@ class Connection:
         self._request = None
         keeps_sound = self._shared.answerer is not None
         command = Command(self._service, request, self._shared.options.vad, keeps_sound)
-        await self._begin(tasks, partial(self._transcribe, command))
+        await self._begin(tasks, partial(self._transcribe, command), live=True)
         self._command = command
         return command
 
@@ -169,16 +169,16 @@ class Connection:
             self._command.stop()
             self._command = None
 
-    async def _begin(self, tasks: asyncio.TaskGroup, work: Callable[[], Awaitable[None]]) -> None:
+    async def _begin(self, tasks: asyncio.TaskGroup, work: Callable[[], Awaitable[None]], live: bool = False) -> None:
         if self._job is not None and not self._job.done():
             if not self._answered:
                 raise bad_event("one thing at a time: wait for the answer")
             await asyncio.wait({self._job})
         self._answered = False
-        self._job = tasks.create_task(self._work(work))
+        self._job = tasks.create_task(self._work(work, live))
 
-    async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
-        with self._service.session("wyoming"):
+    async def _work(self, work: Callable[[], Awaitable[None]], live: bool) -> None:
+        with self._service.session("wyoming", live):
             await work()
 
     async def _transcribe(self, command: Command) -> None:
