@@ -13,9 +13,9 @@ from auricle.models.errors import RunError
 from auricle.runtime.engine import Engine
 from auricle.runtime.events import Final, SessionEnded
 from auricle.runtime.live.captions import LiveOptions
-from auricle.runtime.server import live_session
 from auricle.runtime.server.live_session import LiveSession, LiveSessionEvent, LiveSetup, StretchEnded
 from auricle.runtime.server.options import ServerOptions
+from auricle.runtime.sources import pushed
 from served import Served, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -162,7 +162,7 @@ def test_stretches_follow_each_other_in_time_and_their_ledgers_balance(served: S
 def test_sound_that_nobody_hears_in_time_is_dropped_and_told(
     served: Served, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_session, "BACKLOG_SECONDS", 2.0)
+    monkeypatch.setattr(pushed, "BACKLOG_SECONDS", 2.0)
 
     async def run() -> list[LiveSessionEvent]:
         session = LiveSession(served.service, LiveSetup())

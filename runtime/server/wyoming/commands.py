@@ -15,6 +15,7 @@ import numpy as np
 from ....models.audio import SAMPLE_RATE, Waveform
 from ....models.errors import InputError
 from ....models.prompt import PromptInfo, ResolvedPrompt, read_keywords
+from ...audio.resample import Resampler
 from ...events import Caption, Final
 from ...live.captions import Live, LiveOptions
 from ...live.gate import GateOptions
@@ -78,6 +79,7 @@ class Command:
         self._keeps_sound = keeps_sound
         self._source = PushedSource()
         self._decoder = PcmDecoder()
+        self._resampler = Resampler()
         self._seconds = 0.0
         self._most = min(MAX_SECONDS, service.options.max_seconds)
 
@@ -86,11 +88,12 @@ class Command:
         self._seconds += len(payload) / form.frame / form.rate
         if self._seconds > self._most:
             raise ApiError(413, f"A command lasts {self._most:g} s at most.", "too_long")
-        self._source.push(self._decoder.push(payload, form), form.rate)
+        self._source.push(self._resampler.push(self._decoder.push(payload, form), form.rate))
 
     def stop(self) -> None:
         """No more sound comes. Twice is fine."""
-        self._source.close()
+        self._source.push(self._resampler.flush())
+        self._source.finish()
 
     def hear(self) -> Iterator[str | Heard]:
         """New text as it becomes stable, to be joined, and Heard last. Raises InputError, RunError; Cancelled."""
@@ -103,7 +106,7 @@ class Command:
         with closing(iter(live)) as events:
             for event in events:
                 if isinstance(event, Caption | Final):
-                    self._service.metrics.live(event, self._source.age(event.end_s))
+                    self._service.metrics.live(event, self._source.age_s(event.end_s))
                     if grown := shown.add(event):
                         yield grown
                 if isinstance(event, Final) and event.text:
