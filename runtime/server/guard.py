@@ -33,6 +33,8 @@ KEY_PROTOCOL = "openai-insecure-api-key."
 SLOWEST_BYTES = 16 * 1024  # a second, of a body
 LINGER_BODIES, LINGER_SECONDS = 4, 5.0  # how much of a body that is too large is read before its sender is told
 OVERHEAD = 1024 * 1024  # bytes of a request beside its sound
+LIVE = ("realtime", "live")
+"""Protocols whose sound is answered while it comes; who only views captions needs nothing of the engine."""
 
 
 class Guard:
@@ -62,7 +64,7 @@ class Guard:
                 self._check(scope, headers)
                 if scope["type"] == "websocket" or scope["method"] == "POST":
                     protocol = self._protocols.get(scope["path"], "other")
-                    stack.enter_context(self._service.session(protocol, live=scope["type"] == "websocket"))
+                    stack.enter_context(self._service.session(protocol, live=protocol in LIVE))
                 await self._app(scope, body or receive, sender)
         except ClientDisconnect:
             pass

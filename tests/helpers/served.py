@@ -6,7 +6,7 @@ import threading
 import wave
 from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,16 @@ class Served:
 
 @contextmanager
 def serving(
-    engine: Engine, options: ServerOptions | None = None, wyoming: WyomingOptions | None = None
+    engine: Engine,
+    options: ServerOptions | None = None,
+    wyoming: WyomingOptions | None = None,
+    admission: bool = False,
 ) -> Generator[Served]:
-    """An engine, served until the block ends; the engine stays open."""
-    options = options or ServerOptions(port=0)
+    """An engine, served until the block ends; the engine stays open.
+
+    admission: whether streams are refused for which this machine is too slow, or too busy, at the moment.
+    """
+    options = replace(options or ServerOptions(port=0), admission=admission)
     started = threading.Event()
     urls: list[str] = []
 

@@ -34,7 +34,7 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture(scope="module")
 def full(engine: Engine) -> Iterator[Served]:
     """A machine that has time for one stream, and is asked by Home Assistant too."""
-    with serving(engine, wyoming=WyomingOptions(0)) as running:
+    with serving(engine, wyoming=WyomingOptions(0), admission=True) as running:
         load = running.service.scheduler.load
         for cost in (load.update, load.final):
             for _ in range(40):  # what a clip really takes changes little
