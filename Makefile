@@ -17,6 +17,7 @@
 # make hunt        spoiled sound files, bundles, schemas, streams; exports killed, disks full: an hour (docs/reliability.md)
 # make hunt-network   the runtime's tests where there is no network at all
 # make soak-day    a day of speech through `listen`, in slices: run it again and it goes on
+# make soak-serve  hours of speech through `serve` from clients that come and go: run it again and it goes on
 # make sbom        what is inside the wheel and under which licence, as CycloneDX: build/sbom.json
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
 # make clients     other people's clients as they are, in environments of their own, ask the server (CLIENTS="node livekit")
@@ -34,7 +35,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $
 export PYTHON
 
 .PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu
-.PHONY: test check lint typecheck soak soak-day hunt hunt-network sbom wheel-test golden matrix clients browsers home-assistant
+.PHONY: test check lint typecheck soak soak-day soak-serve hunt hunt-network sbom wheel-test golden matrix clients browsers home-assistant
 .PHONY: train-small small real-weights system clean
 
 demo: $(VENV)/runtime.stamp
@@ -114,6 +115,9 @@ soak: $(VENV)/test.stamp system
 
 soak-day: $(VENV)/test.stamp system
 	nice $(BIN)/python scripts/soak-day.py build/soak-day
+
+soak-serve: $(VENV)/test.stamp
+	nice $(BIN)/python scripts/soak-serve.py build/soak-serve
 
 HUNTS := audio=10000 manifests=2000 schemas=2000 grammars=2000 streams=2000 microphones=2000
 hunt: $(VENV)/test.stamp system golden

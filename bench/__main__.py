@@ -17,6 +17,7 @@ COMMANDS = {
     "stages": "speed.stages",
     "live": "live.live",
     "streams": "live.streams",
+    "serve": "live.serve",
     "quality": "quality.quality",
     "lora-sweep": "quality.lora_sweep",
     "keywords": "quality.keywords",
@@ -28,10 +29,12 @@ COMMANDS = {
     "demo-live": "live.demo_live",
 }
 """Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
-RECORDED = ("stages", "live", "streams", "quality", "lora-sweep", "keywords", "fit", "peers")
+RECORDED = ("stages", "live", "streams", "serve", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live")
 """They print for themselves, and tell their progress."""
+EXTRAS = {"synth": "export", "serve": "cpu,bench,serve"}
+"""What is to be installed, where it is not `cpu,bench`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,7 +65,7 @@ def _module(command: str) -> ModuleType:
     try:
         return import_module(f".{COMMANDS[command]}", __package__)
     except ModuleNotFoundError as error:
-        raise missing_package(error, "export" if command == "synth" else "cpu,bench") from None
+        raise missing_package(error, EXTRAS.get(command, "cpu,bench")) from None
 
 
 def _measure(module: ModuleType, arguments: argparse.Namespace) -> int:

@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _stages(add("stages", "time every stage of a bundle against what this machine can do"))
     _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
     _streams(add("streams", "several live streams on one engine: lateness, load, what a further one takes"))
+    _serve(add("serve", "the same recording through `listen` and through the server, in turn: what the server adds"))
     _quality(add("quality", "word error, agreement with f32, memory and speed of one or more bundles"))
     _lora_sweep(add("lora-sweep", "word error and answer length against the scale of the LoRA"))
     _keywords(add("keywords", "names recalled with listed words and without, on speech it never heard"))
@@ -138,6 +139,14 @@ def _streams(streams: argparse.ArgumentParser) -> None:
     streams.add_argument("--hop-ms", type=float, default=500.0, metavar="MS", help="at least (default %(default)g)")
     _add_device(streams)
     _add_report(streams)
+
+
+def _serve(serve: argparse.ArgumentParser) -> None:
+    _add_bundle(serve)
+    serve.add_argument("--source", type=Path, required=True, metavar="FILE", help="a recording")
+    serve.add_argument("--rounds", type=count, default=3, metavar="N", help="of both (default %(default)s)")
+    _add_device(serve)
+    _add_report(serve)
 
 
 def _quality(quality: argparse.ArgumentParser) -> None:

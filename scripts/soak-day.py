@@ -25,6 +25,7 @@ import numpy as np
 from auricle.models.audio import SAMPLE_RATE
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.bundle import open_bundle
+from soaking import process_status, save
 
 GROWTH_MB = 5.0
 SLOWER = 1.1
@@ -152,25 +153,10 @@ def _follow(
         if event["event"] == "SessionEnded" or (event["event"] == "Final" and start_s + event["end_s"] >= border_s):
             at_s = start_s + (event["captured_s"] if event["event"] == "SessionEnded" else event["end_s"])
             p95 = float(np.percentile(updates, 95)) if updates else 0.0
-            state.slices.append(Slice(at_s, number, _resident_mb(job.pid), len(updates), p95))
+            state.slices.append(Slice(at_s, number, process_status(job.pid)[0], len(updates), p95))
             updates = []
             border_s += slice_s
             save(folder, state)
-
-
-def _resident_mb(process: int) -> float:
-    try:
-        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
-    except (OSError, IndexError):  # it has ended
-        return 0.0
-
-
-def save(folder: Path, state: State) -> None:
-    """In one step, so that a kill leaves the old state or the new."""
-    new = folder / "state.new"
-    new.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-    new.replace(folder / "state.json")
 
 
 def read_state(folder: Path) -> State:

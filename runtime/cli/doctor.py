@@ -30,6 +30,9 @@ Status = Literal["ok", "warning", "broken"]
 IMPORT_SECONDS = 60.0  # a child that needs longer to import a package hangs
 LOW_MEMORY_GB = 1.0  # the demo bundle and its working memory fit in this; a 7B model needs 5 and more
 
+_NO_VERSION = "of unknown version"
+_SERVER = ("starlette", "uvicorn", "websockets", "python-multipart", "prometheus-client")
+_WYOMING = ("wyoming", "zeroconf")
 _LLAMA_PIN = "llama-cpp-python==0.3.36"
 _LLAMA_WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/cpu"  # its maker's, for who cannot compile
 _LLAMA_FLAGS = {"CUDA": "-DGGML_CUDA=on", "Vulkan": "-DGGML_VULKAN=on", "Metal": "-DGGML_METAL=on"}
@@ -60,6 +63,8 @@ def examine() -> list[Finding]:
         _llama(gpu),
         _microphone(),
         _system_sound(),
+        _distributed("server", _SERVER, "auricle serve"),
+        _distributed("wyoming", _WYOMING, "auricle serve --wyoming"),
         _demo_bundle(),
     ]
 
@@ -242,6 +247,15 @@ def _system_sound() -> Finding:
     return Finding("system sound", "ok", f"what is played to {name} can be listened to (--source system)")
 
 
+def _distributed(subject: str, distributions: tuple[str, ...], command: str) -> Finding:
+    """The packages of the extra `serve` that a command needs. They are Python's own: to be there is enough."""
+    found = {name: _version(name) for name in distributions}
+    if missing := [name for name, version in found.items() if version == _NO_VERSION]:
+        text = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed, for {command}"
+        return Finding(subject, "warning", text, _install("serve"))
+    return Finding(subject, "ok", f"{', '.join(map(' '.join, found.items()))}, for {command}")
+
+
 def _demo_bundle() -> Finding:
     try:
         from ...models.bundle import shipped_bundle
@@ -300,7 +314,7 @@ def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return "of unknown version"
+        return _NO_VERSION
 
 
 def _one_line(error: Exception) -> str:

@@ -77,6 +77,19 @@ def test_nothing_is_there_at_all(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == "Not ready: mend av, soxr, onnxruntime, llama.cpp."
 
 
+def test_the_servers_packages_are_named_with_what_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.0")  # pyright: ignore[reportUnknownLambdaType]
+    whole = {row.subject: row for row in doctor.examine()}
+    assert whole["server"].status == whole["wyoming"].status == "ok"
+    assert "uvicorn 1.0" in whole["server"].text and whole["wyoming"].text.endswith("for auricle serve --wyoming")
+    monkeypatch.setattr(doctor, "_version", lambda name: version("no-such-package"))  # pyright: ignore[reportUnknownLambdaType]
+    bare = {row.subject: row for row in doctor.examine()}
+    for subject, missing in (("server", "starlette, uvicorn, websockets"), ("wyoming", "wyoming, zeroconf")):
+        assert bare[subject].status == "warning" and bare[subject].text.startswith(missing)
+        assert bare[subject].remedy.startswith("pip install '.[serve]'")
+
+
 def test_two_onnxruntimes_are_a_broken_install(tmp_path: Path) -> None:
     info = tmp_path / "onnxruntime_gpu-1.31.1.dist-info"
     info.mkdir()

@@ -20,8 +20,10 @@ def soak() -> Any:
     specification = importlib.util.spec_from_file_location("soak_day", SCRIPT)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules["soak_day"] = module
-    specification.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))
+        sys.modules["soak_day"] = module
+        specification.loader.exec_module(module)
     return module
 
 

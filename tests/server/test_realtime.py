@@ -238,9 +238,15 @@ def test_unstable_text_for_who_asks_for_it(served: Served, engine: Engine) -> No
             await talk.until("auricle.caption")
             await talk.say(sound[RATE * 2 :])
             await talk.until(COMPLETED)
+            await talk.connection.input_audio_buffer.commit()
+            await talk.until("auricle.ledger")
             return talk
 
     talk = asyncio.run(run())
+    [ledger] = talk.of("auricle.ledger")
+    assert ledger["captured_ms"] == pytest.approx(len(spoken(engine, "weather")) / 16, abs=1)
+    assert ledger["captured_ms"] == pytest.approx(ledger["decoded_ms"] + ledger["skipped_ms"])
+    assert ledger["decoded_ms"] > ledger["skipped_ms"] > 0 == ledger["dropped_ms"]
     captions = talk.of("auricle.caption")
     assert captions and any(caption["unstable"] for caption in captions)
     assert all(

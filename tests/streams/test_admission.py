@@ -84,6 +84,7 @@ def test_a_command_that_does_not_fit_is_refused_by_wyoming_s_error(full: Served,
 
 
 def test_files_are_transcribed_on_a_full_machine(full: Served, engine: Engine) -> None:
+    until(lambda: load_of(full) == 0.0)
     with full.service.session("realtime", live=True):
         files = {"file": engine.bundle.path("clips/command.wav").read_bytes()}
         answer = httpx.post(f"{full.url}/v1/audio/transcriptions", files=files, data={"model": "whisper-1"}, timeout=60)

@@ -1,4 +1,4 @@
-"""The page in real browsers, with a clip as their microphone; `make browsers` brings what it needs or says what lacks."""
+"""The page in real browsers, with a clip as their microphone; `make browsers` brings what it needs, or says what it lacks."""
 
 from __future__ import annotations
 

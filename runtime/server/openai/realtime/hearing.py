@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .....models.audio import SAMPLE_RATE, Waveform
-from ....events import AudioDropped, Caption, Final, SegmentComplete, SpeechStarted
+from ....events import AudioDropped, Caption, Final, SegmentComplete, SessionEnded, SpeechStarted
 from ...errors import ApiError, api_error
 from ...live_session import LiveSession, LiveSessionEvent, LiveSetup, SegmentFailed, StretchEnded
 from ...service import Service
@@ -74,7 +74,7 @@ class Hearing:
     def __init__(
         self, service: Service, outbox: EventOutbox, items: Items, configuration: SessionConfiguration, captions: bool
     ) -> None:
-        """captions: tell unstable text too."""
+        """captions: tell unstable text too, and where the sound went."""
         self.on_speech: Callable[[], object] = lambda: None
         """Called when somebody begins to speak."""
         self.on_turn: Callable[[], object] = lambda: None
@@ -179,7 +179,7 @@ class Hearing:
             start_ms = round(event.start_s * 1000)
             self._outbox.emit("auricle.audio_dropped", start_ms=start_ms, duration_ms=round(event.seconds * 1000))
         elif isinstance(event, StretchEnded):
-            self._ended(stretch)
+            self._ended(stretch, event.ledger)
 
     def _started(self, stretch: _Stretch, event: SpeechStarted) -> None:
         if stretch.manual:
@@ -234,7 +234,7 @@ class Hearing:
         if not stretch.manual:
             stretch.turn = None
 
-    def _ended(self, stretch: _Stretch) -> None:
+    def _ended(self, stretch: _Stretch, ledger: SessionEnded) -> None:
         self._stretches.popleft()
         if stretch.manual:
             if (turn := stretch.turn) is not None and turn.committed:
@@ -244,6 +244,9 @@ class Hearing:
             self._outbox.error(_nothing_to_commit(0.0), stretch.commit)
         for _ in range(stretch.n_clears):
             self._outbox.emit("input_audio_buffer.cleared")
+        if self._captions and ledger.captured_s:
+            parts = {f"{name.removesuffix('_s')}_ms": seconds * 1000 for name, seconds in asdict(ledger).items()}
+            self._outbox.emit("auricle.ledger", **parts)
 
     # items
 
