@@ -1,6 +1,6 @@
 """Pictures of the page of `auricle serve`, with the demo's clips as its microphone -> docs/images/page-*.png.
 
-    AURICLE_BROWSERS=build/browsers .venv/bin/python scripts/page-pictures.py        (scripts/browsers.sh brings them)
+AURICLE_BROWSERS=build/browsers .venv/bin/python scripts/page-pictures.py        (scripts/browsers.sh brings them)
 """
 
 from __future__ import annotations

@@ -214,8 +214,16 @@ const SCENARIOS = {
     const page = await opened(browser);
     await page.focus('#live-tab');
     await page.keyboard.press('ArrowRight');
+    const markup = await page.evaluate(async () => {
+      const { Band, Log } = await import('/page/captions.js');
+      const element = document.createElement('div');
+      for (const Shown of [Band, Log]) {
+        new Shown(element).show({ type: 'final', text: '<b>bold</b>', start_s: 0 });
+      }
+      return [element.querySelectorAll('b').length, element.textContent];
+    });
     const after = await page.evaluate(() => [document.activeElement.id, document.querySelector('#file').hidden]);
-    return { violations, after };
+    return { violations, after, markup };
   },
 
   async firefox(browser) {

@@ -1,4 +1,4 @@
-"""The page in real browsers, with a clip as their microphone; `make browsers` brings what it needs or says what lacks."""
+"""The page in real browsers, with a clip as their microphone; `make browsers` brings them, or says what is missing."""
 
 from __future__ import annotations
 
@@ -143,7 +143,9 @@ def test_the_key_is_asked_for_and_leaves_the_address(engine: Engine, microphone:
 
 @in_chromium
 def test_both_colour_schemes_and_a_phone(served: Served) -> None:
-    assert drive("looks", served.url)["after"] == ["file-tab", False]
+    seen = drive("looks", served.url)
+    assert seen["after"] == ["file-tab", False]
+    assert seen["markup"] == [0, "<b>bold</b>00:00<b>bold</b>"]
 
 
 @in_firefox

@@ -27,7 +27,7 @@ function blank(task) {
 function showPrompt() {
   const task = bundle.tasks.find(each => each.name === $('task').value);
   $('prompt-field').hidden = Boolean(task) && !blank(task);
-  $('prompt-field').firstElementChild.textContent = task ? `Filled into “${task.prompt}”` : 'Prompt';
+  $('prompt-field').firstElementChild.textContent = task ? `Filled into “${task.prompt.replace('{}', '…')}”` : 'Prompt';
 }
 
 function showOverlay() {
