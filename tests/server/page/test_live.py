@@ -94,8 +94,10 @@ def test_what_the_client_dropped_is_a_gap(served: Served, engine: Engine) -> Non
         ({"type": "sing"}, "type"),
         ([], None),
         (b"\0\0", "type"),
+        (b"\0" * (2 << 20), "type"),
+        ("a" * (1 << 20), None),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_messages_that_make_no_sense_are_told_and_the_session_lives(
     served: Served, engine: Engine, message: Any, param: str | None
