@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_assist(commands.add_parser("assist", help="a conversation: answers when you stop talking", allow_abbrev=False))
     _add_serve(
-        commands.add_parser("serve", help="answer programs that speak OpenAI's API or Wyoming", allow_abbrev=False)
+        commands.add_parser(
+            "serve", help="a page with captions; OpenAI's API and Wyoming for programs", allow_abbrev=False
+        )
     )
     tasks = commands.add_parser("tasks", help="the named tasks and their prompts", allow_abbrev=False)
     tasks.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")

@@ -1,4 +1,4 @@
-"""`auricle serve`: a bundle -> a server for programs that speak OpenAI's API or Wyoming, until it is stopped."""
+"""`auricle serve`: a bundle -> a server for browsers and programs that speak OpenAI's API or Wyoming."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def serve(command: ServeCommand) -> int:
             print(f"{name} is served at {url}/v1", flush=True)
             if beside is not None:
                 print(f"Home Assistant is served at {run.wyoming_address(beside)}", flush=True)
+            print(f"Captions, files and questions in a browser: {url}/", flush=True)
 
         wyoming = None if command.wyoming is None or beside is None else (command.wyoming, beside)
         run.serve(engine, command.server, listener, tell, wyoming)

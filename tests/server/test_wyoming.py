@@ -248,6 +248,7 @@ def test_the_command_serves_both_and_ends_when_told(sound: bytes) -> None:
             assert job.stdout is not None and "/v1" in job.stdout.readline()
             line = job.stdout.readline()
             assert line.startswith("Home Assistant is served at host 127.0.0.1, port "), line
+            assert "in a browser: http://127.0.0.1:" in job.stdout.readline()
             assert wy.transcript(heard(int(line.rpartition(" ")[2]), wy.chunks(sound))) == COMMAND
             job.terminate()
             assert job.wait(15) in (0, 128 + signal.SIGTERM) and not job.stdout.read()

@@ -29,6 +29,8 @@ from .protocol import PROTOCOL, LiveStart, event_json, ledger_json, read_start
 
 MAX_BYTES = 1 << 20
 """Of one message of sound: 32 s at 16 kHz."""
+MAX_TEXT = 1 << 18
+"""Characters of any other."""
 MAX_DROPPED_SECONDS = 3600.0
 """In one message."""
 
@@ -75,11 +77,14 @@ class LiveConnection:
                 if (data := message.get("bytes")) is not None:
                     self._push(data)
                 else:
-                    self._handle(read_json(message["text"].encode("utf-8", "replace")))
+                    self._handle(message["text"])
             except (ApiError, AuricleError) as error:
                 self._error(error)
 
-    def _handle(self, message: Fields) -> None:
+    def _handle(self, text: str) -> None:
+        if len(text) > MAX_TEXT:
+            raise invalid(f"a message has {len(text)} characters, and at most {MAX_TEXT} are taken")
+        message = read_json(text.encode("utf-8", "replace"))
         kind = message.text("type")
         if (handler := self._handlers.get(kind)) is None:
             raise invalid(f"'{kind}' is not one of {', '.join(self._handlers)}", "type")

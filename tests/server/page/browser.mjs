@@ -65,8 +65,18 @@ async function opened(browser, address = url, hash = '') {
       problems.push(`foreign: ${request.url()}`);
     }
   });
+  if (options.device_rate) await page.evaluateOnNewDocument(refuseToResample);
   await page.goto(address + hash);
   return page;
+}
+
+// As older Firefox: a microphone is heard at the device's rate alone.
+function refuseToResample() {
+  const connect = AudioContext.prototype.createMediaStreamSource;
+  AudioContext.prototype.createMediaStreamSource = function (stream) {
+    if (this.sampleRate === 16000) throw new DOMException('rates differ', 'NotSupportedError');
+    return connect.call(this, stream);
+  };
 }
 
 const text = (page, selector) => page.$eval(selector, element => element.textContent.trim());
@@ -185,9 +195,12 @@ const SCENARIOS = {
 
   async key(browser) {
     const page = await opened(browser);
-    await page.waitForSelector('dialog[open]');
-    await page.type('#key', options.key);
-    await page.keyboard.press('Enter');
+    for (const each of ['wrong', options.key]) {
+      await page.waitForSelector('dialog[open]');
+      await page.type('#key', each);
+      await page.keyboard.press('Enter');
+      if (each === 'wrong') await state(page, '#key-problem', 'did not take');
+    }
     await state(page, '#model', 'demo');
     await page.click('#microphone');
     await said(page);
@@ -214,8 +227,16 @@ const SCENARIOS = {
     const page = await opened(browser);
     await page.focus('#live-tab');
     await page.keyboard.press('ArrowRight');
+    const markup = await page.evaluate(async () => {
+      const { Band, Log } = await import('/page/captions.js');
+      const element = document.createElement('div');
+      for (const Shown of [Band, Log]) {
+        new Shown(element).show({ type: 'final', text: '<b>bold</b>', start_s: 0 });
+      }
+      return [element.querySelectorAll('b').length, element.textContent];
+    });
     const after = await page.evaluate(() => [document.activeElement.id, document.querySelector('#file').hidden]);
-    return { violations, after };
+    return { violations, after, markup };
   },
 
   async firefox(browser) {

@@ -1,4 +1,4 @@
-"""The page in real browsers, with a clip as their microphone; `make browsers` brings what it needs, or says what it lacks."""
+"""The page in real browsers, with a clip as their microphone; `make browsers` brings them, or says what is missing."""
 
 from __future__ import annotations
 
@@ -85,10 +85,11 @@ def agreement(heard: Waveform, clip: Waveform) -> list[float]:
 
 
 @in_chromium
+@pytest.mark.parametrize("device_rate", [False, True])
 def test_the_microphones_sound_arrives_and_its_words_are_shown(
-    served: Served, microphone: Path, arrived: Callable[[], Waveform]
+    served: Served, microphone: Path, arrived: Callable[[], Waveform], device_rate: bool
 ) -> None:
-    seen = drive("live", served.url, clip=str(microphone), listen_ms=500)
+    seen = drive("live", served.url, clip=str(microphone), listen_ms=500, device_rate=device_rate)
     assert seen["lines"] == [SAID] and seen["band"] == SAID
     assert (seen["pressed"], seen["hidden"], seen["lost"]) == ("false", "true", "0 s")
     assert seen["delay"].endswith(" s") and seen["level"] < 0
@@ -137,13 +138,15 @@ def test_several_questions_about_one_sound(served: Served, clip: Path) -> None:
 def test_the_key_is_asked_for_and_leaves_the_address(engine: Engine, microphone: Path) -> None:
     with serving(engine, ServerOptions(port=0, key="s3cret")) as running:
         refused = "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
-        seen = drive("key", running.url, [refused], clip=str(microphone), key="s3cret")
+        seen = drive("key", running.url, [refused] * 2, clip=str(microphone), key="s3cret")
     assert seen["lines"] == [SAID] and "s3cret" not in seen["address"]
 
 
 @in_chromium
 def test_both_colour_schemes_and_a_phone(served: Served) -> None:
-    assert drive("looks", served.url)["after"] == ["file-tab", False]
+    seen = drive("looks", served.url)
+    assert seen["after"] == ["file-tab", False]
+    assert seen["markup"] == [0, "<b>bold</b>00:00<b>bold</b>"]
 
 
 @in_firefox

@@ -7,8 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from auricle.models.errors import RunError
 from auricle.runtime.engine import Engine
-from auricle.runtime.server.live_session import LiveSessionEvent
+from auricle.runtime.events import Lagging
+from auricle.runtime.server.live_session import LiveSessionEvent, SegmentFailed
 from auricle.runtime.server.options import ServerOptions
 from auricle.runtime.server.page import live
 from auricle.runtime.server.page.protocol import event_json
@@ -92,8 +94,10 @@ def test_what_the_client_dropped_is_a_gap(served: Served, engine: Engine) -> Non
         ({"type": "sing"}, "type"),
         ([], None),
         (b"\0\0", "type"),
+        (b"\0" * (2 << 20), "type"),
+        ("a" * (1 << 20), None),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_messages_that_make_no_sense_are_told_and_the_session_lives(
     served: Served, engine: Engine, message: Any, param: str | None
@@ -108,6 +112,15 @@ def test_messages_that_make_no_sense_are_told_and_the_session_lives(
         assert "16-bit" in hear(connection)["error"]["message"]
         tell(connection, "start", sample_rate=16_000)
         assert hear(connection)["type"] == "error"
+
+
+def test_what_lags_or_fails_is_told() -> None:
+    assert event_json(Lagging(2.0, 1.25)) == {"type": "lagging", "heard_s": 2.0, "every_s": 1.25}
+    failed = event_json(SegmentFailed(2.0, RunError("the graph computed no numbers")))
+    assert failed and (failed["type"], failed["start_s"]) == ("failed", 2.0)
+    assert failed["error"]["message"] == "the graph computed no numbers"
+    secret = event_json(SegmentFailed(2.0, ValueError("what somebody whispered")))
+    assert "whispered" not in json.dumps(secret)
 
 
 def test_who_may_connect(engine: Engine) -> None:

@@ -17,12 +17,15 @@ export function takeFiles(panel, onfile) {
   }
 }
 
+const PATIENCE_MS = 3000;
+
 // Let a player hold a file. Resolves to its seconds, or undefined where the browser cannot play it.
 export function play(player, file) {
   if (player.src) URL.revokeObjectURL(player.src);
   player.hidden = false;
   player.src = URL.createObjectURL(file);
   return new Promise(resolve => {
+    setTimeout(resolve, PATIENCE_MS);
     player.onloadedmetadata = () => resolve(Number.isFinite(player.duration) ? player.duration : undefined);
     player.onerror = () => {
       player.hidden = true;

@@ -64,8 +64,9 @@ export class LivePanel {
   }
 
   connect() {
-    Object.assign(this, { nSent: 0, nDropped: 0, sentAt: 0, lost: 0, started: false, refused: '' });
+    Object.assign(this, { nSent: 0, nDropped: 0, sentAt: 0, lost: 0, started: false, ended: '' });
     this.reading('lost', '0 s');
+    this.reading('delay', '–');
     this.socket = socket('/live');
     this.socket.addEventListener('open', () => {
       this.socket.send(JSON.stringify({ type: 'start', sample_rate: this.microphone?.rate ?? 16000, ...this.asked() }));
@@ -84,7 +85,10 @@ export class LivePanel {
       this.nDropped += n;
       this.say('The connection is too slow: some of the sound is left out.');
     } else {
-      if (this.nDropped) to.send(JSON.stringify({ type: 'dropped', seconds: this.nDropped / microphone.rate }));
+      if (this.nDropped) {
+        to.send(JSON.stringify({ type: 'dropped', seconds: this.nDropped / microphone.rate }));
+        this.listening();
+      }
       this.nSent += this.nDropped + n;
       this.nDropped = 0;
       this.sentAt = performance.now();
@@ -103,12 +107,13 @@ export class LivePanel {
     this.log.show(event, this.offset);
     if (event.type === 'started') {
       this.started = true;
-      this.say(matchMedia('(pointer: fine)').matches ? 'Listening. Escape stops.' : 'Listening.');
+      this.listening();
     } else if (event.type === 'caption') {
       this.reading('delay', `${(this.delay(event.end_s) / 1000).toFixed(1)} s`);
       this.open = { ...event, text: event.stable };
     } else if (event.type === 'final') {
       this.keep(event);
+      this.listening();
     } else if (event.type === 'lost') {
       this.lost += event.seconds;
       this.reading('lost', `${this.lost.toFixed(1)} s`);
@@ -117,7 +122,7 @@ export class LivePanel {
     } else if (event.type === 'failed') {
       this.say(`A sentence was not understood: ${event.error.message}`);
     } else if (event.type === 'error') {
-      this.refused ||= event.error.message;
+      this.ended ||= event.error.message;
       if (!this.started) this.socket.close();
     } else if (event.type === 'ended') {
       this.offset += event.captured_s;
@@ -128,6 +133,10 @@ export class LivePanel {
     this.rows.push({ start: start_s + this.offset, end: end_s + this.offset, text });
     this.open = undefined;
     this.show();
+  }
+
+  listening() {
+    if (!this.ending) this.say(matchMedia('(pointer: fine)').matches ? 'Listening. Escape stops.' : 'Listening.');
   }
 
   // Milliseconds since the sample at that second was captured.
@@ -148,8 +157,8 @@ export class LivePanel {
   }
 
   lose() {
+    this.ended = 'The microphone is gone: plug it in, then start again.';
     this.stop();
-    this.say('The microphone is gone: plug it in, then start again.');
   }
 
   closed(code) {
@@ -161,7 +170,7 @@ export class LivePanel {
     this.offset = Math.max(this.offset, this.rows.at(-1)?.end ?? 0);
     this.microphone = this.ending = undefined;
     this.level(-90);
-    this.say(this.refused || (this.started ? ENDS[code] : NOT_LET_IN) || `The connection was closed (${code}).`);
+    this.say(this.ended || (this.started ? ENDS[code] : NOT_LET_IN) || `The connection was closed (${code}).`);
     this.show();
   }
 

@@ -1,6 +1,6 @@
 // The page: what the bundle can be asked, the three panels, the key, and Escape.
 
-import { keepKey, request } from './api.js';
+import { keepKey, key, request } from './api.js';
 import { AskPanel } from './ask.js';
 import { FilePanel } from './file.js';
 import { LivePanel, overlayAddress } from './live.js';
@@ -27,7 +27,7 @@ function blank(task) {
 function showPrompt() {
   const task = bundle.tasks.find(each => each.name === $('task').value);
   $('prompt-field').hidden = Boolean(task) && !blank(task);
-  $('prompt-field').firstElementChild.textContent = task ? `Filled into “${task.prompt}”` : 'Prompt';
+  $('prompt-field').firstElementChild.textContent = task ? `Filled into “${task.prompt.replace('{}', '…')}”` : 'Prompt';
 }
 
 function showOverlay() {
@@ -46,7 +46,7 @@ async function load() {
   try {
     bundle = await (await request('/page/tasks')).json();
   } catch (error) {
-    if (error.status === 401) $('key-dialog').showModal();
+    if (error.status === 401) askForKey();
     else $('live-state').textContent = `The server cannot be asked: ${error.message}`;
     return;
   }
@@ -63,6 +63,12 @@ async function load() {
   showOverlay();
 }
 
+function askForKey() {
+  $('key-problem').textContent = key() ? 'The server did not take this key.' : '';
+  $('key').value = '';
+  $('key-dialog').showModal();
+}
+
 const live = new LivePanel(asked);
 const file = new FilePanel(() => bundle);
 const ask = new AskPanel(() => bundle);
@@ -75,6 +81,9 @@ $('key-form').addEventListener('submit', event => {
   keepKey($('key').value.trim());
   $('key-dialog').close();
   load();
+});
+$('key-dialog').addEventListener('cancel', () => {
+  $('live-state').textContent = 'Without its key the server answers nothing: load this page again to give it.';
 });
 addEventListener('keydown', event => {
   if (event.key !== 'Escape') return;

@@ -16,6 +16,7 @@ const band = new Band(document.getElementById('band'), HIDE_SECONDS);
 const log = new Log(document.getElementById('log'), LINES);
 const problem = document.getElementById('problem');
 let wait = FIRST_WAIT_MS;
+let opened = false;  // once: after that nothing but captions is shown, for it may be on air
 
 band.clear();
 connect();
@@ -29,7 +30,6 @@ function connect() {
     problem.textContent = error.message;
     return;
   }
-  let opened = false;
   view.addEventListener('open', () => {
     opened = true;
     wait = FIRST_WAIT_MS;
