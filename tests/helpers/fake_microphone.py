@@ -9,8 +9,10 @@ from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.models.errors import RunError
 from auricle.runtime.sources.microphone import Microphone, MicrophoneOptions
 from auricle.runtime.sources.portaudio import FrameCallback, InputDevice
+from auricle.runtime.sources.source import Chunk, SourceItem
 
 BLOCK = 4_800
+FRAME = 512
 
 
 class FakeStream:
@@ -126,3 +128,26 @@ class SteppedMicrophone(Microphone):
 
     def find_again(self) -> None:
         self._reopen()
+
+
+class Speaker:
+    """Somebody who speaks now: every read is a chunk later, whatever the clock says."""
+
+    def __init__(self, audio: Waveform, chunk: int = FRAME, realtime: bool = True) -> None:
+        self.realtime = realtime
+        self.n_read = 0
+        self._audio = audio
+        self._chunk = chunk
+
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
+        chunk = self._audio[self.n_read : self.n_read + self._chunk]
+        at_s = self.n_read / SAMPLE_RATE
+        self.n_read += len(chunk)
+        return [Chunk(at_s, chunk)] if len(chunk) else None
+
+    def close(self) -> None:
+        self.n_read = len(self._audio)
+
+
+def silence(seconds: float) -> Waveform:
+    return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
