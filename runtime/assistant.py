@@ -6,6 +6,8 @@
 
 One thread: between two tokens the ear is asked what it has heard, and while the encoders work the source keeps the
 sound. What was said before an interruption stays in the conversation.
+
+The answer is begun when a pause begins, and held back until the gate has closed; speech that goes on takes it back.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from .events import (
 from .keywords import Keywords
 from .live.gate import Closed, GateOptions, Opened
 from .live.segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
+from .live.speculation import AnswerAhead, Speculated
 from .llm.conversation import Conversation
 from .llm.grammar.json_schema import JsonSchema
 from .llm.sampling import Generation
@@ -59,6 +62,7 @@ class AssistantOptions:
     generation: Generation | None = None  # max_seconds count from the end of the question; None: as the bundle says
     keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every answer
     speak: str | None = None  # a text-to-speech command that gets every sentence on its standard input
+    speculate: bool = True  # False: no answer is begun before its pause is over
     barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
     gate: GateOptions = field(default_factory=GateOptions)
     min_avg_logprob: float | None = None  # an answer below it is no intent and is not spoken; None: every one counts
@@ -141,6 +145,10 @@ class _Session:
         """Why nothing is spoken any more."""
         self._waiting: deque[SegmenterEvent] = deque()
         """What was heard and not dealt with yet."""
+        self._expected: Closed | None = None
+        """What the gate closes with if nobody goes on."""
+        self._ahead: AnswerAhead | None = None
+        self._speculated = Speculated()
         self._answering = False
         self._interruption: FinishReason | None = None
         """What ends the answer that is decoded now."""
@@ -160,7 +168,7 @@ class _Session:
                 while (event := self._next()) is not None:
                     yield from self._take(event)
                 self._finish_speaking()
-            yield SessionEnded(**self._ear.balance())
+            yield SessionEnded(**self._ear.balance(), **self._speculated.balance())
             if self._mute is not None:
                 raise self._mute
 
@@ -179,7 +187,7 @@ class _Session:
 
     def _next(self) -> SegmenterEvent | None:
         while not self._waiting:
-            if not self._listen(POLL_SECONDS):
+            if not self._work_ahead() and not self._listen(POLL_SECONDS):
                 return None
         return self._waiting.popleft()
 
@@ -187,6 +195,7 @@ class _Session:
         """Take in what has been heard; False when the source has ended. Whoever speaks now silences the speaker."""
         events = self._ear.poll(timeout_s)
         for event in events or ():
+            self._expected = event.expected if isinstance(event, GateProgress) else None
             if isinstance(event, Opened) and self._speaker is not None and self._ear.realtime:
                 if self._options.barge_in:
                     self._speaker.stop()
@@ -206,6 +215,8 @@ class _Session:
                 self._ear.done(event, decoded=False)
             else:
                 yield SpeechEnded(seconds(event.start), seconds(event.end))
+                if self._ahead is not None and not self._stands(self._ahead, event):
+                    self._take_back(self._ahead)
                 yield from self._read_keywords(seconds(event.end))
                 yield from self._answer(event)
         elif not isinstance(event, GateProgress):
@@ -216,20 +227,66 @@ class _Session:
             self._ear.done(closed, decoded=False)
             yield self._answered(closed, Decoded("", (), NOTHING, "end"))
             return
-        started = time.monotonic()
-        encoded = self._engine.encode(self._ear.read(closed.start, closed.end))
+        if (ahead := self._ahead) is None:
+            decoding = self._decoding(closed)
+        else:
+            self._ahead = None
+            self._speculated.spent(ahead.seconds, used=True)
+            decoding = ahead.released()
         self._ear.done(closed)
-        if not self._options.remember:
-            self._conversation.forget()
-        n_new = self._generation.max_new_tokens
-        prefill = partial(self._conversation.prefill_audio, encoded.audio_tokens, self._prompt, n_new)
-        generate = self._conversation.answer
-        decoding = self._engine.decode(encoded, prefill, generate, self._generation, started, self._interrupted)
         decoded = yield from self._spoken(decoding)
         if decoded.finish_reason == "loop":
             self._conversation.keep(len(decoded.token_ids))
         yield self._answered(closed, decoded)
         self._reserve()
+
+    def _decoding(self, closed: Closed) -> Generator[Piece, None, Decoded]:
+        """The answer to a segment as it is decoded."""
+        started = time.monotonic()
+        encoded = self._engine.encode(self._ear.read(closed.start, closed.end))
+        if not self._options.remember:
+            self._conversation.forget()
+        n_new = self._generation.max_new_tokens
+        prefill = partial(self._conversation.prefill_audio, encoded.audio_tokens, self._prompt, n_new)
+        generate = self._conversation.answer
+        return self._engine.decode(encoded, prefill, generate, self._generation, started, self._interrupted)
+
+    def _work_ahead(self) -> bool:
+        """A step of the answer to a segment that pauses, while the gate waits; False when there is nothing to do."""
+        expected = self._expected
+        if self._ahead is not None and self._ahead.closed != expected:
+            self._take_back(self._ahead)
+        if expected is None or not self._speculates(expected):
+            return False
+        if self._ahead is None:
+            started = time.perf_counter()
+            self._ahead = AnswerAhead(expected, self._decoding(expected))
+            self._ahead.seconds = time.perf_counter() - started
+        if self._ahead.complete:
+            return False
+        self._ahead.advance()
+        return True
+
+    def _speculates(self, expected: Closed) -> bool:
+        keywords = self._options.keywords
+        return (
+            self._options.speculate
+            and self._ear.realtime
+            and expected.start not in self._own_voice
+            and (keywords is None or keywords.is_used(self._engine))
+        )
+
+    def _stands(self, ahead: AnswerAhead, closed: Closed) -> bool:
+        """Whether it is the answer to this segment, with the keywords that there are now."""
+        same = (ahead.closed.start, ahead.closed.end) == (closed.start, closed.end)
+        return same and not self._stopped.is_set() and self._speculates(closed)
+
+    def _take_back(self, ahead: AnswerAhead) -> None:
+        """Nobody asked: as if it had not been begun."""
+        ahead.close()
+        self._ahead = None
+        self._conversation.retract()
+        self._speculated.spent(ahead.seconds, used=False)
 
     def _reserve(self) -> None:
         """For the next turn, while nobody waits for it."""
@@ -268,10 +325,16 @@ class _Session:
             self._interruption = "end"
         elif self._ear.realtime:
             self._listen(0.0)
-            if self._options.barge_in and any(isinstance(event, Opened) for event in self._waiting):
+            if self._somebody_speaks():
                 self._interruption = "speech"
-        self._answering = True
+        self._answering = self._ahead is None
         return self._interruption
+
+    def _somebody_speaks(self) -> bool:
+        """Whether the pause is not one that an answer was begun in, or somebody interrupts the answer."""
+        if self._ahead is not None and not self._waiting:
+            return self._expected != self._ahead.closed
+        return self._options.barge_in and any(isinstance(event, Opened) for event in self._waiting)
 
     def _speak(self, sentences: list[str]) -> None:
         if self._speaker is None or self._mute is not None:

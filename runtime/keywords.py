@@ -36,6 +36,11 @@ class Keywords:
         """Whether they come from a file, which is to be looked at again."""
         return self._file is not None
 
+    def is_used(self, engine: Engine) -> bool:
+        """Whether `use` has nothing to do: the file is the one that was read last, and the engine listens for them."""
+        wanted = self._words[: engine.prompt.max_keywords]
+        return not self._has_changed() and wanted in (engine.keywords, self._refused)
+
     def use(self, engine: Engine, at_s: float = 0.0, fits: Callable[[], object] = lambda: None) -> KeywordsRead | None:
         """Let the engine listen for them, if it does not yet: from its next question on. None: nothing is new.
 
@@ -65,6 +70,12 @@ class Keywords:
             fits()
         except InputError as error:
             raise InputError(f"{len(engine.keywords)} keywords leave no room ({error}): shorten the list") from None
+
+    def _has_changed(self) -> bool:
+        try:
+            return self._file is not None and self._stamp(self._file) != self._seen
+        except InputError:
+            return self._seen is not None
 
     def _look_again(self, file: Path) -> str | None:
         """Take in what has changed; returns why it could not be read."""

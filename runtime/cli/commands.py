@@ -124,6 +124,7 @@ def _assist(arguments: Namespace) -> int:
         keywords=_keywords(arguments),
         speak=arguments.speak,
         min_avg_logprob=arguments.min_avg_logprob,
+        speculate=not arguments.no_speculation,
         barge_in=not arguments.no_barge_in,
         gate=GateOptions(**given_options(arguments, GATE)),
     )

@@ -105,7 +105,6 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
         "--context", choices=("full", "short"), help="short: encode no padding, full: the window; default: as trained"
     )
     update.add_argument("--settle", type=float, dest="settle_s", metavar="S", help="do not encode older seconds again")
-    update.add_argument("--no-speculation", action="store_true", help="compute no final before its pause is over")
     _add_gate_options(listen)
     listen.add_argument("--no-vad", action="store_true", help="segments of --max-segment-s, for sounds and music")
     _add_bundle_options(listen)
@@ -186,6 +185,7 @@ def _add_gate_options(command: argparse.ArgumentParser) -> None:
     gate.add_argument("--min-silence-ms", type=float, metavar="MS", help="pause that ends a segment; default: 500")
     gate.add_argument("--speech-pad-ms", type=float, metavar="MS", help="kept on both sides; default: 200")
     gate.add_argument("--max-segment-s", type=float, metavar="S", help="default: 30, or the model's window")
+    gate.add_argument("--no-speculation", action="store_true", help="begin no answer before its pause is over")
 
 
 def _add_model_options(command: argparse.ArgumentParser) -> None:

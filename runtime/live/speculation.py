@@ -10,10 +10,13 @@ Speech that goes on makes it void: nothing of it is kept, so that every answer i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from ...models.audio import Waveform
+from ..engine import Decoded
+from ..events import Piece
+from .gate import Closed
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalState
 
 
@@ -110,3 +113,39 @@ class SegmentDecoder:
         if self._ahead_s is not None:
             self._speculated.spent(self._ahead_s, used)
             self._ahead_s = None
+
+
+class AnswerAhead:
+    """An answer that was begun in a pause, and is held back until the pause is over."""
+
+    def __init__(self, closed: Closed, decoding: Generator[Piece, None, Decoded]) -> None:
+        """closed: the segment that it answers, as it is expected to end."""
+        self.closed = closed
+        self.seconds = 0.0
+        """Wall time that it has taken so far."""
+        self._decoding = decoding
+        self._pieces: list[Piece] = []
+        self._decoded: Decoded | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to decode."""
+        return self._decoded is not None
+
+    def advance(self) -> None:
+        """Decode up to the next piece, or to the end. Raises InputError, RunError."""
+        started = time.perf_counter()
+        try:
+            self._pieces.append(next(self._decoding))
+        except StopIteration as end:
+            self._decoded = end.value
+        self.seconds += time.perf_counter() - started
+
+    def released(self) -> Generator[Piece, None, Decoded]:
+        """What was held back, then what is decoded from here on."""
+        yield from self._pieces
+        return (yield from self._decoding) if self._decoded is None else self._decoded
+
+    def close(self) -> None:
+        """Nobody wants it."""
+        self._decoding.close()

@@ -129,6 +129,17 @@ class Conversation:
         del self._turns[-1].answer[n:]
 
     @exclusively
+    def retract(self) -> None:
+        """The last turn was not meant: it is forgotten with what was answered to it; what was before it stays read."""
+        turn = self._turns.pop()
+        if self._start is None or self._stale or self._mark != self._llm.turn:
+            self._stale = True
+        else:
+            self._llm.rewind(self._start - turn.n_question)
+            self._mark = self._llm.turn
+        self._start = None
+
+    @exclusively
     def reserve(self, n_audio_tokens: int, prompt: str, max_new_tokens: int) -> None:
         """Drop the oldest turns now, while nobody waits, as `prefill_audio` would for such a turn.
 

@@ -100,11 +100,12 @@ def test_every_option_of_a_session_arrives(monkeypatch: pytest.MonkeyPatch, tmp_
     assert not live.speculate
     assert (command.out, command.as_json, command.model.engine.ort.threads) == (Path("a.srt"), True, 2)
     words = "talk.wav --task x --system be-brief --no-barge-in --no-memory --n-ctx 600 --min-silence-ms 300 --json"
+    words += " --no-speculation"
     command = told(monkeypatch, "assist", *words.split())
     assert command.source == SourceOptions("talk.wav") and command.as_json
     assistant = command.assistant
     assert (assistant.prompt, assistant.system) == ("x", "be-brief")
-    assert not assistant.barge_in and not assistant.remember
+    assert not assistant.barge_in and not assistant.remember and not assistant.speculate
     assert (assistant.gate.min_silence_ms, command.model.engine.llm.n_ctx) == (300.0, 600)
 
 

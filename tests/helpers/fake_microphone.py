@@ -21,6 +21,7 @@ from auricle.runtime.sources.source import Chunk, Source, SourceItem
 from fake_vad import LoudnessVad
 
 BLOCK = 4_800
+FRAME = 512
 
 
 class FakeStream:
@@ -288,3 +289,26 @@ class Listener:
         assert counts["captured"] <= self.given.n_given and min(counts.values()) >= 0
         assert counts["decoded"] == self._n_decoded and counts["skipped"] >= self._n_passed_over
         assert counts["dropped"] == self._n_lost
+
+
+class Speaker:
+    """Somebody who speaks now: every read is a chunk later, whatever the clock says."""
+
+    def __init__(self, audio: Waveform, chunk: int = FRAME, realtime: bool = True) -> None:
+        self.realtime = realtime
+        self.n_read = 0
+        self._audio = audio
+        self._chunk = chunk
+
+    def read(self, timeout_s: float) -> list[SourceItem] | None:
+        chunk = self._audio[self.n_read : self.n_read + self._chunk]
+        at_s = self.n_read / SAMPLE_RATE
+        self.n_read += len(chunk)
+        return [Chunk(at_s, chunk)] if len(chunk) else None
+
+    def close(self) -> None:
+        self.n_read = len(self._audio)
+
+
+def silence(seconds: float) -> Waveform:
+    return np.zeros(round(seconds * SAMPLE_RATE), np.float32)

@@ -16,11 +16,10 @@ from auricle.runtime.live.captions import Live, LiveOptions
 from auricle.runtime.live.gate import GateOptions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.scheduler import Cancelled, EngineStream, Priority, Scheduler
-from auricle.runtime.sources.source import Chunk, SourceItem
+from auricle.runtime.sources.source import SourceItem
+from fake_microphone import FRAME, Speaker, silence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-FRAME = 512
 
 
 @pytest.fixture(scope="module")
@@ -35,29 +34,6 @@ def clips(engine: Engine) -> list[Waveform]:
     rows = json.loads((folder / "clips.json").read_text())
     sounds = ("audiocaption", "audio_speech_description")
     return [read_audio(folder / row["file"]) for row in rows if row["task"] not in sounds]
-
-
-class Speaker:
-    """Somebody who speaks now: every read is a chunk later, whatever the clock says."""
-
-    def __init__(self, audio: Waveform, chunk: int = FRAME, realtime: bool = True) -> None:
-        self.realtime = realtime
-        self.n_read = 0
-        self._audio = audio
-        self._chunk = chunk
-
-    def read(self, timeout_s: float) -> list[SourceItem] | None:
-        chunk = self._audio[self.n_read : self.n_read + self._chunk]
-        at_s = self.n_read / SAMPLE_RATE
-        self.n_read += len(chunk)
-        return [Chunk(at_s, chunk)] if len(chunk) else None
-
-    def close(self) -> None:
-        self.n_read = len(self._audio)
-
-
-def silence(seconds: float) -> Waveform:
-    return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
 
 def without_times(events: list[LiveEvent]) -> list[LiveEvent]:

@@ -103,6 +103,24 @@ def test_what_is_taken_back_is_forgotten(llm: Llm, clips: list[Floats]) -> None:
     assert ask(conversation, clips[1]) == from_scratch(llm, [(clips[0], said[:3])], clips[1])
 
 
+@pytest.mark.parametrize("n", [0, 1, None])
+@pytest.mark.parametrize("asked_elsewhere", [False, True])
+def test_a_turn_that_was_not_meant_leaves_nothing(
+    llm: Llm, clips: list[Floats], n: int | None, asked_elsewhere: bool
+) -> None:
+    """Begun as far as its n-th token, then taken back, behind a turn that was interrupted; or as the first."""
+    conversation = Conversation(llm)
+    ask(conversation, clips[2], n)
+    conversation.retract()
+    said = ask(conversation, clips[0], 3)
+    ask(conversation, clips[2], n)
+    if asked_elsewhere:
+        llm.prefill(clips[3], PROMPT, GREEDY)
+    conversation.retract()
+    assert conversation.n_turns == 1
+    assert ask(conversation, clips[1]) == from_scratch(llm, [(clips[0], said)], clips[1])
+
+
 class TestRoom:
     """Three turns and BOS fill n_ctx to the last position."""
 
