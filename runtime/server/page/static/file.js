@@ -33,7 +33,9 @@ export class FilePanel {
     $('file-name').textContent = file.name;
     $('file-log').replaceChildren();
     $('file-result').hidden = false;
+    this.file = file;
     this.seconds = await play($('file').querySelector('audio'), file);
+    if (this.file !== file) return;  // another was chosen meanwhile
     const form = new FormData();
     form.append('model', this.bundle().model);
     form.append('stream', 'true');

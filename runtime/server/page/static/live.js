@@ -73,7 +73,7 @@ export class LivePanel {
     });
     this.socket.addEventListener('message', ({ data }) => this.hear(JSON.parse(data)));
     this.socket.addEventListener('close', ({ code }) => this.closed(code));
-    navigator.wakeLock?.request('screen').then(lock => { this.lock = lock; }, () => {});
+    navigator.wakeLock?.request('screen').then(lock => this.microphone ? this.lock = lock : lock.release(), () => {});
   }
 
   send({ buffer, level }) {
@@ -120,6 +120,7 @@ export class LivePanel {
     } else if (event.type === 'lagging') {
       this.say(`The server is busy: captions come every ${event.every_s.toFixed(1)} s.`);
     } else if (event.type === 'failed') {
+      this.keepOpen();
       this.say(`A sentence was not understood: ${event.error.message}`);
     } else if (event.type === 'error') {
       this.ended ||= event.error.message;
@@ -133,6 +134,11 @@ export class LivePanel {
     this.rows.push({ start: start_s + this.offset, end: end_s + this.offset, text });
     this.open = undefined;
     this.show();
+  }
+
+  // A sentence in the middle of which something broke: what was stable of it.
+  keepOpen() {
+    if (this.open?.text) this.keep(this.open);
   }
 
   listening() {
@@ -165,7 +171,7 @@ export class LivePanel {
     clearTimeout(this.patience);
     this.microphone?.close();
     this.lock?.release();
-    if (this.open) this.keep(this.open);  // the connection broke in the middle of a sentence
+    this.keepOpen();
     this.log.endLine();
     this.offset = Math.max(this.offset, this.rows.at(-1)?.end ?? 0);
     this.microphone = this.ending = undefined;
