@@ -66,9 +66,10 @@ class Load:
 
         Never shorter than that, and longer than LONGEST_HOP_SECONDS only where nominal_s is.
         """
-        if not self._speaking or self.update.value is None:
+        n_speaking = len(self._speaking)  # once: another stream may end meanwhile
+        if not n_speaking or self.update.value is None:
             return nominal_s
-        left = LIMIT / len(self._speaking) - self._finals()
+        left = LIMIT / n_speaking - self._finals()
         needed_s = self.update.value / left if left > 0 else LONGEST_HOP_SECONDS
         return max(nominal_s, min(needed_s, LONGEST_HOP_SECONDS))
 

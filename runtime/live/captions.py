@@ -188,7 +188,8 @@ class Live:
             agreement = Agreement(self._options.agreement)
             decoder = self._decoder(event.start)
             self._segment = OpenSegment(event.start, decoder, agreement, event.start, time.monotonic())
-            self._load.begin(self)
+            if self._options.decode:
+                self._load.begin(self)
             yield SpeechStarted(seconds(event.start))
         elif isinstance(event, Closed):
             yield from self._complete(event)

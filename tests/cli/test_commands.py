@@ -93,7 +93,7 @@ def test_every_option_of_a_session_arrives(monkeypatch: pytest.MonkeyPatch, tmp_
         " --context short --settle 4 --threshold 0.4 --max-segment-s 9 --out a.srt --json --threads 2 --no-speculation"
     )
     command = told(monkeypatch, "listen", *words.split())
-    assert command.source == SourceOptions("-", None, "fast", 8000, 2, "f32le")
+    assert command.source == SourceOptions("-", pace="fast", rate=8000, channels=2, sample_format="f32le")
     live = command.live
     assert (live.prompt, live.also, live.hop_ms, live.agreement, live.context) == ("x", ("y",), 100.0, 3, "short")
     assert (live.settle_s, live.gate.threshold, live.gate.max_segment_s, live.vad) == (4.0, 0.4, 9.0, True)

@@ -9,7 +9,7 @@ import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
-from auricle.runtime.events import Caption, Final
+from auricle.runtime.events import Caption, Final, SpeechStarted
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.scheduler import Priority, Scheduler
 
@@ -80,3 +80,13 @@ def test_what_decodes_take_is_known_to_the_load(engine: Engine, clips: list[Wave
     session.join()
     assert scheduler.load.final.value and scheduler.load.update.value
     assert scheduler.load.of(2) > 0 and scheduler.load.hop_s(1e-9) == 1e-9
+
+
+def test_a_stream_whose_segments_nobody_decodes_makes_no_hop_longer(engine: Engine, clips: list[Waveform]) -> None:
+    scheduler = Scheduler(engine)
+    scheduler.load.update.add(10.0)
+    session = Session(engine, scheduler, LiveOptions(decode=False))
+    session.source.feed(clips[0][: SAMPLE_RATE * 3 // 2])
+    until(lambda: any(isinstance(event, SpeechStarted) for event in session.events))
+    assert scheduler.load.hop_s(0.5) == 0.5
+    session.join()
