@@ -40,6 +40,8 @@ class SileroVad:
         settings = ort.SessionOptions()
         settings.log_severity_level = 3
         settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+        for name, size in (("batch", 1), ("sequence", CONTEXT_LENGTH + FRAME_LENGTH)):
+            settings.add_free_dimension_override_by_name(name, size)  # what depends on them alone is computed once
         if not self._path.is_file():
             raise BundleError(f"{self._path} is missing: install Auricle again, or run without the speech gate")
         try:
