@@ -264,10 +264,14 @@ class Live:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
         found, _ = self._decode(segment, closed.end)
+        final = self._final(segment, closed, found)
         self._segment = None
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
-        return Final(
+        return final
+
+    def _final(self, segment: _Segment, closed: Closed, found: Hypotheses) -> Final:
+        final = Final(
             start_s=seconds(closed.start),
             end_s=seconds(closed.end),
             text=found.texts[0],
@@ -280,6 +284,9 @@ class Live:
             also=_also(segment.decoder, found),
             n_revised=segment.agreement.n_revised(),
         )
+        if not self._engine.times_words or not self._engine.prompt.transcribes(final.prompt):
+            return final
+        return replace(final, words=self._engine.words(final, self._segmenter.read(closed.start, closed.end)))
 
     def _decode(self, segment: _Segment, end: int) -> tuple[Hypotheses, float]:
         started = time.perf_counter()

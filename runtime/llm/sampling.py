@@ -38,6 +38,7 @@ class Generation:
     max_seconds: float | None = None  # of wall time for a segment, encoders included; what is there by then counts
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
     ignore_eos: bool = False  # True: EOS ends no answer, max_new_tokens ids come; to measure a fixed number of passes
+    words: bool = False  # also say when each word of a transcription was said; the bundle needs an aligner
     forced_ids: tuple[int, ...] = ()  # what an answer begins with, whatever the model would choose; each costs its pass
 
     def __post_init__(self) -> None:
