@@ -105,6 +105,8 @@ def _add_salm(salm: argparse.ArgumentParser) -> None:
 def _files(family: argparse.ArgumentParser) -> argparse._ArgumentGroup:  # pyright: ignore[reportPrivateUsage]
     files = family.add_argument_group("files (local paths; with --download, ids of Hugging Face models too)")
     files.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="directory to make; must not exist")
+    aligner = "optional: a small Whisper that times words, such as tiny.en: HF or faster-whisper"
+    files.add_argument("--aligner", type=Path, metavar="DIR", help=aligner)
     files.add_argument("--download", action="store_true", help="fetch what is given as an id; else nothing is fetched")
     return files
 
@@ -177,12 +179,13 @@ def run(arguments: argparse.Namespace) -> None:
         from .progress import Progress
     except ModuleNotFoundError as error:
         raise missing_package(error, "cpu,export") from None
-    for role in filter(vars(arguments).__contains__, WANTED):
+    given = [role for role in WANTED if getattr(arguments, role, None) is not None]
+    for role in given:
         require_given(role, getattr(arguments, role), arguments.download)
     options = {name: value for name, value in vars(arguments).items() if name not in ("family", "quiet", "download")}
     with Progress(enabled=not arguments.quiet) as progress, Staging(arguments.out, progress.report) as staging:
         exporter, assemble = _exporter(arguments.family)
-        for role in exporter.files:
+        for role in given:
             options[role] = local_path(role, options[role], arguments.download, arguments.quiet)
         options["licence"] = tuple(arguments.licence or exporter.licences)
         asked = exporter.options(**options)

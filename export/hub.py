@@ -19,6 +19,7 @@ WANTED = {
     "qwen": ("config.json", "tokenizer.json", "tokenizer_config.json"),
     "beats": ("*.pt",),
     "salmonn": ("*.pth",),
+    "aligner": ("config.json", "generation_config.json", "tokenizer.json"),
 }
 """What an option reads beside the weights of a model directory."""
 

@@ -37,6 +37,8 @@ class ExportOptions:
     """What "auto" and GPTQ listen to; None: the demo's clips."""
     token_embedding_type: str | None = None
     output_tensor_type: str | None = None
+    aligner: Path | None = None
+    """The directory of a small Whisper, for a bundle that times words."""
 
     def __post_init__(self) -> None:
         if self.llm != KEEP:

@@ -96,7 +96,7 @@ def _compare_stages(engine: Engine, manifest: Manifest, reference: Reference, re
     listened = clips(manifest.spec.n_samples)
     tick = counter(report, "check encoders", 2 * len(listened))
     for name, clip in listened.items():
-        found = engine.encoders.stages(clip)
+        found = engine.stages(clip)
         tick(1)
         wanted = reference.stages(clip)
         tick(1)
@@ -124,5 +124,5 @@ def _self_check(engine: Engine, manifest: Manifest) -> SelfCheck:
     clip = synthetic_clip(SEED, SECONDS)
     prompt = first_task(engine.prompt)
     tolerance = PRECISIONS[manifest.quantization.encoders].self_check_tolerance
-    stages = tuple(expected_stage(name, out, tolerance) for name, out in engine.encoders.stages(clip).items())
+    stages = tuple(expected_stage(name, out, tolerance) for name, out in engine.stages(clip).items())
     return SelfCheck(SEED, SECONDS, stages, prompt, greedy_ids(engine, clip, prompt))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..models.aligner import VOCABULARY_FILE
+from ..models.audio import Waveform
 from ..models.bundle import (
     ADAPTER_FILE,
     IMATRIX_FILE,
@@ -35,6 +38,7 @@ from ..models.dataclass_json import decode, encode
 from ..models.encoders.qformer import OUTPUT as AUDIO_TOKENS
 from ..models.precision import PRECISIONS, Precision
 from . import parity
+from .aligner.part import AlignerPart, Floats
 from .bundle import Staging
 from .family import Family
 from .formats.imatrix_file import Importance, read_imatrix, require_match, write_imatrix
@@ -54,6 +58,7 @@ from .provenance import hash_sources, stat_key
 
 _QUANTIZERS = {"int8": to_int8, "int4": to_int4}
 """What makes an integer graph of a float one, by its precision."""
+ALIGNER_LICENCE = "aligner: MIT (OpenAI's Whisper)"
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "gguf")
 
 
@@ -62,6 +67,9 @@ def assemble(staging: Staging, family: Family, options: ExportOptions, report: R
 
     What cannot be is refused before anything is written.
     """
+    aligner = None if options.aligner is None else AlignerPart(options.aligner)
+    if aligner is not None:
+        family = replace(family, sources=(*family.sources, *aligner.sources))
     llm = LlmExport(
         llm=family.llm,
         lora=family.lora,
@@ -83,9 +91,11 @@ def assemble(staging: Staging, family: Family, options: ExportOptions, report: R
     float_layers = _export_graphs(staging, family, options, digest, report)
     for name, write in family.data_files.items():
         staging.part(name, f"{digest} {encode(family.spec)}", lambda d, n=name, w=write: _write_data(d, n, w))
+    if aligner is not None:
+        float_layers |= _export_aligner(staging, aligner, options, digest, report)
     notes = _export_llm(staging, llm, family, options, recordings, f"{digest} {weighed}", report)
-    manifest = _manifest(options, family, sources, float_layers, notes)
-    found, check = _parity(staging, manifest, family, digest, report)
+    manifest = _manifest(options, family, sources, float_layers, notes, aligner)
+    found, check = _parity(staging, manifest, family, aligner, digest, report)
     if not options.force:
         parity.refuse_beyond_tolerance(found, manifest)
     return staging.finish(replace(manifest, parity=found, self_check=check))
@@ -195,6 +205,30 @@ def _write_graph(
     return tuple(sorted(p.name for p in directory.glob(f"{name}.onnx*"))), note
 
 
+def _export_aligner(
+    staging: Staging, aligner: AlignerPart, options: ExportOptions, digest: str, report: Report
+) -> dict[str, tuple[str, ...]]:
+    """Its graphs, in int8 where the encoders are in integers and else in float32; what int8 left in float."""
+    precision = PRECISIONS["int8" if PRECISIONS[options.encoders].integer else "fp32"]
+    feeds = cache(lambda: aligner.feeds(parity.calibration_clips(aligner.spec.encoder.n_samples)))
+    float_layers: dict[str, tuple[str, ...]] = {}
+
+    def build(directory: Path, name: str) -> tuple[tuple[str, ...], Any]:
+        inputs = feeds()[name] if precision.integer else []
+        made = _write_graph(directory, name, lambda path: aligner.write(name, path), precision, inputs, report)
+        if precision.integer:
+            aligner.finish(name, directory / f"{name}.onnx")
+        return made
+
+    for name in aligner.spec.graphs:
+        key = f"{digest} {precision} {encode(aligner.spec)}"
+        note = staging.part(name, key, lambda d, n=name: build(d, n))
+        if precision.integer:
+            float_layers[name] = tuple(note["float_layers"])
+    staging.part(VOCABULARY_FILE, digest, lambda d: _write_data(d, VOCABULARY_FILE, aligner.write_vocabulary))
+    return float_layers
+
+
 def _write_data(directory: Path, name: str, write: Callable[[Path], object]) -> tuple[tuple[str, ...], Any]:
     write(directory / name)
     return (name,), {}
@@ -236,9 +270,12 @@ def _rounding(family: Family, options: ExportOptions, recordings: Calibration, r
 
 
 def _parity(
-    staging: Staging, manifest: Manifest, family: Family, digest: str, report: Report
+    staging: Staging, manifest: Manifest, family: Family, aligner: AlignerPart | None, digest: str, report: Report
 ) -> tuple[ParityReport, SelfCheck]:
-    reference = parity.Reference(family.stages, _reference_at(family, manifest.llm.lora_scale))
+    aligned: Callable[[Waveform], Mapping[str, Floats]] = aligner.stages if aligner else lambda _: {}
+    reference = parity.Reference(
+        lambda clip: family.stages(clip) | aligned(clip), _reference_at(family, manifest.llm.lora_scale)
+    )
 
     def build(directory: Path) -> tuple[tuple[str, ...], Any]:
         return (), [encode(part) for part in parity.check_parity(directory, manifest, reference, report)]
@@ -254,6 +291,7 @@ def _manifest(
     sources: list[Any],
     float_layers: dict[str, tuple[str, ...]],
     notes: tuple[str, ...],
+    aligner: AlignerPart | None,
 ) -> Manifest:
     asked = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("out", "licence", "threads")}
     return Manifest(
@@ -274,7 +312,7 @@ def _manifest(
         prompt=family.prompt,
         generation=GenerationInfo(family.max_new_tokens, beams=1),
         quantization=QuantizationInfo(options.encoders, family.llm.type_name(options.llm_type), float_layers),
-        licences=options.licence,
+        licences=(*options.licence, *((ALIGNER_LICENCE,) if aligner else ())),
         provenance=Provenance(
             auricle=metadata.version("auricle"),
             packages=_packages(options) | {"python": platform.python_version()},
@@ -286,6 +324,7 @@ def _manifest(
         parity=None,
         self_check=None,
         files=(),
+        aligner=aligner and aligner.spec,
     )
 
 

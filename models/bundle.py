@@ -6,6 +6,7 @@
     llm.gguf                                        language model, LoRA merged or not
     lora.gguf                                       optional adapter, its scale chosen at run time
     imatrix.gguf                                    what llm.gguf was quantized by, for another export: never opened
+    aligner_encoder.onnx  aligner_decoder.onnx  aligner.gguf    optional: a small Whisper that times words
 
 `manifest.schema.json` beside this file says the same for other tools; a test keeps the two equal.
 """
@@ -21,6 +22,7 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast
 
+from .aligner import AlignerSpec
 from .audio import SAMPLE_RATE
 from .dataclass_json import DecodeError, decode, encode
 from .encoders import beats, fastconformer, whisper
@@ -163,6 +165,8 @@ class Manifest:
     parity: ParityReport | None
     self_check: SelfCheck | None
     files: tuple[FileEntry, ...]
+    aligner: AlignerSpec | None = None
+    """What times words, in a bundle that has it."""
 
 
 def axis_profiles(longest_s: float = 30.0) -> dict[str, Profile]:
@@ -226,17 +230,18 @@ def _current(document: Any, path: Path) -> Any:
     found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     version = found.get("schema_version")
     if version == _OLDER_SCHEMA:
-        return _with_hears(_from_schema_2(found))
+        return _with_added(_from_schema_2(found))
     if version != SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema version {version!r}, this Auricle reads {SCHEMA_VERSION}: "
             "export the bundle again, or install the Auricle that made it"
         )
-    return _with_hears(found)
+    return _with_added(found)
 
 
-def _with_hears(found: dict[str, Any]) -> dict[str, Any]:
-    """Every SALMONN heard its window before the manifest said what it hears."""
+def _with_added(found: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest did not say once: it had no aligner, and every SALMONN heard its window."""
+    found = {"aligner": None} | found
     spec = cast(Any, found.get("spec"))
     if found.get("family") != salmonn.FAMILY or not isinstance(spec, dict):
         return found
@@ -283,7 +288,8 @@ def _impossible(manifest: Manifest) -> str | None:
         for name, value in sizes.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
                 return f"{part}.{name} = {value}"
-    return manifest.spec.impossible() or _impossible_prompt(manifest.prompt)
+    aligner = manifest.aligner and manifest.aligner.impossible()
+    return manifest.spec.impossible() or aligner or _impossible_prompt(manifest.prompt)
 
 
 def _impossible_prompt(prompt: PromptInfo) -> str | None:
@@ -304,7 +310,8 @@ def named_files(manifest: Manifest) -> tuple[str, ...]:
     """The files the runtime opens by name."""
     adapter = (manifest.llm.adapter,) if manifest.llm.adapter else ()
     graphs = (graph.file for graph in manifest.graphs.values())
-    return (*graphs, *manifest.spec.data_files, manifest.llm.file, *adapter)
+    aligner = manifest.aligner.files if manifest.aligner else ()
+    return (*graphs, *manifest.spec.data_files, manifest.llm.file, *adapter, *aligner)
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:

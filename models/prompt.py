@@ -64,6 +64,10 @@ class PromptInfo:
         """The prompt that a task's name stands for, or the prompt itself; twice is fine. Raises InputError."""
         return prompt_for(task_or_prompt, self.tasks)
 
+    def transcribes(self, prompt: str) -> bool:
+        """Whether a prompt asks for what was said, by one of the bundle's tasks."""
+        return prompt in [self.tasks[name] for name in self.transcriptions]
+
     def token_budget(self, prompt: str, seconds: float) -> int | None:
         """Most tokens of a transcription of so much audio; None where the prompt asks for something else."""
         return token_budget(prompt, [self.tasks[name] for name in self.transcriptions], seconds)

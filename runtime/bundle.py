@@ -64,7 +64,8 @@ def verify_hashes(bundle: Bundle, progress: Callable[[int], None] | None = None)
 def _check_external_data(directory: Path, manifest: Manifest) -> None:
     """ONNX tensors stored outside their file must lie in files the manifest lists."""
     listed = {entry.path for entry in manifest.files}
-    for graph in manifest.graphs.values():
+    aligner = manifest.aligner.graphs if manifest.aligner else {}
+    for graph in (*manifest.graphs.values(), *aligner.values()):
         for location in set(external_locations(directory / graph.file)):
             inside(directory, location)
             if location not in listed:

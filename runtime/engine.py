@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from ..models.audio import SAMPLE_RATE, Waveform
 from ..models.errors import AudioError, InputError, RunError
+from .aligner.aligner import Aligner
 from .audio.decode import as_waveform, open_audio
 from .audio.selection import MAIN, Selection
 from .audio.silence import silent_array, silent_file
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
-from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
+from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, TimedWord, Timings
 from .families.registry import ENCODERS
 from .llm.options import LlmOptions
 from .llm.sampling import Generation, TokenScores
@@ -33,6 +34,7 @@ from .llm.stopping import StoppingCriteria, cut_at
 from .system.exclusive import exclusively
 from .system.ort import OrtOptions, open_session
 
+ALIGNER_REMEDY = "export it with --aligner, and a small Whisper such as openai/whisper-tiny.en"
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
 """A file, a 16 kHz waveform, or (samples [n] or [n, channels], sample rate in Hz)."""
 
@@ -103,6 +105,8 @@ class Engine:
         self.encoders = ENCODERS[manifest.family](self._sessions, self.spec, bundle.directory)
         self.llm = _open_llm(bundle, options.llm)
         self.exclusive = self.llm.exclusive
+        self._ort = options.ort
+        self._aligner: Aligner | None = None
         self._closed = False
 
     @property
@@ -132,6 +136,39 @@ class Engine:
             raise self._no_numbers(waveform)
         return encoded
 
+    @property
+    def times_words(self) -> bool:
+        """Whether the bundle has an aligner."""
+        return self.bundle.manifest.aligner is not None
+
+    @property
+    def aligner(self) -> Aligner:
+        """Opened when it is first needed. Raises InputError for a bundle without one."""
+        if self._closed:
+            raise RunError("the engine is closed: open the bundle again")
+        if not self.times_words:
+            raise InputError(f"{self.bundle.manifest.name} cannot time words: {ALIGNER_REMEDY}")
+        if self._aligner is None:
+            self._aligner = Aligner(self.bundle, self._ort)
+        return self._aligner
+
+    def require_words(self, prompt: str) -> None:
+        """Raises InputError where the words of an answer to this prompt cannot be timed."""
+        if not self.times_words:
+            raise InputError(f"{self.bundle.manifest.name} cannot time words: {ALIGNER_REMEDY}")
+        if not self.prompt.transcribes(prompt):
+            raise InputError(f"only words that were said have times: ask {' or '.join(self.prompt.transcriptions)}")
+
+    @exclusively
+    def words(self, final: Final, waveform: Waveform) -> tuple[TimedWord, ...]:
+        """When each word of a segment's transcription was said, in the clip's time. Raises InputError, RunError."""
+        return tuple(word.moved(final.start_s) for word in self.aligner.words(waveform, final.text))
+
+    def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
+        """Every graph's output on one segment, the aligner's behind the encoders'."""
+        aligned = self.aligner.stages(waveform) if self.times_words else {}
+        return self.encoders.stages(waveform) | aligned
+
     def segments(self, audio: Audio, selection: Selection = MAIN) -> Iterator[Segment]:
         """The clip in segments the model can hear, cut at pauses. Raises AudioError."""
         if isinstance(audio, Path | str):
@@ -155,6 +192,8 @@ class Engine:
         """
         prompt = self.prompt.prompt_for(prompt_or_task)
         generation = generation or self.defaults
+        if generation.words:
+            self.require_words(prompt)
         clips = audio if isinstance(audio, list) else [audio]
         if (n := self.prompt.n_audios(prompt)) != len(clips):
             given = f"{_clips(len(clips))} {'was' if len(clips) == 1 else 'were'} given"
@@ -226,7 +265,8 @@ class Engine:
         span = segments[0].start_s, segments[0].start_s + seconds
         prefill = partial(self.llm.prefill, tokens, prompt, generation)
         decoded = yield from self.decode(_together(encoded), prefill, self.llm.generate, generation, started)
-        yield decoded.final(*span, prompt)
+        final = decoded.final(*span, prompt)
+        yield replace(final, words=self.words(final, segments[0].waveform)) if generation.words else final
 
     def stream_text(self, prompt: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
         """An answer of the language model as it was before it learnt to hear: no audio, its LoRA switched off.
@@ -282,6 +322,8 @@ class Engine:
         self._closed = True
         self.encoders.close()
         self.llm.close()
+        if self._aligner is not None:
+            self._aligner.close()
         for session in self._sessions.values():
             session.close()
 

@@ -15,7 +15,7 @@ interrupts an answer has its SpeechStarted after that Answered. Between them and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -86,6 +86,25 @@ class Word:
     text: str
     heard_s: float
 
+    def moved(self, by_s: float) -> Word:
+        """As TimedWord.moved."""
+        return replace(self, heard_s=self.heard_s + by_s)
+
+
+@dataclass(frozen=True)
+class TimedWord:
+    """A word and when it was said, by the bundle's aligner. Times are seconds of audio."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float
+    """By the aligner, 0 to 1: whether this word, so spelt, was said there."""
+
+    def moved(self, by_s: float) -> TimedWord:
+        """The same word in a clip that holds its own from by_s on."""
+        return replace(self, start_s=round(self.start_s + by_s, 3), end_s=round(self.end_s + by_s, 3))
+
 
 @dataclass(frozen=True)
 class Final:
@@ -102,8 +121,8 @@ class Final:
     """What the model was asked."""
     finish_reason: FinishReason = "eos"
     """"eos", "length", "stop", "loop" or "time"."""
-    words: tuple[Word, ...] = ()
-    """Live only: when each word was first heard."""
+    words: tuple[TimedWord, ...] | tuple[Word, ...] = ()
+    """With an aligner, where it is asked for: when each word was said. Else, live only: when each was first heard."""
     also: tuple[tuple[str, str], ...] = ()
     """Live only: (prompt, answer) of every further question about the same segment."""
     n_revised: int = 0

@@ -54,7 +54,7 @@ def run_self_check(engine: Engine, check: SelfCheck) -> tuple[StageResult, ...]:
     Once one id is another, as a cache of another precision can make it where two are as likely, all after it may be.
     """
     clip = synthetic_clip(check.seed, check.seconds)
-    outputs = engine.encoders.stages(clip)
+    outputs = engine.stages(clip)
     results = [_compare(stage, outputs.get(stage.stage, _NOTHING)) for stage in check.stages]
     ids = greedy_ids(engine, clip, check.prompt)
     pairs = enumerate(zip_longest(ids, check.token_ids))

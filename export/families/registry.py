@@ -20,15 +20,11 @@ class Exporter:
     options: type[ExportOptions]
     open: Callable[[Any], Family]
     """Reads the checkpoints with those options. Raises CheckpointError."""
-    files: tuple[str, ...]
-    """The options that are files, or ids of models."""
     licences: tuple[str, ...]
     """Of the released model."""
 
 
 FAMILIES = {
-    SALMONN: Exporter(
-        salmonn.SalmonnExport, salmonn.open_family, ("whisper", "beats", "vicuna", "salmonn"), salmonn.LICENCES
-    ),
-    SALM: Exporter(salm.SalmExport, salm.open_family, ("checkpoint", "qwen"), salm.LICENCES),
+    SALMONN: Exporter(salmonn.SalmonnExport, salmonn.open_family, salmonn.LICENCES),
+    SALM: Exporter(salm.SalmExport, salm.open_family, salm.LICENCES),
 }

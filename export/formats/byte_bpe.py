@@ -94,6 +94,15 @@ def read_llama_byte_vocabulary(directory: Path, n_rows: int) -> ByteVocabulary:
     return pieces.vocabulary(bos, eos, pad)
 
 
+def read_whisper_vocabulary(directory: Path, n_rows: int) -> ByteVocabulary:
+    """The same of a Whisper, which has GPT-2's pieces and specials of its own. Raises CheckpointError."""
+    pieces = _read_pieces(directory, n_rows, ("gpt-2",), "Whisper", "--aligner")
+    if DOCUMENT_END not in pieces.ids:
+        raise CheckpointError(f"{directory}/tokenizer.json has no {DOCUMENT_END}: give a Whisper's own tokenizer")
+    end = pieces.ids[DOCUMENT_END]
+    return pieces.vocabulary(end, end, end)
+
+
 def is_byte_level(directory: Path) -> bool:
     """Whether a LLaMA's directory holds a byte-level tokenizer, and not SentencePiece's."""
     return (directory / "tokenizer.json").is_file() and not (directory / "tokenizer.model").is_file()

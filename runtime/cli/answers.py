@@ -11,12 +11,16 @@ from ...models.errors import AuricleError
 from ...models.interruption import interruptible
 from ...models.program import tell
 from ..engine import Answer
-from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted
+from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, TimedWord
 from ..llm.grammar.json_schema import JsonSchema
 from ..llm.stopping import REMEDIES
+from ..output.cues import plain
 from ..output.remarks import clock
 from ..output.terminal import waiting
 from .options import with_keywords
+
+Row = tuple[float, float, str, FinishReason, float | None, tuple[TimedWord, ...]]
+"""Start, end and text of a segment; why its answer ended, how sure it was, when its words were said."""
 
 
 @dataclass
@@ -31,15 +35,20 @@ class Collected:
     interruption: Exception | KeyboardInterrupt | None = None
     """What ended it before its end."""
 
-    def rows(self) -> list[tuple[float, float, str, FinishReason, float | None]]:
-        """Start, end and text of each segment, the unfinished one last; why its answer ended, how sure it was."""
-        rows: list[tuple[float, float, str, FinishReason, float | None]] = [
-            (final.start_s, final.end_s, final.text, final.finish_reason, final.avg_logprob) for final in self.finals
+    def rows(self) -> list[Row]:
+        """Each segment, the unfinished one last."""
+        rows: list[Row] = [
+            (final.start_s, final.end_s, final.text, final.finish_reason, final.avg_logprob, _timed(final))
+            for final in self.finals
         ]
         unfinished = self.started
         if unfinished is None:
             return rows
-        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end", None)]
+        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end", None, ())]
+
+
+def _timed(final: Final) -> tuple[TimedWord, ...]:
+    return tuple(word for word in final.words if isinstance(word, TimedWord))
 
 
 def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) -> Collected:
@@ -75,6 +84,9 @@ def print_text(events: Iterable[AnswerEvent]) -> Collected:
         spinner.stop()
         print(span, end=event.text if isinstance(event, Piece) else "\n", flush=True)
         span = ""
+        for word in event.words if isinstance(event, Final) else ():
+            if isinstance(word, TimedWord):
+                print(f"  {word.start_s:8.2f} {word.end_s:8.2f}  {plain(word.text)}", flush=True)
 
     spinner.start()
     try:

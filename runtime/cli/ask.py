@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...models.errors import InputError
@@ -28,6 +28,7 @@ class AskCommand:
     options: ClipOptions = field(default_factory=ClipOptions)
     text_only: bool = False  # no clip: the language model without its LoRA
     as_json: bool = False
+    by_word: bool = False  # also when each word was said
     timings: bool = False  # a line about each segment on standard error
 
 
@@ -38,7 +39,7 @@ def ask(command: AskCommand) -> int:
     clips = [read_standard_input(options.selection) if clip == "-" else Path(clip) for clip in command.clips]
     with open_engine(options.model) as engine, signals_wait():
         use_keywords(options.keywords, engine)
-        generation = options.decoding.generation(engine.defaults)
+        generation = replace(options.decoding.generation(engine.defaults), words=command.by_word)
         if command.text_only:
             prompt = nonempty(command.question)
             events: Iterable[AnswerEvent] = engine.stream_text(prompt, generation)
@@ -61,6 +62,8 @@ def _check(command: AskCommand) -> None:
     question = command.question
     bundle = command.options.model.bundle
     if command.text_only:
+        if command.by_word:
+            raise InputError("--words is when words were said, and --text-only hears none: give one of them")
         if clips:
             raise InputError(f"--text-only asks without a clip: leave {clips[0]} out")
         if is_task(bundle, question):

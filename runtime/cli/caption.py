@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...models.errors import AudioError, AuricleError, InputError
@@ -28,6 +28,7 @@ class CaptionCommand:
     task: str = "asr"  # a task or a prompt
     options: ClipOptions = field(default_factory=ClipOptions)
     format: str = "txt"  # one of FORMATS
+    by_word: bool = False  # vtt, srt and jsonl: the times of single words
     out: Path | None = None  # a directory, for a file per clip; None: standard output
 
 
@@ -38,18 +39,23 @@ def caption(command: CaptionCommand) -> int:
     """
     options = command.options
     check_prompts(options.model.bundle, command.task)
+    if command.by_word and command.format == "txt":
+        raise InputError("--words are times, and txt has none: give --format vtt, srt or jsonl")
     targets = _caption_targets(command)
     status = 0
     with open_engine(options.model) as engine, signals_wait():
         use_keywords(options.keywords, engine)
         prompt = engine.prompt.prompt_for(command.task)
+        # cues are cut at the times of words wherever there are any
+        times = engine.times_words and engine.prompt.transcribes(prompt) and command.format in ("srt", "vtt")
         generation = options.decoding.generation(engine.defaults)
+        generation = replace(generation, words=times or command.by_word)
         for clip, target in zip(command.clips, targets, strict=True):
             with waiting(clip.name) as spinner:
                 events = engine.stream(clip, prompt, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
             rows = [TimedText(*row[:3], prompt, str(clip), *row[3:]) for row in collected.rows() if row[2]]
-            if not _put_captions(rows, target, command.format, clip, whole=collected.interruption is None):
+            if not _put_captions(rows, target, command, clip, whole=collected.interruption is None):
                 status = 1
             if any([report_cut(final, options.decoding.schema) for final in collected.finals]):
                 status = 1
@@ -69,21 +75,24 @@ def _progress(spinner: Spinner, clip: Path) -> Callable[[AnswerEvent], None]:
     return show
 
 
-def _put_captions(rows: list[TimedText], target: Path | None, format: str, audio: Path, whole: bool) -> bool:
+def _put_captions(
+    rows: list[TimedText], target: Path | None, command: CaptionCommand, audio: Path, whole: bool
+) -> bool:
     """To a file or to standard output; False: to standard output because the file could not be written."""
-    kept = target is not None and _keep(rows, target, format, audio, whole)
+    kept = target is not None and _keep(rows, target, command, audio, whole)
     if not kept:
-        sys.stdout.write(format_captions(rows, format))
+        sys.stdout.write(format_captions(rows, command.format, command.by_word))
         sys.stdout.flush()
     return kept or target is None
 
 
-def _keep(rows: list[TimedText], target: Path, format: str, audio: Path, whole: bool) -> bool:
+def _keep(rows: list[TimedText], target: Path, command: CaptionCommand, audio: Path, whole: bool) -> bool:
     """Whether it could be written; half a clip's captions never take the name of a whole one's."""
     if not whole and not rows:
         return True
     try:
-        path = write_captions(target if whole else partial_of(target), rows, format, audio=audio)
+        named = target if whole else partial_of(target)
+        path = write_captions(named, rows, command.format, command.by_word, audio)
     except AuricleError as error:
         tell(f"auricle: {error}; what was decoded of {audio} is on standard output")
         return False

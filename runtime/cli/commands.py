@@ -63,6 +63,7 @@ def _ask(arguments: Namespace) -> int:
         options=_clip_options(arguments),
         text_only=arguments.text_only,
         as_json=arguments.json,
+        by_word=arguments.by_word,
         timings=arguments.timings,
     )
     return ask(command)
@@ -75,6 +76,7 @@ def _caption(arguments: Namespace) -> int:
         options=_clip_options(arguments),
         format=arguments.format,
         out=arguments.out,
+        by_word=arguments.by_word,
     )
     return caption(command)
 

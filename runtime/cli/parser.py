@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument(
         "--text-only", action="store_true", help="no clip: ask the language model as it was before its LoRA"
     )
+    _add_words_option(ask, "also when each word was said")
     ask.add_argument("--json", action="store_true", help="one JSON object instead of text")
     ask.add_argument("--timings", action="store_true", help="how long each stage took")
     _add_model_options(ask)
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     caption.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
     caption.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
     caption.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
+    _add_words_option(caption, "vtt: when each word was said, before it; srt: a cue for each; jsonl: words")
     caption.add_argument("--out", type=Path, metavar="DIR", help="a file per clip instead of standard output")
     _add_model_options(caption)
     chat = commands.add_parser("chat", help="several questions about one clip", allow_abbrev=False)
@@ -83,6 +85,10 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--run", action="store_true", help="also repeat the exporter's check on this machine")
     _add_device_options(verify)
     return main
+
+
+def _add_words_option(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--words", action="store_true", dest="by_word", help=f"{what}; if the bundle has an aligner")
 
 
 def _add_listen(listen: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ def verify(command: VerifyCommand) -> int:
         results = run_self_check(engine, check)
     for result in results:
         verdict = "ok" if result.passed else "WRONG"
-        print(f"{result.stage:<14} error {result.error:.2e}, allowed {result.tolerance:.0e}  {verdict}")
+        print(f"{result.stage:<15} error {result.error:.2e}, allowed {result.tolerance:.0e}  {verdict}")
     if wrong := [result.stage for result in results if not result.passed]:
         raise RunError(f"this machine computes {', '.join(wrong)} differently: `auricle doctor` may say why")
     return 0

@@ -72,7 +72,7 @@ class LiveOptions:
         if self.settle_s is not None and not 0 <= self.settle_s < math.inf:
             raise InputError(f"settle_s {self.settle_s:g} must be 0 s or more")
         if self.generation is not None:
-            _require_greedy(self.generation)
+            self.generation.require_greedy()
         for prompt in (self.prompt, *self.also):
             nonempty(prompt)
 
@@ -198,7 +198,8 @@ class Live:
                 self._segmenter.done(event, decoded=False)
                 return
             is_decoded = self._segment is not None and self._segment.decoder.has(event.end)
-            with self._turn(Priority.FINAL, time.monotonic(), needed=not is_decoded):
+            needed = not is_decoded or self._engine.times_words
+            with self._turn(Priority.FINAL, time.monotonic(), needed=needed):
                 final = self._finish(event)
             yield final
         elif isinstance(event, GateProgress):
@@ -324,11 +325,15 @@ class Live:
         assert segment is not None, "a segment was closed that was never opened"
         self.was_ready = segment.decoder.has(closed.end)
         found, _ = self._decode(segment, closed.end)
+        final = self._final(segment, closed, found)
         self._spoken()
         self._load.final.add(segment.decoder.newest_s)
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
-        return Final(
+        return final
+
+    def _final(self, segment: OpenSegment, closed: Closed, found: Hypotheses) -> Final:
+        final = Final(
             start_s=seconds(closed.start),
             end_s=seconds(closed.end),
             text=found.texts[0],
@@ -341,6 +346,9 @@ class Live:
             also=also_answers(segment.decoder, found),
             n_revised=segment.agreement.n_revised(),
         )
+        if not self._engine.times_words or not self._engine.prompt.transcribes(final.prompt):
+            return final
+        return replace(final, words=self._engine.words(final, self._segmenter.read(closed.start, closed.end)))
 
     def _decode(self, segment: OpenSegment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
@@ -388,8 +396,3 @@ async def captions_async(
         if step is not None and not step.done():
             await asyncio.wait({step})  # the thread still uses the engine, which may be closed next
         events.close()
-
-
-def _require_greedy(generation: Generation) -> None:
-    if generation.beams > 1 or generation.temperature > 0 or generation.repetition_penalty != 1:
-        raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")

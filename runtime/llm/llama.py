@@ -76,11 +76,11 @@ def worth_repacking(quantization: str) -> bool:
 class Model:
     """Weights and vocabulary of one GGUF file, read-only.
 
-    repack: let llama.cpp keep some types in an order of its own, in memory beside the mapped file.
-    Raises BundleError when the file is missing or llama.cpp cannot read it.
+    repack: let llama.cpp keep some types in an order of its own, in memory beside the mapped file. vocab_only: a file
+    without weights, whose sizes are none. Raises BundleError when the file is missing or llama.cpp cannot read it.
     """
 
-    def __init__(self, path: Path, n_gpu_layers: int = -1, repack: bool = True) -> None:
+    def __init__(self, path: Path, n_gpu_layers: int = -1, repack: bool = True, vocab_only: bool = False) -> None:
         self._handle: Any = None  # first, so that close() works after any failure
         if not path.is_file():
             raise BundleError(f"{path} is not there: copy the bundle again")
@@ -89,6 +89,7 @@ class Model:
         params = _c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if can_offload() else 0
         params.use_extra_bufts = repack
+        params.vocab_only = vocab_only
         self.path = path
         self._handle = _c.llama_model_load_from_file(os.fsencode(path), params)
         if not self._handle:
@@ -96,8 +97,9 @@ class Model:
         self._vocab_pointer = _c.llama_model_get_vocab(self._handle)
         self.hidden: int = _c.llama_model_n_embd(self._handle)
         self.n_layers: int = _c.llama_model_n_layer(self._handle)
-        self.n_heads: int = _c.llama_model_n_head(self._handle)
-        self.n_kv_heads: int = _c.llama_model_n_head_kv(self._handle)
+        # llama.cpp aborts where there are no layers to ask
+        self.n_heads: int = 0 if vocab_only else _c.llama_model_n_head(self._handle)
+        self.n_kv_heads: int = 0 if vocab_only else _c.llama_model_n_head_kv(self._handle)
         self.vocab: int = _c.llama_vocab_n_tokens(self.vocab_handle)
         self.bos: int = _c.llama_vocab_bos(self.vocab_handle)
         attributes = [_c.llama_vocab_get_attr(self.vocab_handle, i) for i in range(self.vocab)]

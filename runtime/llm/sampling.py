@@ -38,6 +38,7 @@ class Generation:
     max_seconds: float | None = None  # of wall time for a segment, encoders included; what is there by then counts
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
     ignore_eos: bool = False  # True: EOS ends no answer, max_new_tokens ids come; to measure a fixed number of passes
+    words: bool = False  # also say when each word of a transcription was said; the bundle needs an aligner
     forced_ids: tuple[int, ...] = ()  # what an answer begins with, whatever the model would choose; each costs its pass
 
     def __post_init__(self) -> None:
@@ -67,6 +68,11 @@ class Generation:
                 f"beams={self.beams} and temperature={self.temperature} exclude each other:"
                 " beam search does not draw at random, so give temperature 0 or beams 1"
             )
+
+    def require_greedy(self) -> None:
+        """Raises InputError where the likeliest token would not be taken."""
+        if self.beams > 1 or self.temperature > 0 or self.repetition_penalty != 1:
+            raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -32,6 +32,8 @@ class Cue:
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
+    word_ms: tuple[int, ...] = ()
+    """When each of its words begins, where that is known: those between blanks, in order."""
 
 
 def cues(start_s: float, end_s: float, text: str) -> list[Cue]:
@@ -79,9 +81,12 @@ def srt_block(number: int, cue: Cue) -> str:
     return f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{text}\n"
 
 
-def vtt_block(cue: Cue) -> str:
-    """One cue, escaped."""
-    escaped = (line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines)
+def vtt_block(cue: Cue, by_word: bool = False) -> str:
+    """One cue, escaped. by_word: before each of its words, where they have times, that time."""
+    escaped = [line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines]
+    if by_word and cue.word_ms:
+        times = iter(cue.word_ms)
+        escaped = [" ".join(f"<{_clock(next(times), '.')}>{word}" for word in line.split(" ")) for line in escaped]
     text = "\n".join(escaped)
     return f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{text}\n"
 

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from ...models.dataclass_json import Json
 from ...models.errors import InputError, RunError
+from ..events import TimedWord
 from .cues import VTT_HEAD, Cue, cues, plain, srt_block, vtt_block
+from .timed_cues import single_cues, timed_cues
 
 FORMATS = ("txt", "srt", "vtt", "jsonl")
 
@@ -37,35 +39,41 @@ class TimedText:
     """As Final.finish_reason; "end": the clip was not decoded to its end."""
     avg_logprob: float | None = None
     """As Final.avg_logprob."""
+    words: tuple[TimedWord, ...] = ()
+    """When each word was said, where that is known."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_s <= self.end_s < math.inf:
             raise ValueError(f"a caption cannot last from {self.start_s} to {self.end_s} s")
 
 
-def format_captions(captions: Iterable[TimedText], format: str) -> str:
-    """The whole file's content. Captions without text appear only in jsonl. InputError: unknown format."""
+def format_captions(captions: Iterable[TimedText], format: str, by_word: bool = False) -> str:
+    """The whole file's content. Captions without text appear only in jsonl. InputError: unknown format.
+
+    by_word: a cue for each word in srt, its time before each word in vtt, for captions whose words have times.
+    """
     write = _WRITERS.get(format)
     if write is None:
         raise InputError(f"caption format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
-    return write(list(captions))
+    return write(list(captions), by_word)
 
 
 def write_captions(
     path: str | os.PathLike[str],
     captions: Iterable[TimedText],
     format: str | None = None,
+    by_word: bool = False,
     audio: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write the file whole or not at all; an older one is replaced.
 
-    format: from the file's suffix when None. audio: the clip they caption, which is never overwritten.
-    Raises InputError (folder missing, not writable, unknown format) and RunError (disk full).
+    format: from the file's suffix when None. by_word: see format_captions. audio: the clip they caption, which is
+    never overwritten. Raises InputError (folder missing, not writable, unknown format) and RunError (disk full).
     """
     target = Path(path)
     if audio is not None and _same_file(target, Path(audio)):
         raise InputError(f"{target} is the audio itself: choose another name for its captions")
-    content = format_captions(captions, format or target.suffix.removeprefix(".").lower())
+    content = format_captions(captions, format or target.suffix.removeprefix(".").lower(), by_word)
     part = target.with_name(f".{secrets.token_hex(8)}.part")  # never longer than a name may be
     try:
         _write_through(part, content.encode("utf-8", "replace"))
@@ -87,28 +95,37 @@ def json_line(row: Mapping[str, Json]) -> str:
     return "".join(f"\\u{ord(c):04x}" if c in "\x85\u2028\u2029" or "\ud800" <= c <= "\udfff" else c for c in text)
 
 
-def _txt(captions: list[TimedText]) -> str:
+def _txt(captions: list[TimedText], _by_word: bool) -> str:
     return "".join(f"{text}\n" for caption in captions if (text := plain(caption.text)))
 
 
-def _srt(captions: list[TimedText]) -> str:
-    return "\n".join(srt_block(number, cue) for number, cue in enumerate(_cues(captions), 1))
+def _srt(captions: list[TimedText], by_word: bool) -> str:
+    return "\n".join(srt_block(number, cue) for number, cue in enumerate(_cues(captions, by_word), 1))
 
 
-def _vtt(captions: list[TimedText]) -> str:
-    return "\n".join([VTT_HEAD, *(vtt_block(cue) for cue in _cues(captions))])
+def _vtt(captions: list[TimedText], by_word: bool) -> str:
+    return "\n".join([VTT_HEAD, *(vtt_block(cue, by_word) for cue in _cues(captions, False))])
 
 
-def _jsonl(captions: list[TimedText]) -> str:
+def _jsonl(captions: list[TimedText], _by_word: bool) -> str:
     return "".join(f"{json_line(_row(caption))}\n" for caption in captions)
 
 
 def _row(caption: TimedText) -> dict[str, Json]:
-    return asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
+    row = asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
+    if not caption.words:
+        del row["words"]
+    return row
 
 
-def _cues(captions: list[TimedText]) -> list[Cue]:
-    return [cue for caption in captions for cue in cues(caption.start_s, caption.end_s, caption.text)]
+def _cues(captions: list[TimedText], by_word: bool) -> list[Cue]:
+    return [cue for caption in captions for cue in _caption_cues(caption, by_word)]
+
+
+def _caption_cues(caption: TimedText, by_word: bool) -> list[Cue]:
+    if not caption.words:
+        return cues(caption.start_s, caption.end_s, caption.text)
+    return single_cues(caption.words) if by_word else timed_cues(caption.words)
 
 
 def _same_file(one: Path, other: Path) -> bool:
@@ -125,4 +142,6 @@ def _write_through(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-_WRITERS: dict[str, Callable[[list[TimedText]], str]] = dict(zip(FORMATS, (_txt, _srt, _vtt, _jsonl), strict=True))
+_WRITERS: dict[str, Callable[[list[TimedText], bool], str]] = dict(
+    zip(FORMATS, (_txt, _srt, _vtt, _jsonl), strict=True)
+)

@@ -16,9 +16,21 @@ from types import TracebackType
 
 from ...models.dataclass_json import encode
 from ...models.errors import InputError, RunError
-from ..events import AssistantEvent, AudioDropped, DeviceFound, DeviceLost, DeviceMuted, Final, LiveEvent, SessionEnded
+from ..events import (
+    AssistantEvent,
+    AudioDropped,
+    DeviceFound,
+    DeviceLost,
+    DeviceMuted,
+    Final,
+    LiveEvent,
+    SessionEnded,
+    TimedWord,
+    Word,
+)
 from .cues import VTT_HEAD, Cue, also_lines, cues, plain, srt_block, vtt_block, word_cues
 from .subtitles import FORMATS, json_line
+from .timed_cues import timed_cues
 
 KEPT = (Final, AudioDropped, DeviceLost, DeviceFound, DeviceMuted, SessionEnded)
 
@@ -110,8 +122,10 @@ def event_line(event: LiveEvent | AssistantEvent) -> str:
 
 def final_cues(final: Final) -> list[Cue]:
     """By the times of its words, where they are known."""
-    if final.words:
-        return word_cues(final.start_s, final.end_s, final.words)
+    if timed := [word for word in final.words if isinstance(word, TimedWord)]:
+        return timed_cues(timed)
+    if heard := [word for word in final.words if isinstance(word, Word)]:
+        return word_cues(final.start_s, final.end_s, heard)
     return cues(final.start_s, final.end_s, final.text)
 
 

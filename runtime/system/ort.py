@@ -71,14 +71,23 @@ class Session:
         self.path = path
         self.provider = provider
         self._session: Any = session
-        self._output: str = session.get_outputs()[0].name
+        self._outputs: tuple[str, ...] = tuple(output.name for output in session.get_outputs())
         self._device = "cuda" if provider in ("cuda", "tensorrt") else "cpu"
 
     def run(self, **inputs: NDArray[np.float32] | OrtValue) -> OrtValue:
-        """The graph's output, left on the provider's device; `.numpy()` brings it back.
+        """The graph's first output, left on the provider's device; `.numpy()` brings it back.
 
         Inputs are arrays, or values another session left on the device. Raises RunError.
         """
+        return self._run(inputs, self._outputs[:1])[0]
+
+    def run_all(self, **inputs: NDArray[np.float32] | OrtValue) -> tuple[OrtValue, ...]:
+        """The same with all outputs, in the graph's order."""
+        return self._run(inputs, self._outputs)
+
+    def _run(
+        self, inputs: Mapping[str, NDArray[np.float32] | OrtValue], outputs: Sequence[str]
+    ) -> tuple[OrtValue, ...]:
         if self._session is None:
             raise RunError(f"{self.path.name} was closed and cannot run")
         values = {name: _value(value) for name, value in inputs.items()}
@@ -86,9 +95,10 @@ class Session:
         try:
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
-            binding.bind_output(self._output, self._device)
+            for name in outputs:
+                binding.bind_output(name, self._device)
             self._session.run_with_iobinding(binding)
-            return binding.get_outputs()[0]
+            return tuple(binding.get_outputs())
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise RunError(f"{self.path.name} failed on {self.provider}: {_first_line(error)}") from error
 

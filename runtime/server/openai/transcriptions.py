@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from ....models.errors import InputError
 from ....models.prompt import PromptInfo, ResolvedPrompt, read_keywords
 from ...engine import Engine
-from ...events import AnswerEvent, Final, Piece
+from ...events import AnswerEvent, Final, Piece, TimedWord
 from ...llm.sampling import Generation
 from ...output.subtitles import TimedText, format_captions
 from ...scheduler import EngineStream
@@ -136,7 +136,9 @@ def _transcription(engine: Engine, form: FormFields) -> Asked:
     if any(each not in ("segment", "word") for each in granularities):
         raise invalid("timestamp_granularities are segment and word", "timestamp_granularities")
     if "word" in granularities:
-        raise unsupported("this bundle has no times of words: ask for segment", "timestamp_granularities")
+        if not engine.times_words:
+            raise unsupported("this bundle has no times of words: ask for segment", "timestamp_granularities")
+        asked = replace(asked, generation=replace(asked.generation, words=True))
     stream = form.flag("stream")
     if stream and asked.format not in ("json", "text"):
         raise unsupported(f"{asked.format} cannot be streamed: leave stream out, or ask for json", "stream")
@@ -251,6 +253,7 @@ def _response(transcript: ClipTranscript, asked: Asked) -> Response:
 
 
 def _verbose(transcript: ClipTranscript, asked: Asked) -> dict[str, Any]:
+    words = [word for final in transcript.finals for word in final.words if isinstance(word, TimedWord)]
     segments = [_segment(number, final, asked) for number, final in enumerate(transcript.finals) if final.text]
     return {
         "task": asked.task,
@@ -259,7 +262,12 @@ def _verbose(transcript: ClipTranscript, asked: Asked) -> dict[str, Any]:
         "text": transcript.text,
         "usage": {"type": "duration", "seconds": round(transcript.seconds, 3)},
         "segments": segments,
+        **({"words": [_word(word) for word in words]} if asked.generation.words else {}),
     }
+
+
+def _word(word: TimedWord) -> dict[str, Any]:
+    return {"word": word.text, "start": word.start_s, "end": word.end_s}
 
 
 def _segment(number: int, final: Final, asked: Asked) -> dict[str, Any]:

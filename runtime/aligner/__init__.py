@@ -1,0 +1,1 @@
+"""Words with times: a text and its sound -> when each word was said."""
