@@ -142,7 +142,7 @@ export class LivePanel {
   }
 
   listening() {
-    if (!this.ending) this.say(matchMedia('(pointer: fine)').matches ? 'Listening. Escape stops.' : 'Listening.');
+    if (!this.ending) this.say(matchMedia('(pointer: coarse)').matches ? 'Listening.' : 'Listening. Escape stops.');
   }
 
   // Milliseconds since the sample at that second was captured.
