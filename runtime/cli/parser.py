@@ -153,7 +153,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         "--origin", action="append", default=[], metavar="URL", help="a page of another address may ask; repeatable"
     )
     limits = serve.add_argument_group("limits")
-    limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 16")
+    limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 64")
     unlimited = "do not refuse live streams for which this machine has no time"
     limits.add_argument("--no-admission", action="store_true", help=unlimited)
     limits.add_argument("--max-upload", type=float, metavar="MB", help="a file; default: 25")

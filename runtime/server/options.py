@@ -23,7 +23,7 @@ class ServerOptions:
     no_key: bool = False  # said aloud: without a key on an address that others can reach
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    max_sessions: int = 16  # requests and connections that are worked on at once
+    max_sessions: int = 64  # requests and connections that are worked on at once
     admission: bool = True  # refuse a live stream for which the machine has no time
     max_upload: float = 25.0  # MB, of one file
     max_seconds: float = 4 * 3600.0  # of sound in one file
