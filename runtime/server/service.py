@@ -6,6 +6,7 @@ guard ─► session ─► protocol ─► a stream of the scheduler, in a thre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -18,11 +19,14 @@ from starlette.requests import HTTPConnection
 
 from ..engine import Engine
 from ..scheduler import EngineStream, Scheduler
+from ..system.heap import trim_heap
 from .errors import ApiError
 from .metrics import Metrics
 from .options import ServerOptions
 
 POLL_SECONDS = 0.05
+TRIM_SECONDS = 10.0
+"""At least, between two times at which memory is given back."""
 THREADS = (
     3  # of a session at most: one that hears, one that answers, one that has not yet noticed that it was cancelled
 )
@@ -53,6 +57,7 @@ class Service:
         """No new work; sessions that are open finish what was said and end."""
         self._folder = tempfile.TemporaryDirectory(prefix="auricle-serve-")
         self._n_sessions = 0
+        self._next_trim = 0.0
 
     @property
     def uploads(self) -> str:
@@ -78,6 +83,15 @@ class Service:
         finally:
             self._n_sessions -= 1
             self.metrics.sessions.labels(protocol).dec()
+            self._trim()
+
+    def _trim(self) -> None:
+        """In a thread, for it takes some milliseconds."""
+        now = time.monotonic()
+        if now >= self._next_trim:
+            self._next_trim = now + TRIM_SECONDS
+            with contextlib.suppress(RuntimeError):  # the service is closed
+                self.threads.submit(trim_heap)
 
     async def drain(self, seconds: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Take no new work, wait for what is open, and end what is left after so many seconds, or when hurried."""
