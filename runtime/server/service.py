@@ -22,11 +22,14 @@ from ..engine import Engine
 from ..live.estimate import estimate_costs
 from ..load import LIMIT
 from ..scheduler import EngineStream, Scheduler
+from ..system.heap import trim_heap
 from .errors import ApiError
 from .metrics import Metrics
 from .options import ServerOptions
 
 POLL_SECONDS = 0.05
+TRIM_SECONDS = 10.0
+"""At least, between two times at which memory is given back."""
 THREADS = (
     3  # of a session at most: one that hears, one that answers, one that has not yet noticed that it was cancelled
 )
@@ -58,6 +61,7 @@ class Service:
         self._folder = tempfile.TemporaryDirectory(prefix="auricle-serve-")
         self._n_sessions = 0
         self._n_live = 0
+        self._next_trim = 0.0
 
     @property
     def uploads(self) -> str:
@@ -101,6 +105,15 @@ class Service:
             self._n_sessions -= 1
             self._n_live -= live
             self.metrics.sessions.labels(protocol).dec()
+            self._trim()
+
+    def _trim(self) -> None:
+        """In a thread, for it takes some milliseconds."""
+        now = time.monotonic()
+        if now >= self._next_trim:
+            self._next_trim = now + TRIM_SECONDS
+            with contextlib.suppress(RuntimeError):  # the service is closed
+                self.threads.submit(trim_heap)
 
     async def drain(self, seconds: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Take no new work, wait for what is open, and end what is left after so many seconds, or when hurried."""

@@ -111,6 +111,14 @@ def test_keys(engine: Engine, clip: Path) -> None:
         assert isinstance(refused(wrong, clip), openai.AuthenticationError)
 
 
+def test_pages_of_others_are_told_so(served: Served, clip: Path) -> None:
+    page = {"Origin": "https://evil.example"}
+    client = openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, default_headers=page)
+    error = refused(client, clip)
+    assert isinstance(error, openai.PermissionDeniedError)
+    assert (error.status_code, error.code, error.type) == (403, "origin_not_allowed", "invalid_request_error")
+
+
 def test_too_much_at_once(engine: Engine, clip: Path) -> None:
     options = ServerOptions(port=0, max_upload=0.06, max_seconds=1.5, max_sessions=1)
     with serving(engine, options) as running:

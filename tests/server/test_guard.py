@@ -75,6 +75,12 @@ def test_other_hosts(served: Served, host: str) -> None:
     """A name that was bent to this machine is not this machine's."""
     answer = httpx.get(f"{served.url}/v1/models", headers={"host": host})
     assert answer.status_code in (400, 403)
+    if host:
+        upgrade = ("GET /v1/realtime HTTP/1.1", f"Host: {host}", "Connection: Upgrade", "Upgrade: websocket")
+        keys = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "", "")
+        with closing(opened(served)) as connection:
+            connection.sendall("\r\n".join([*upgrade, *keys]).encode())
+            assert connection.recv(65536).startswith(b"HTTP/1.1 403")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:99", "[::1]:8642"])

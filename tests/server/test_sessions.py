@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from auricle.runtime.engine import Engine
 from auricle.runtime.events import AudioDropped, Caption, SessionEnded, SpeechStarted, Work
 from auricle.runtime.scheduler import Priority
 from auricle.runtime.server.options import ServerOptions
+from auricle.runtime.server.service import Service
 from served import Served, serving
 
 WAIT = 10.0  # seconds, for what comes at once
@@ -88,6 +91,19 @@ def test_uploads_leave_nothing_behind(served: Served, client: openai.OpenAI, cli
     with pytest.raises(openai.NotFoundError):
         client.audio.transcriptions.create(file=clip, model="nobody")
     until(lambda: not list(Path(served.service.uploads).iterdir()))
+
+
+def test_memory_is_given_back_when_sessions_end(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[str] = []
+    monkeypatch.setattr(
+        "auricle.runtime.server.service.trim_heap", lambda: trimmed.append(threading.current_thread().name)
+    )
+    with closing(Service(engine, ServerOptions())) as service:
+        for _ in range(3):
+            with service.session("other"):
+                assert not trimmed or len(trimmed) == 1
+            until(lambda: bool(trimmed))
+    assert len(trimmed) == 1 and trimmed[0].startswith("auricle-session")  # not again within TRIM_SECONDS
 
 
 def test_open_work_ends_before_the_server_does(engine: Engine, clip: Path) -> None:

@@ -1,0 +1,36 @@
+"""Memory that was freed goes back to the system, where the C library can be told so."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+from auricle.runtime.system.heap import trim_heap
+
+HOLES = """
+import sys
+from auricle.runtime.system.heap import trim_heap
+
+def resident_kb():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+blocks = [bytearray(60_000) for _ in range(2000)]
+last = bytearray(60_000)  # above them, so that the heap cannot shrink by itself
+del blocks
+before = resident_kb()
+trim_heap()
+print(before - resident_kb())
+"""
+
+
+def test_it_may_be_called_anywhere() -> None:
+    trim_heap()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps such holes")
+def test_holes_below_what_is_used_are_given_back() -> None:
+    run = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    assert int(run.stdout) > 50_000
