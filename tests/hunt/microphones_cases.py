@@ -132,6 +132,8 @@ def happen(fault: str, value: float, host: FakeHost, microphone: SteppedMicropho
         host.deliver(BLOCK)
         host.late_s = 0.0
     elif fault == "sets its clock":
+        listener.empty()
+        host.deliver(BLOCK)  # a loss in the same moment cannot be told from it
         host.device_s += value
         host.deliver(BLOCK)
     elif fault == "is muted":

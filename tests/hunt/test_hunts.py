@@ -14,7 +14,7 @@ import pytest
 from auricle.models.errors import InputError
 from hunting import Case, Outcome, hunt
 
-CASES = {"audio": 2000, "manifests": 100, "schemas": 200, "grammars": 200, "streams": 400, "microphones": 200}
+CASES = {"audio": 2000, "manifests": 100, "schemas": 200, "grammars": 200, "streams": 400, "microphones": 100}
 
 
 @pytest.mark.parametrize("kind", CASES)
