@@ -80,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--f32", type=Path, metavar="DIR", help="the same model at fp32/f32, for what quantizing cost")
     ways = add("demo-live", "live captions of the demo model: what each way of reading costs")
     ways.add_argument("--clips", type=count, default=100, metavar="N", help="how many (default %(default)s)")
-    for each in (demo, ways):
+    times = add("word-times", "how far a bundle's word times are from those of synthetic speech")
+    for each in (demo, ways, times):
         each.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
         each.add_argument("--seed", type=seed, default=1, metavar="N", help="which sentences are drawn")
     return main

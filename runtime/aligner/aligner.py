@@ -16,6 +16,7 @@ from ...models.errors import RunError
 from ..events import TimedWord
 from ..llm.llama import Model
 from ..system.ort import OrtOptions, Session, open_session
+from .sound import within_sound
 from .timing import token_frames
 from .words import WordTokens, word_tokens
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 _FRAME_SAMPLES = round(SAMPLE_RATE / FRAME_RATE)
+LATE_FRAMES = 3
+"""Attention reaches a word this much after its sound: 90 ms by the durations of synthetic speech (docs/words.md)."""
 _SHORTEST = 1  # frame of 20 ms: no word is shorter
 
 
@@ -72,7 +75,9 @@ class Aligner:
             return ()
         logits, scores, _ = self._decode([*prompt, *ids, self.spec.tokens.end], self._nothing(), cross)
         frames = token_frames(scores.numpy(), len(prompt), min(n_frames, scores.shape()[2]))
-        spans = _apart(_spans(words, frames), n_frames)
+        found_in = _spans(words, frames - LATE_FRAMES)
+        lengths = [len(word.text) for word in words]
+        spans = _apart(within_sound(found_in, lengths, waveform, _FRAME_SAMPLES), n_frames)
         chances = np.exp(_log_probs(logits.numpy()[0, len(prompt) - 1 : -2], ids))
         found: list[TimedWord] = []
         at = 0
@@ -168,7 +173,7 @@ def _spans(words: Sequence[WordTokens], frames: NDArray[np.int64]) -> list[tuple
     spans: list[tuple[int, int]] = []
     at = 0
     for word in words:
-        spans.append((int(frames[at + word.first]), int(frames[at + word.end])))
+        spans.append((max(0, int(frames[at + word.first])), max(0, int(frames[at + word.end]))))
         at += len(word.ids)
     return spans
 

@@ -106,7 +106,8 @@ def test_a_bundle_of_any_family_takes_one(arguments: Any, tmp_path: Path, capsys
     assert any("Whisper" in licence for licence in manifest.licences)
     capsys.readouterr()
     assert auricle(["verify", "--run", str(out)]) == 0
-    assert all(name in capsys.readouterr().out for name in STAGES)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in STAGES)
     (out / VOCABULARY_FILE).unlink()
     with pytest.raises(BundleError, match=VOCABULARY_FILE):
         open_bundle(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from auricle.runtime.aligner.aligner import _apart  # pyright: ignore[reportPrivateUsage]
+from auricle.runtime.aligner.sound import within_sound
 from auricle.runtime.aligner.timing import first_columns, token_frames
 from auricle.runtime.aligner.words import word_tokens
 from hypothesis import given, settings
@@ -62,3 +63,18 @@ def test_punctuation_has_no_time_of_its_own() -> None:
     ids = {' "Well,': [0, 1, 2], " it's": [3, 4], " --": [6]}
     words = word_tokens("\"Well,  it's\n--", lambda text: ids[text], pieces.__getitem__)
     assert [(word.text, word.first, word.end) for word in words] == [('"Well,', 1, 2), ("it's", 0, 2), ("--", 0, 1)]
+
+
+def test_a_pause_belongs_to_no_word() -> None:
+    """Half a second of noise, 3 s of silence, half a second of noise: two words that share the pause give it up."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    clip = np.concatenate([noise, np.zeros(48_000, np.float32), noise])
+    assert within_sound([(0, 100), (100, 200)], [3, 3], clip, 320) == [(0, 25), (175, 200)]
+    assert within_sound([(0, 20), (20, 200)], [3, 3], clip, 320) == [(0, 20), (175, 200)]
+    assert within_sound([(60, 100)], [3], clip, 320) == [(60, 100)]
+    assert within_sound([(0, 25), (25, 170), (175, 200)], [3, 4, 1], clip, 320)[1:] == [(175, 195), (195, 200)]
+
+
+def test_short_silence_at_a_words_ends_is_its_own() -> None:
+    clip = np.concatenate([np.zeros(960, np.float32), np.full(3200, 0.1, np.float32), np.zeros(960, np.float32)])
+    assert within_sound([(0, 16)], [3], clip, 320) == [(0, 16)]
