@@ -180,6 +180,47 @@ class Adapter:
         return float(text.value) if size > 0 else 0.0
 
 
+class _Batch:
+    """What one pass computes: memory for n rows that llama_batch points into, filled anew for every pass."""
+
+    def __init__(self, n: int) -> None:
+        self._ids = np.zeros(n, np.int32)
+        self._positions = np.zeros(n, np.int32)
+        self._sequences = np.zeros(n, np.int32)
+        self._wanted = np.zeros(n, np.int8)
+        self._constant = {
+            "n_seq_id": np.ones(n, np.int32),
+            "seq_id": self._sequences.ctypes.data + self._sequences.itemsize * np.arange(n, dtype=np.uintp),
+        }
+        arrays = {"pos": self._positions, "logits": self._wanted, **self._constant}
+        rest = {name: _pointer(name, array) for name, array in arrays.items()}
+        self._of_ids = _c.llama_batch(token=_pointer("token", self._ids), **rest)
+        self._of_embeddings = _c.llama_batch(**rest)
+
+    def ids(self, ids: Ints, positions: Ints, sequences: Ints, outputs: Ints) -> Any:
+        """Rows of token ids; outputs: of which rows logits are wanted."""
+        self._ids[: len(ids)] = ids
+        return self._filled(self._of_ids, len(ids), positions, sequences, outputs)
+
+    def embeddings(self, rows: Floats, positions: Ints, sequences: Ints) -> Any:
+        """Rows [n, hidden], which must live until the pass is over."""
+        self._of_embeddings.embd = _pointer("embd", rows)
+        return self._filled(self._of_embeddings, len(rows), positions, sequences, ())
+
+    def _filled(self, batch: Any, n: int, positions: Ints, sequences: Ints, outputs: Ints) -> Any:
+        batch.n_tokens = n
+        self._positions[:n] = positions
+        self._sequences[:n] = sequences
+        self._wanted[:n] = 0
+        for row in outputs:
+            self._wanted[row] = 1
+        return batch
+
+
+def _pointer(field: str, array: npt.NDArray[Any]) -> Any:
+    return ctypes.cast(array.ctypes.data, _BATCH[field])
+
+
 class Context:
     """A KV cache of n_ctx cells shared by n_sequences sequences, and what computes on it."""
 
@@ -204,6 +245,7 @@ class Context:
         self.n_ctx: int = _c.llama_n_ctx(self._handle)
         self.n_sequences = n_sequences
         self.n_batch: int = _c.llama_n_batch(self._handle)
+        self._batch = _Batch(self.n_batch)
         self.before_pass: Callable[[], object] = lambda: None
         """Called before anything is computed; what it raises leaves the cache as it was."""
 
@@ -216,36 +258,24 @@ class Context:
 
     def decode_ids(self, ids: Ints, positions: Ints, sequences: Ints, outputs: Ints) -> Floats:
         """Compute at most n_batch token ids: logits [len(outputs), vocab] of the rows named in `outputs`."""
-        return self._decode(np.array(ids, np.int32), "token", positions, sequences, outputs)
+        self.before_pass()
+        self._decode(self._batch.ids(ids, positions, sequences, outputs))
+        logits = np.empty((len(outputs), self._vocab), np.float32)
+        for row, output in zip(logits, outputs, strict=True):
+            ctypes.memmove(row.ctypes.data, _c.llama_get_logits_ith(self._handle, output), row.nbytes)
+        return logits
 
     def decode_embeddings(self, embeddings: Floats, positions: Ints, sequences: Ints) -> None:
         """Compute embeddings [n, hidden] in the place of tokens, at most n_batch."""
-        self._decode(np.ascontiguousarray(embeddings, np.float32), "embd", positions, sequences, ())
-
-    def _decode(self, rows: npt.NDArray[Any], field: str, positions: Ints, sequences: Ints, outputs: Ints) -> Floats:
         self.before_pass()
-        n = len(rows)
-        sequence = np.array(sequences, np.int32)
-        wanted = np.zeros(n, np.int8)
-        wanted[list(outputs)] = 1
-        arrays = {  # they hold the memory that llama_batch points into
-            field: rows,
-            "pos": np.array(positions, np.int32),
-            "n_seq_id": np.ones(n, np.int32),
-            "seq_id": sequence.ctypes.data + sequence.itemsize * np.arange(n, dtype=np.uintp),
-            "logits": wanted,
-        }
-        pointers = {name: ctypes.cast(array.ctypes.data, _BATCH[name]) for name, array in arrays.items()}
-        batch = _c.llama_batch(n_tokens=n, **pointers)
+        rows = np.ascontiguousarray(embeddings, np.float32)
+        self._decode(self._batch.embeddings(rows, positions, sequences))
+
+    def _decode(self, batch: Any) -> None:
         _complaints.clear()
         status = _c.llama_decode(self._handle, batch)
         if status != 0:
-            raise RunError(_decode_error(status, n, self.n_ctx))
-        logits = np.empty((len(outputs), self._vocab), np.float32)
-        for row, i in enumerate(outputs):
-            pointer = _c.llama_get_logits_ith(self._handle, i)
-            logits[row] = np.ctypeslib.as_array(pointer, shape=(self._vocab,))
-        return logits
+            raise RunError(_decode_error(status, batch.n_tokens, self.n_ctx))
 
     def copy(self, source: int, target: int) -> None:
         """Let sequence `target` share all that `source` holds. No memory is copied."""

@@ -92,8 +92,7 @@ def penalize(scores: npt.NDArray[Float], ids: Iterable[int], penalty: float) -> 
 
     ids: what was generated; each counts once. The prompt does not, as in transformers with inputs_embeds.
     """
-    seen = sorted(set(ids))
-    if penalty == 1.0 or not seen:
+    if penalty == 1.0 or not (seen := sorted(set(ids))):
         return scores
     penalized = scores.copy()
     chosen = penalized[seen]
