@@ -29,7 +29,7 @@ from .options import ServerOptions
 
 POLL_SECONDS = 0.05
 TRIM_SECONDS = 10.0
-"""At least, between two times at which memory is given back."""
+"""At least, between two times at which memory is given back while others are served."""
 THREADS = (
     3  # of a session at most: one that hears, one that answers, one that has not yet noticed that it was cancelled
 )
@@ -110,7 +110,7 @@ class Service:
     def _trim(self) -> None:
         """In a thread, for it takes some milliseconds."""
         now = time.monotonic()
-        if now >= self._next_trim:
+        if now >= self._next_trim or not self._n_sessions:
             self._next_trim = now + TRIM_SECONDS
             with contextlib.suppress(RuntimeError):  # the service is closed
                 self.threads.submit(trim_heap)
