@@ -19,7 +19,7 @@ class CrossKeys(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.conv2 = HalveRate(encoder.conv2)
-        attentions = [layer.encoder_attn for layer in decoder.layers]
+        attentions: list[Any] = [layer.encoder_attn for layer in decoder.layers]
         self.projections = nn.ModuleList([p for each in attentions for p in (each.k_proj, each.v_proj)])
 
     def forward(self, log_mel: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from auricle.export.formats.ctranslate2 import CTranslate2Whisper
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-SPECIALS = ("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>")
-SPECIALS = (*SPECIALS, "<|nospeech|>", "<|notimestamps|>")
+SPECIALS = (
+    *("<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>"),
+    *("<|nospeech|>", "<|notimestamps|>"),
+)
 HEADS = [[1, 1], [0, 0], [1, 0]]
 
 
@@ -50,11 +52,11 @@ def as_hugging_face(source: Path, folder: Path) -> WhisperForConditionalGenerati
     opened = CTranslate2Whisper(source)
     state = {name: opened.get(name) for name in opened.names()}
     vocab, d_model = state["model.decoder.embed_tokens.weight"].shape
-    sizes: dict[str, Any] = {"d_model": d_model, "vocab_size": vocab}
+    sizes: dict[str, Any] = {"d_model": d_model, "vocab_size": vocab, "attn_implementation": "eager"}
     for half in ("encoder", "decoder"):
         sizes |= {f"{half}_attention_heads": opened.n_heads, f"{half}_ffn_dim": opened.d_ffn}
         sizes[f"{half}_layers"] = opened.n_layers
-    model = WhisperForConditionalGeneration(WhisperConfig(**sizes, attn_implementation="eager")).eval()
+    model = WhisperForConditionalGeneration(WhisperConfig(**sizes)).eval()
     model.load_state_dict(state | {"proj_out.weight": state["model.decoder.embed_tokens.weight"]})
     model.save_pretrained(folder)
     shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")

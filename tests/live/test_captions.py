@@ -27,6 +27,7 @@ from auricle.runtime.events import (
     LiveEvent,
     SessionEnded,
     SpeechStarted,
+    Word,
 )
 from auricle.runtime.live.captions import Live, LiveOptions, captions, captions_async
 from auricle.runtime.live.gate import GateOptions
@@ -95,7 +96,7 @@ def in_order(events: list[LiveEvent]) -> int:
         elif isinstance(event, Final):
             assert event.start_s == open_since and event.end_s > event.start_s
             assert [word.text for word in event.words] == event.text.split()
-            assert all(event.start_s < word.heard_s <= event.end_s for word in event.words)
+            assert all(isinstance(word, Word) and event.start_s < word.heard_s <= event.end_s for word in event.words)
             open_since, ended, n_finals = None, event.end_s, n_finals + 1
         else:
             assert isinstance(event, AudioDropped | DeviceLost | DeviceFound | Lagging)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from auricle.models.errors import RunError
 from auricle.runtime.engine import Engine
-from auricle.runtime.events import Final, SessionEnded
+from auricle.runtime.events import Final, SessionEnded, Word
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.server.live_session import LiveSession, LiveSessionEvent, LiveSetup, StretchEnded
 from auricle.runtime.server.options import ServerOptions
@@ -152,7 +152,9 @@ def test_stretches_follow_each_other_in_time_and_their_ledgers_balance(served: S
     finals = [event for event in events if isinstance(event, Final)]
     seconds = len(spoken(engine, "command")) / 16_000
     assert [final.text for final in finals] == ["turn on the kitchen dishwasher"] * 2
-    assert finals[1].start_s == pytest.approx(2 * seconds) and finals[1].words[-1].heard_s <= 3 * seconds + 1e-6
+    last = finals[1].words[-1]
+    assert finals[1].start_s == pytest.approx(2 * seconds) and isinstance(last, Word)
+    assert last.heard_s <= 3 * seconds + 1e-6
     for ledger in ledgers(events):
         assert ledger.captured_s == pytest.approx(seconds)
         assert ledger.captured_s == pytest.approx(ledger.decoded_s + ledger.skipped_s + ledger.dropped_s)
