@@ -1,0 +1,79 @@
+"""Connection: an address -> Ray, connected to the cluster that is there, or to one of this machine's own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from ...models.errors import InputError, RunError, missing_package
+
+LOCAL = "local"
+PATIENCE_S = 10.0
+CLIENT = "ray://"
+CLIENT_PORT = 10001
+
+
+@contextmanager
+def connected(address: str, cpus: float) -> Generator[Any]:
+    """Ray's module while it is connected. Raises InputError, RunError.
+
+    address: LOCAL, with so many cores and nothing that listens beyond loopback; HOST:PORT of a head node, from a
+    machine of the cluster; ray://HOST:PORT from anywhere, where grpcio is installed.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address == LOCAL:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everywhere: 127.0.0.1 is not made an outward address
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or one is written into the home directory
+    else:
+        _require_listener(address)
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "cluster") from None
+    module: Any = ray
+    own = {"num_cpus": cpus, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    where = own if address == LOCAL else {"address": address}
+    try:
+        module.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
+    except (ImportError, OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:
+        raise _refused(address, error) from None
+    try:
+        yield module
+    except ConnectionError as error:
+        raise RunError(
+            f"the cluster at {address} does not answer any more ({_line(error)}): the same command goes on"
+        ) from None
+    finally:
+        module.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries for minutes, and may end the process."""
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    if address.startswith(CLIENT) and not host:
+        host, port = port, str(CLIENT_PORT)
+    if not host or not port.isdecimal():
+        raise InputError(f"{address!r} is no address of a cluster: give local, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"no cluster answers at {address} ({_line(error)}): start it, or give its head's address"
+        ) from None
+
+
+def _refused(address: str, error: Exception) -> RunError:
+    remedy = "`ray status` says how it is, and Python and Ray must be of one version everywhere"
+    if isinstance(error, ImportError):
+        remedy = "ray:// needs pip install 'ray[client]' here and on the head; or give HOST:PORT on one of its nodes"
+    return RunError(f"Ray cannot be used at {address} ({_line(error)}): {remedy}")
+
+
+def _line(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
