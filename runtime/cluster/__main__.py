@@ -10,6 +10,8 @@ from pathlib import Path
 from ...models.errors import AuricleError, missing_package
 from ...models.program import run_program, tell
 from ..cli.parser import add_caption_options
+from .connection import LOCAL
+from .supervised import supervised
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     address = (
         "local: this machine alone; HOST:PORT of the head, on a node of the cluster; ray://HOST:PORT; default: local"
     )
-    cluster.add_argument("--address", default="local", metavar="ADDRESS", help=address)
+    cluster.add_argument("--address", default=LOCAL, metavar="ADDRESS", help=address)
     cluster.add_argument("--workers", type=int, metavar="N", help="opened bundles in all; default: one on each node")
     cluster.add_argument("--gpus", type=float, default=0.0, metavar="X", help="of each worker, such as 0.5; default: 0")
     where = "where nodes keep copies of the bundle; default: in their user's cache"
@@ -53,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: Sequence[str] | None) -> int:
-    arguments = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser().parse_args(words)
     try:
-        return run(arguments)
+        if arguments.address == LOCAL:
+            return run(arguments)
+        return supervised(words, lambda: run(arguments))
     except AuricleError as error:
         tell(f"auricle-cluster: {error}")
         return error.exit_status

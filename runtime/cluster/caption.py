@@ -93,6 +93,7 @@ class _Progress:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
+        self._out = sys.stdout  # as it is before Ray prints there
         self._spinner = waiting("starting workers")
         self._started = time.monotonic()
         self._told = self._started
@@ -123,7 +124,7 @@ class _Progress:
             "elapsed_s": round(elapsed_s, 1),
             "times_real_time": round(tally.audio_s / max(1e-9, elapsed_s), 2),
         }
-        print(json.dumps(summary, ensure_ascii=False), flush=True)
+        print(json.dumps(summary, ensure_ascii=False), file=self._out, flush=True)
 
     def _line(self) -> str:
         tally = self._tally

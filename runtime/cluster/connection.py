@@ -7,13 +7,27 @@ import os
 import secrets
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from ...models.errors import InputError, RunError, missing_package
 
 LOCAL = "local"
 PATIENCE_S = 10.0
+NOWHERE = "http://127.0.0.1:9"
+SILENCED = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": NOWHERE,  # or a head that was told to send no statistics reports that it was
+    "RAY_DEDUP_LOGS": "0",
+}
+"""What keeps Ray to itself."""
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: 127.0.0.1 is not made an outward address
+    "http_proxy": NOWHERE,  # a head asks which cloud it is in, statistics or not
+    "https_proxy": NOWHERE,
+    "no_proxy": "127.0.0.1,localhost,::1",
+}
+"""What keeps all of it on this machine."""
 CLIENT = "ray://"
 CLIENT_PORT = 10001
 
@@ -23,11 +37,12 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     """Ray's module while it is connected. Raises InputError, RunError.
 
     address: LOCAL, with so many cores and nothing that listens beyond loopback; HOST:PORT of a head node, from a
-    machine of the cluster; ray://HOST:PORT from anywhere, where grpcio is installed.
+    machine of the cluster; ray://HOST:PORT from anywhere, where grpcio is installed. Until it ends, what is printed on
+    sys.stdout leads nowhere.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(SILENCED)
     if address == LOCAL:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everywhere: 127.0.0.1 is not made an outward address
+        os.environ.update(ALONE)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or one is written into the home directory
     else:
         _require_listener(address)
@@ -38,18 +53,19 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     module: Any = ray
     own = {"num_cpus": cpus, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
     where = own if address == LOCAL else {"address": address}
-    try:
-        module.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ImportError, OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:
-        raise _refused(address, error) from None
-    try:
-        yield module
-    except ConnectionError as error:
-        raise RunError(
-            f"the cluster at {address} does not answer any more ({_line(error)}): the same command goes on"
-        ) from None
-    finally:
-        module.shutdown()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):  # it prints what it logs
+        try:
+            module.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (ImportError, OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:
+            raise _refused(address, error) from None
+        try:
+            yield module
+        except ConnectionError as error:
+            raise RunError(
+                f"the cluster at {address} does not answer any more ({_line(error)}): the same command goes on"
+            ) from None
+        finally:
+            module.shutdown()
 
 
 def _require_listener(address: str) -> None:
