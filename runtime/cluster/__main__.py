@@ -24,9 +24,7 @@ def parser() -> argparse.ArgumentParser:
     caption.add_argument("--out", type=Path, required=True, metavar="DIR", help="a file per clip, named like the clip")
     caption.add_argument("--again", action="store_true", help="also clips whose captions are in DIR already")
     cluster = caption.add_argument_group("cluster")
-    address = (
-        "local: this machine alone; HOST:PORT of the head, on a node of the cluster; ray://HOST:PORT; default: local"
-    )
+    address = "local: this machine alone; HOST:PORT of the head, on a node of the cluster; default: local"
     cluster.add_argument("--address", default=LOCAL, metavar="ADDRESS", help=address)
     cluster.add_argument("--workers", type=int, metavar="N", help="opened bundles in all; default: one on each node")
     cluster.add_argument("--gpus", type=float, default=0.0, metavar="X", help="of each worker, such as 0.5; default: 0")

@@ -28,8 +28,6 @@ ALONE = {
     "no_proxy": "127.0.0.1,localhost,::1",
 }
 """What keeps all of it on this machine."""
-CLIENT = "ray://"
-CLIENT_PORT = 10001
 
 
 @contextmanager
@@ -37,8 +35,7 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     """Ray's module while it is connected. Raises InputError, RunError.
 
     address: LOCAL, with so many cores and nothing that listens beyond loopback; HOST:PORT of a head node, from a
-    machine of the cluster; ray://HOST:PORT from anywhere, where grpcio is installed. Until it ends, what is printed on
-    sys.stdout leads nowhere.
+    machine of the cluster. Until it ends, what is printed on sys.stdout leads nowhere.
     """
     os.environ.update(SILENCED)
     if address == LOCAL:
@@ -56,38 +53,30 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):  # it prints what it logs
         try:
             module.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (ImportError, OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:
-            raise _refused(address, error) from None
+        except (OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:
+            raise RunError(
+                f"Ray cannot be used at {address} ({_line(error)}): `ray status` says how it is; "
+                "Python and Ray must be of one version everywhere"
+            ) from None
         try:
             yield module
-        except ConnectionError as error:
-            raise RunError(
-                f"the cluster at {address} does not answer any more ({_line(error)}): the same command goes on"
-            ) from None
         finally:
             module.shutdown()
 
 
 def _require_listener(address: str) -> None:
     """Ray itself tries for minutes, and may end the process."""
-    host, _, port = address.removeprefix(CLIENT).rpartition(":")
-    if address.startswith(CLIENT) and not host:
-        host, port = port, str(CLIENT_PORT)
+    host, _, port = address.rpartition(":")
+    if "://" in address:  # Ray's client, which is not in Ray's core
+        raise InputError(f"{address} leads into a cluster from outside: run this on one of its nodes, with HOST:PORT")
     if not host or not port.isdecimal():
-        raise InputError(f"{address!r} is no address of a cluster: give local, HOST:PORT or ray://HOST:PORT")
+        raise InputError(f"{address!r} is no address of a cluster: give local, or HOST:PORT of its head")
     try:
         socket.create_connection((host, int(port)), PATIENCE_S).close()
     except (OSError, OverflowError) as error:
         raise RunError(
             f"no cluster answers at {address} ({_line(error)}): start it, or give its head's address"
         ) from None
-
-
-def _refused(address: str, error: Exception) -> RunError:
-    remedy = "`ray status` says how it is, and Python and Ray must be of one version everywhere"
-    if isinstance(error, ImportError):
-        remedy = "ray:// needs pip install 'ray[client]' here and on the head; or give HOST:PORT on one of its nodes"
-    return RunError(f"Ray cannot be used at {address} ({_line(error)}): {remedy}")
 
 
 def _line(error: Exception) -> str:
