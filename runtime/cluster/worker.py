@@ -46,10 +46,19 @@ class Worker:
             self._engine = load(directory, model.engine)
             use_keywords(self._command.options.keywords, self._engine)
             self._prompt = self._engine.prompt.prompt_for(self._command.task)
-            self._command.generation(self._engine, self._prompt)
+            self._require_question()
         except AuricleError as error:
             return f"{error} (on {platform.node()})"
         return OPENED
+
+    def _require_question(self) -> None:
+        """That each clip can be asked this: else each would be told the same. Raises InputError."""
+        if self._engine is None:
+            return
+        if self._command.generation(self._engine, self._prompt).words:
+            self._engine.require_words(self._prompt)
+        if (n := self._engine.prompt.n_audios(self._prompt)) != 1:
+            raise InputError(f"the prompt asks about {n} clips, and here each is asked about alone")
 
     def caption(self, clip: Path) -> Captioned:
         """Raises RunError, and whatever else goes wrong with this process and not with the clip."""

@@ -130,3 +130,11 @@ def test_a_worker_that_cannot_open_the_bundle_says_why(tmp_path: Path) -> None:
     command = CaptionCommand(())
     elsewhere = replace(command.options, model=replace(command.options.model, bundle=tmp_path))
     assert "is not an Auricle bundle" in Worker(replace(command, options=elsewhere), None).open()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [(CaptionCommand((), format="srt", by_word=True), "cannot time words"), (CaptionCommand(()), OPENED)],
+)
+def test_what_no_clip_can_be_asked_is_told_once(command: CaptionCommand, sentence: str) -> None:
+    assert sentence in Worker(command, None).open()
