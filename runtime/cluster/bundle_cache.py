@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...models.bundle import MANIFEST
+from ...models.bundle import MANIFEST, readable
 from ...models.errors import BundleError, RunError
 from ...models.locations import node_bundles
 from ..bundle import Bundle, open_bundle, verify_hashes
@@ -62,17 +62,19 @@ class CachedBundle:
 
 def digest_of(bundle: Bundle) -> str:
     """The name of a bundle's copies. Raises BundleError."""
-    return hashlib.sha256((bundle.directory / MANIFEST).read_bytes()).hexdigest()
+    path = bundle.directory / MANIFEST
+    with readable(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def pieces_of(bundle: Bundle, put: Callable[[bytes], Any]) -> Pieces:
-    """Every file of a bundle, put where nodes can fetch it. OSError: it cannot be read."""
+    """Every file of a bundle, put where nodes can fetch it. Raises BundleError."""
     names = [MANIFEST, *(entry.path for entry in bundle.manifest.files)]
     return {name: [put(piece) for piece in _read(bundle.path(name))] for name in names}
 
 
 def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with readable(path), path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             yield piece
 

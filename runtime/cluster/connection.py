@@ -7,13 +7,15 @@ import os
 import secrets
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...models.errors import InputError, RunError, missing_package
 
 LOCAL = "local"
 PATIENCE_S = 10.0
+TEMPORARY = "/tmp" if os.path.isdir("/tmp") else None  # a socket's path is 107 characters at most
 NOWHERE = "http://127.0.0.1:9"
 SILENCED = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,9 +50,14 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     except ModuleNotFoundError as error:
         raise missing_package(error, "cluster") from None
     module: Any = ray
-    own = {"num_cpus": cpus, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
-    where = own if address == LOCAL else {"address": address}
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):  # it prints what it logs
+    with ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(nowhere))  # it prints what it logs
+        where: dict[str, Any] = {"address": address}
+        if address == LOCAL:
+            logs = TemporaryDirectory(prefix="auricle-ray-", dir=TEMPORARY, ignore_cleanup_errors=True)
+            where = {"num_cpus": cpus, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            where["_temp_dir"] = stack.enter_context(logs)
         try:
             module.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:

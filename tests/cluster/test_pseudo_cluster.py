@@ -142,6 +142,7 @@ def test_a_worker_a_node_and_a_clip_that_end_cost_no_other_clip(
 
 
 def test_alone_it_listens_on_loopback_and_leaves_nothing(ray: Any, corpus: Path, tmp_path: Path) -> None:
+    before = set(Path("/tmp").glob("auricle-ray-*"))
     run = program(f"{corpus}/0*.wav", "--out", tmp_path / "out", "--threads", 1)
     wait_until(run, lambda: n_written(tmp_path / "out") > 0)
     below = psutil.Process(run.pid).children(recursive=True)
@@ -149,6 +150,7 @@ def test_alone_it_listens_on_loopback_and_leaves_nothing(ray: Any, corpus: Path,
     assert heard and all(ip.startswith("127.") or ip in ("::1", "::ffff:127.0.0.1") for ip in heard), heard
     status, summary, error = finished(run)
     assert (status, summary["written"], error) == (0, 100, "") and not (tmp_path / "home/.ray").exists()
+    assert not os.listdir(os.environ["RAY_TMPDIR"]) and set(Path("/tmp").glob("auricle-ray-*")) == before
     _, alive = psutil.wait_procs(below, timeout=20)
     assert not alive
 
