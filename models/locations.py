@@ -24,6 +24,11 @@ def weights_folder() -> Path:
     return (build if build is not None else user_cache_path(_APP, appauthor=False)) / "real-weights"
 
 
+def node_bundles() -> Path:
+    """Where a node of a cluster keeps the bundles that it was sent."""
+    return user_cache_path(_APP, appauthor=False) / "bundles"
+
+
 def trained_parts(name: str) -> Path:
     """What Auricle trained for one of MADE, as it is installed."""
     return Path(str(resources.files("auricle.models") / name))

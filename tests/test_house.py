@@ -83,6 +83,7 @@ THIRD_PARTY = {
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
 }
 OF_SERVER = {"starlette", "uvicorn", "h11", "prometheus_client", "wyoming", "zeroconf"}
+OF_CLUSTER = {"ray"}
 OF_SERVING = {"websockets"}
 OF_PEERS = {"torch", "transformers", "ctranslate2", "transcribe_cpp", "_pywhispercpp", "gguf"}
 MAX_FILES, MAX_LINES, MAX_FUNCTION = 15, 400, 60
@@ -152,6 +153,7 @@ def test_imports_follow_the_arrows(folder: str, path: str) -> None:
         if not ours:
             allowed = THIRD_PARTY[folder] | set(sys.stdlib_module_names) | {"__future__"}
             allowed |= OF_SERVER if name.startswith("runtime/server/") else set()
+            allowed |= OF_CLUSTER if name.startswith("runtime/cluster/") else set()
             allowed |= OF_SERVING if name == "bench/live/serve.py" else set()
             allowed |= OF_PEERS if name.startswith("bench/peers/") else set()
             assert parts[0] in allowed, f"{name} imports {'.'.join(parts)}"
@@ -366,13 +368,13 @@ def test_the_page_on_adding_a_model_is_true() -> None:
         assert word in (root / name).read_text(encoding="utf-8"), f"{name} has no {word}"
 
 
-@pytest.mark.parametrize("module", ["runtime", "export", "bench"])
+@pytest.mark.parametrize("module", ["runtime", "runtime.cluster", "export", "bench"])
 def test_help_does_not_wait_for_heavy_imports(module: str) -> None:
     command = [sys.executable, "-X", "importtime", "-m", f"auricle.{module}", "--help"]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {line.rsplit("|", 1)[-1].strip() for line in run.stderr.splitlines()}
     heavy = {"torch", "transformers", "onnx", "onnxruntime", "llama_cpp", "av", "soxr", "numpy", "rich", "gguf"}
-    heavy |= OF_SERVER
+    heavy |= OF_SERVER | OF_CLUSTER
     assert not loaded & heavy
     assert "usage" in run.stdout
 

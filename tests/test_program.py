@@ -1,4 +1,4 @@
-"""Standard streams that are full, gone or closed: a sentence or nothing, and a status, from all three programs."""
+"""Standard streams that are full, gone or closed: a sentence or nothing, and a status, from all four programs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 COMMANDS = {
     "runtime": ["auricle.runtime", "tasks"],
+    "cluster": ["auricle.runtime.cluster", "--help"],
     "export": ["auricle.export", "--help"],
     "bench": ["auricle.bench", "--help"],
 }

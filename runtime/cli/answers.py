@@ -109,17 +109,25 @@ def print_json(events: Iterable[AnswerEvent], prompt: str, keywords: Sequence[st
 
 
 def report_cut(final: Final, schema: JsonSchema | None) -> bool:
-    """One line on standard error where an answer's time was over or its JSON is not whole; whether it is not whole.
+    """`cut_remark`'s line on standard error, if there is one; whether the answer's JSON is not whole."""
+    line, half = cut_remark(final, schema)
+    if line:
+        tell(f"auricle: {line}")
+    return half
+
+
+def cut_remark(final: Final, schema: JsonSchema | None) -> tuple[str, bool]:
+    """A line where an answer's time was over or its JSON is not whole; whether it is not whole.
 
     The text itself looks like any other.
     """
     half = schema is not None and not schema.is_held(final.text, final.finish_reason)
-    if half or final.finish_reason == "time":
-        n = len(final.token_ids)
-        over = f"cut after {_tokens(n)}, when its time was over: {REMEDIES['time']}"
-        what = half_json(final.finish_reason, n) if half else over
-        tell(f"auricle: [{clock(final.start_s)}-{clock(final.end_s)}] {what}")
-    return half
+    if not half and final.finish_reason != "time":
+        return "", False
+    n = len(final.token_ids)
+    over = f"cut after {_tokens(n)}, when its time was over: {REMEDIES['time']}"
+    what = half_json(final.finish_reason, n) if half else over
+    return f"[{clock(final.start_s)}-{clock(final.end_s)}] {what}", half
 
 
 def half_json(finish_reason: FinishReason, n_tokens: int) -> str:

@@ -11,12 +11,14 @@ from pathlib import Path
 from ...models.errors import AudioError, AuricleError, InputError
 from ...models.interruption import signals_wait
 from ...models.program import tell
+from ..engine import Engine
 from ..events import AnswerEvent, Final
+from ..llm.sampling import Generation
 from ..output.remarks import clock
 from ..output.subtitles import TimedText, format_captions, write_captions
 from ..output.targets import partial_of, require_targets
 from ..output.terminal import Spinner, waiting
-from .answers import collect, report_cut
+from .answers import Collected, collect, report_cut
 from .options import ClipOptions, check_prompts, open_engine, use_keywords
 
 
@@ -31,6 +33,17 @@ class CaptionCommand:
     by_word: bool = False  # vtt, srt and jsonl: the times of single words
     out: Path | None = None  # a directory, for a file per clip; None: standard output
 
+    def check(self) -> None:
+        """Before anything large is opened. Raises InputError, BundleError."""
+        check_prompts(self.options.model.bundle, self.task)
+        if self.by_word and self.format == "txt":
+            raise InputError("--words are times, and txt has none: give --format vtt, srt or jsonl")
+
+    def generation(self, engine: Engine, prompt: str) -> Generation:
+        """How each answer is decoded. Cues are cut at the times of words wherever there are any. Raises InputError."""
+        times = engine.times_words and engine.prompt.transcribes(prompt) and self.format in ("srt", "vtt")
+        return replace(self.options.decoding.generation(engine.defaults), words=times or self.by_word)
+
 
 def caption(command: CaptionCommand) -> int:
     """Captions of each clip; one that cannot be read or written does not stop the others, but the status tells.
@@ -38,23 +51,18 @@ def caption(command: CaptionCommand) -> int:
     A signal ends the clip that is decoded, never the writing of what was.
     """
     options = command.options
-    check_prompts(options.model.bundle, command.task)
-    if command.by_word and command.format == "txt":
-        raise InputError("--words are times, and txt has none: give --format vtt, srt or jsonl")
+    command.check()
     targets = _caption_targets(command)
     status = 0
     with open_engine(options.model) as engine, signals_wait():
         use_keywords(options.keywords, engine)
         prompt = engine.prompt.prompt_for(command.task)
-        # cues are cut at the times of words wherever there are any
-        times = engine.times_words and engine.prompt.transcribes(prompt) and command.format in ("srt", "vtt")
-        generation = options.decoding.generation(engine.defaults)
-        generation = replace(generation, words=times or command.by_word)
+        generation = command.generation(engine, prompt)
         for clip, target in zip(command.clips, targets, strict=True):
             with waiting(clip.name) as spinner:
                 events = engine.stream(clip, prompt, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
-            rows = [TimedText(*row[:3], prompt, str(clip), *row[3:]) for row in collected.rows() if row[2]]
+            rows = timed_rows(collected, prompt, clip)
             if not _put_captions(rows, target, command, clip, whole=collected.interruption is None):
                 status = 1
             if any([report_cut(final, options.decoding.schema) for final in collected.finals]):
@@ -65,6 +73,11 @@ def caption(command: CaptionCommand) -> int:
             elif collected.interruption is not None:
                 raise collected.interruption
     return status
+
+
+def timed_rows(collected: Collected, prompt: str, clip: Path) -> list[TimedText]:
+    """The captions of a clip, those without text left out."""
+    return [TimedText(*row[:3], prompt, str(clip), *row[3:]) for row in collected.rows() if row[2]]
 
 
 def _progress(spinner: Spinner, clip: Path) -> Callable[[AnswerEvent], None]:

@@ -6,8 +6,9 @@ Nothing else reads what argparse found, but for bench's own parser, which has th
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ...models.errors import InputError
 from ...models.prompt import read_keywords
@@ -69,16 +70,20 @@ def _ask(arguments: Namespace) -> int:
     return ask(command)
 
 
-def _caption(arguments: Namespace) -> int:
-    command = CaptionCommand(
-        clips=tuple(arguments.audio),
+def caption_command(arguments: Namespace, clips: Sequence[Path]) -> CaptionCommand:
+    """Of what add_caption_options found. Raises InputError."""
+    return CaptionCommand(
+        clips=tuple(clips),
         task=arguments.task,
         options=_clip_options(arguments),
         format=arguments.format,
         out=arguments.out,
         by_word=arguments.by_word,
     )
-    return caption(command)
+
+
+def _caption(arguments: Namespace) -> int:
+    return caption(caption_command(arguments, arguments.audio))
 
 
 def _chat(arguments: Namespace) -> int:

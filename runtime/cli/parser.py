@@ -47,11 +47,8 @@ def parser() -> argparse.ArgumentParser:
     _add_model_options(ask)
     caption = commands.add_parser("caption", help="write captions of audio files", allow_abbrev=False)
     caption.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
-    caption.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
-    caption.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
-    _add_words_option(caption, "vtt: when each word was said, before it; srt: a cue for each; jsonl: words")
     caption.add_argument("--out", type=Path, metavar="DIR", help="a file per clip instead of standard output")
-    _add_model_options(caption)
+    add_caption_options(caption)
     chat = commands.add_parser("chat", help="several questions about one clip", allow_abbrev=False)
     chat.add_argument(
         "words",
@@ -85,6 +82,14 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--run", action="store_true", help="also repeat the exporter's check on this machine")
     _add_device_options(verify)
     return main
+
+
+def add_caption_options(command: argparse.ArgumentParser) -> None:
+    """What is asked about each clip, and in which format it is written; auricle-cluster's too."""
+    command.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
+    command.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
+    _add_words_option(command, "vtt: when each word was said, before it; srt: a cue for each; jsonl: words")
+    _add_model_options(command)
 
 
 def _add_words_option(command: argparse.ArgumentParser, what: str) -> None:

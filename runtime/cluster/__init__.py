@@ -1,0 +1,1 @@
+"""Many files on many machines: captions of a corpus, by workers on a Ray cluster."""

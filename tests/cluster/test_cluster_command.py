@@ -1,0 +1,140 @@
+"""`auricle-cluster caption` with a fake cluster: what is refused before it starts, skipped, written, summed up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from auricle.models.bundle import shipped_bundle
+from auricle.runtime.bundle import open_bundle
+from auricle.runtime.cluster import caption as caption_module
+from auricle.runtime.cluster.__main__ import main
+from auricle.runtime.cluster.caption import CaptionCommand
+from auricle.runtime.cluster.jobs import Captioned
+from auricle.runtime.cluster.worker import OPENED, Worker, on_nodes
+
+
+class OwnPool:
+    """One worker in this process."""
+
+    n_ended = 0
+
+    def __init__(self, _ray: object, command: CaptionCommand, *_: object) -> None:
+        self.idle = 1
+        self._worker = Worker(command, None)
+        assert self._worker.open() == OPENED
+        self._results: list[Captioned] = []
+
+    def give(self, clip: Path) -> None:
+        self.idle -= 1
+        self._results.append(self._worker.caption(clip))
+
+    def wait(self) -> list[Captioned]:
+        self.idle += 1
+        results = self._results
+        self._results = []
+        return results
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No Ray; the addresses that were connected to."""
+    addresses: list[str] = []
+
+    @contextmanager
+    def connected(address: str, _cpus: float) -> Generator[SimpleNamespace]:
+        addresses.append(address)
+        yield SimpleNamespace(nodes=lambda: [])
+
+    monkeypatch.setattr(caption_module, "connected", connected)
+    monkeypatch.setattr(caption_module, "RayPool", OwnPool)
+    return addresses
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for name in ("command", "weather"):
+        shutil.copy(shipped_bundle() / "clips" / f"{name}.wav", folder)
+    (folder / "broken.wav").write_bytes(b"no sound")
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, object], str]:
+    """Status, summary, what standard error says."""
+    status = main(["caption", *map(str, words)])
+    shown = capsys.readouterr()
+    return status, json.loads(shown.out.splitlines()[-1]) if shown.out else {}, shown.err
+
+
+def test_captions_are_those_of_auricle_caption_and_a_second_run_does_what_is_left(
+    cluster: list[str], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from auricle.runtime.__main__ import main as auricle
+
+    out = tmp_path / "out"
+    status, summary, error = run(capsys, clips, "--out", out, "--format", "srt")
+    assert status == 1 and f"{clips}/broken.wav: " in error
+    assert (summary["files"], summary["written"], summary["skipped"], summary["left"]) == (3, 2, 0, 0)
+    assert list(summary["failed"]) == [f"{clips}/broken.wav"]  # type: ignore[call-overload]
+    good = [str(clips / f"{name}.wav") for name in ("command", "weather")]
+    assert auricle(["caption", *good, "--format", "srt", "--out", str(tmp_path / "alone")]) == 0
+    capsys.readouterr()
+    for path in (tmp_path / "alone").iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes() != b""
+    (out / "weather.srt").unlink()
+    (out / "command.srt").write_text("kept", encoding="utf-8")
+    (clips / "broken.wav").unlink()
+    status, summary, _ = run(capsys, clips, "--out", out, "--format", "srt")
+    assert (status, summary["written"], summary["skipped"]) == (0, 1, 1)
+    assert (out / "command.srt").read_text(encoding="utf-8") == "kept"
+    assert sorted(path.name for path in out.iterdir()) == ["command.srt", "weather.srt"]
+    connections = len(cluster)
+    assert run(capsys, clips, "--out", out, "--format", "srt")[1]["skipped"] == 2
+    assert len(cluster) == connections  # nothing to do: nothing is connected to
+    assert run(capsys, clips, "--out", out, "--format", "srt", "--again")[1]["written"] == 2
+    assert (out / "command.srt").read_text(encoding="utf-8") != "kept"
+
+
+def test_two_inputs_of_one_name_are_refused_before_anything_starts(
+    cluster: list[str], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(clips, clips / "more")
+    status, summary, error = run(capsys, clips, "--out", tmp_path / "out")
+    assert status == 2 and "two clips would both be written to" in error and error.count("\n") == 1
+    assert not cluster and not summary
+
+
+def test_a_target_that_cannot_be_is_refused(
+    cluster: list[str], clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    status, _, error = run(capsys, clips, "--out", tmp_path / "file")
+    assert status == 2 and "cannot be written" in error and error.count("\n") == 1 and not cluster
+
+
+def test_a_clip_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
+    worker = Worker(on_nodes(CaptionCommand(()), open_bundle()), None)
+    assert worker.open() == OPENED
+    assert "every node sees them" in (worker.caption(tmp_path / "none.wav").error or "")
+
+
+def test_a_worker_that_cannot_open_the_bundle_says_why(tmp_path: Path) -> None:
+    command = CaptionCommand(())
+    elsewhere = replace(command.options, model=replace(command.options.model, bundle=tmp_path))
+    assert "is not an Auricle bundle" in Worker(replace(command, options=elsewhere), None).open()
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [(CaptionCommand((), format="srt", by_word=True), "cannot time words"), (CaptionCommand(()), OPENED)],
+)
+def test_what_no_clip_can_be_asked_is_told_once(command: CaptionCommand, sentence: str) -> None:
+    assert sentence in Worker(command, None).open()
