@@ -18,7 +18,7 @@ from enum import IntEnum
 
 from ..models.errors import RunError
 from .engine import Engine
-from .load import Load
+from .stream_load import Load
 
 POLL_SECONDS = 0.02
 

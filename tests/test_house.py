@@ -40,7 +40,7 @@ LAYERS = {
         "sources encoders llm output",
         "aligner families",
         "engine",
-        "load scheduler",
+        "stream_load scheduler",
         "keywords chat self_check",
         "live",
         "assistant",

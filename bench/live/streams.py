@@ -25,9 +25,9 @@ from ...runtime.cli.commands import engine_options
 from ...runtime.engine import Engine, load
 from ...runtime.events import AudioDropped, Caption, Final, SpeechStarted
 from ...runtime.live.captions import LiveOptions, captions
-from ...runtime.load import LIMIT, LONGEST_HOP_SECONDS, Load
 from ...runtime.scheduler import Cancelled, EngineStream, Order, Priority, Scheduler, first_come, most_urgent
 from ...runtime.sources.playback import FilePlayback
+from ...runtime.stream_load import LIMIT, LONGEST_HOP_SECONDS, Load
 from ...runtime.system.machine import usable_cores
 from ...runtime.system.ort import choose_provider
 from ..datasets import Progress, quiet

@@ -29,9 +29,9 @@ from ..engine import Engine
 from ..events import Caption, Final, Lagging, LiveEvent, SegmentComplete, SessionEnded, SpeechStarted
 from ..keywords import Keywords
 from ..llm.sampling import Generation
-from ..load import LONGEST_HOP_SECONDS, Load
 from ..scheduler import EngineStream, Priority
 from ..sources.source import Source
+from ..stream_load import LONGEST_HOP_SECONDS, Load
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions

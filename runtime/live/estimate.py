@@ -6,9 +6,9 @@ import numpy as np
 
 from ...models.audio import SAMPLE_RATE
 from ..engine import Engine
-from ..load import LONGEST_HOP_SECONDS, SEGMENT_SECONDS
 from ..scheduler import EngineStream
 from ..sources.playback import FilePlayback
+from ..stream_load import LONGEST_HOP_SECONDS, SEGMENT_SECONDS
 from .captions import LiveOptions, captions
 
 

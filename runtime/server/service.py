@@ -20,8 +20,8 @@ from starlette.requests import HTTPConnection
 from ...models.errors import AuricleError
 from ..engine import Engine
 from ..live.estimate import estimate_costs
-from ..load import LIMIT
 from ..scheduler import EngineStream, Scheduler
+from ..stream_load import LIMIT
 from ..system.heap import trim_heap
 from .errors import ApiError
 from .metrics import Metrics

@@ -21,9 +21,9 @@ from auricle.models.errors import InputError
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.live.captions import LiveOptions
-from auricle.runtime.load import Load
 from auricle.runtime.scheduler import Priority
 from auricle.runtime.sources.source import Chunk
+from auricle.runtime.stream_load import Load
 
 COMMAND = shipped_bundle() / "clips" / "command.wav"
 

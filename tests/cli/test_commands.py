@@ -72,9 +72,8 @@ def test_every_option_of_a_question_arrives(monkeypatch: pytest.MonkeyPatch) -> 
     llm = LlmOptions(n_threads=3, n_gpu_layers=5, lora_scale=1.5, kv_type="q8_0")
     model = ModelOptions(Path("b"), EngineOptions(OrtOptions(provider="cpu", threads=3), llm))
     decoding = DecodingOptions(7, 1, 0.5, 0.8, 4, 1.1, (".", "!"), 2.0)
-    assert command == AskCommand(
-        (), "?", ClipOptions(model, decoding, None, Selection(2, None, True)), True, True, True
-    )
+    options = ClipOptions(model, decoding, None, Selection(2, None, True))
+    assert command == AskCommand((), "?", options, text_only=True, as_json=True, timings=True)
     assert decoding.generation(Generation(9)) == Generation(
         7, temperature=0.5, top_p=0.8, seed=4, repetition_penalty=1.1, guard=True, stop=(".", "!"), max_seconds=2.0
     )

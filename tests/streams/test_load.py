@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from auricle.runtime.load import LIMIT, LONGEST_HOP_SECONDS, Load, RunningMean
+from auricle.runtime.stream_load import LIMIT, LONGEST_HOP_SECONDS, Load, RunningMean
 
 
 def load_of(update_s: float, final_s: float, n_speaking: int = 0) -> Load:
