@@ -24,9 +24,12 @@ def test_what_is_played_comes_out_as_words(tmp_path: Path) -> None:
     air = VirtualMicrophone(tmp_path)
     words = ["listen", "--source", "system", "--json"]
     job = subprocess.Popen(
-        [sys.executable, "-m", "auricle", *words], env=os.environ | air.environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-X", "faulthandler", "-m", "auricle", *words],
+        env=os.environ | air.environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    late = threading.Timer(120, job.kill)
+    late = threading.Timer(120, job.send_signal, [signal.SIGABRT])  # which tells where it stands
     late.start()
     try:
         air.wait_for_listener()

@@ -15,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 import pytest
+
+psutil: Any = pytest.importorskip("psutil", reason="psutil is of the tests' own requirements")
 from auricle.models.bundle import shipped_bundle
 from auricle.runtime.cluster.connection import ALONE, SILENCED
 
