@@ -110,7 +110,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
         cluster.shutdown()
 
 
-def workers() -> Iterator[psutil.Process]:
+def workers() -> Iterator[Any]:
     for process in psutil.Process().children(recursive=True):
         if process.name().startswith("ray::Worker") or "ray::Worker" in " ".join(process.cmdline()):
             yield process
