@@ -28,6 +28,7 @@ def test_what_is_played_comes_out_as_words(tmp_path: Path) -> None:
         env=os.environ | air.environment,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in a shell's background it is ignored
     )
     late = threading.Timer(120, job.send_signal, [signal.SIGABRT])  # which tells where it stands
     late.start()
