@@ -99,7 +99,7 @@ class Trainer:
 
     def save(self) -> None:
         """Replace the checkpoint whole."""
-        if not _first():
+        if not is_first_process():
             return
         state: dict[str, Any] = {name: module.state_dict() for name, module in self.modules.items()}
         progress = {"steps": self.steps, "spent": self.spent}
@@ -123,7 +123,7 @@ class Trainer:
         return 0.5 + 0.5 * math.cos(math.pi * min(1.0, (done - _PLATEAU) / (1 - _PLATEAU))) + 0.002
 
     def _report(self) -> None:
-        if not _first():
+        if not is_first_process():
             return
         mean = sum(self._losses) / max(len(self._losses), 1)
         print(f"{self.path.stem}: step {self.steps}, {self.spent:.0f} s, loss {mean:.4f}", flush=True)
@@ -135,5 +135,6 @@ def _computed() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def _first() -> bool:
+def is_first_process() -> bool:
+    """Of those that torchrun started, or the only one: the one that writes and prints."""
     return not distributed.is_initialized() or distributed.get_rank() == 0

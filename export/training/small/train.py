@@ -4,6 +4,8 @@ Stages, in order: `base` (the language model, dequantized), `bridge` (Q-Former a
 model's own embeddings), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
 `write` (salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on
 where it was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
+`bridge` and `joint` can be run by torchrun, one process per core and twice the batch:
+`torchrun --nproc-per-node 2 -m auricle.export.training.small.train --threads 1 --stage joint ...`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from ..bridge import Bridge, encode_views, with_lora
 from ..salmonn.write import lora_state, trained_state
 from ..shards import View, shard_names
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
+from ..trainer import is_first_process
 from .base import open_base, write_base
 from .bridge import SPEC, Reader, Shards, Vocabulary, train_bridge
 from .corpus import Encoders, Texts
@@ -157,18 +160,25 @@ class Small(Training[SmallOptions]):
 
     @contextmanager
     def _clips(self) -> Generator[Shards]:
-        """The shards on disk, and a process that makes more of them meanwhile."""
-        folder = self.work / "shards"
+        """The shards on disk, and a process, one for all of torchrun's, that makes more of them meanwhile."""
+        with self._maker() as maker:
+            while len(shard_names(self.work / "shards")) < _FIRST_SHARDS:
+                if maker and maker.poll() is not None:
+                    raise RunError("the clips cannot be made: see the message above")
+                time.sleep(1)
+            yield Shards(self.work / "shards", random.Random())
+
+    @contextmanager
+    def _maker(self) -> Generator[subprocess.Popen[bytes] | None]:
+        if not is_first_process():
+            yield None
+            return
         command = [sys.executable, "-m", "auricle.export.training.small.corpus", "--work", str(self.work)]
         command += ["--whisper", str(self.options.real / "whisper-base"), "--beats", str(self.options.beats)]
         command += ["--piper", str(self.options.real / "piper-en_US-joe-medium" / "en_US-joe-medium.onnx")]
         maker = subprocess.Popen(command, preexec_fn=lambda: os.nice(5))
         try:
-            while len(shard_names(folder)) < _FIRST_SHARDS:
-                if maker.poll() is not None:
-                    raise RunError("the clips cannot be made: see the message above")
-                time.sleep(1)
-            yield Shards(folder, random.Random())
+            yield maker
         finally:
             maker.terminate()
             maker.wait()
