@@ -75,8 +75,9 @@ def export_module(
 
 
 def finish(model: onnx.ModelProto, outputs: Mapping[str, Shape]) -> onnx.ModelProto:
-    """Name its layers after their torch modules and its outputs' axes as asked, in place."""
+    """Name its layers after their torch modules, its outputs' axes as asked; forget torch's notes. In place."""
     _name_nodes(model)
+    _forget_origin(model)
     for value, shape in zip(model.graph.output, outputs.values(), strict=True):
         _set_shape(value, shape)
     return model
@@ -163,6 +164,13 @@ def _name_nodes(model: onnx.ModelProto) -> None:
         if path and path[0] and node.input[1] in weights and path[0] not in taken:
             node.name = path[0]
             taken.add(node.name)
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Take out what torch notes of its own way: stack traces with this machine's paths, 30 to 180 kB."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
 
 
 @contextmanager

@@ -59,6 +59,14 @@ def test_interfaces_are_what_the_contract_says(graphs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_graph_does_not_tell_whose_machine_made_it(graphs: dict[str, Path], name: str) -> None:
+    content = graphs[name].read_bytes()
+    assert b"stack_trace" not in content
+    assert str(Path(torch.__file__).parents[1]).encode() not in content
+    assert str(Path(onnx_graph.__file__).parents[2]).encode() not in content
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_linear_layers_are_products_that_int8_can_take(graphs: dict[str, Path], name: str) -> None:
     found = operators(graphs[name])
     assert "Gemm" not in found and "Einsum" not in found
