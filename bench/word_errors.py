@@ -81,6 +81,14 @@ def matches(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[i
     ]
 
 
+def differences(errors: Sequence[WordErrors], others: Sequence[WordErrors]) -> list[WordErrors]:
+    """How many more errors one system makes than another, utterance by utterance: below 0 where it makes fewer.
+
+    bootstrap_interval of them is a paired one. Raises ValueError unless both heard the same utterances.
+    """
+    return [WordErrors(own.errors - other.errors, own.words) for own, other in zip(errors, others, strict=True)]
+
+
 def bootstrap_interval(
     errors: Sequence[WordErrors], seed: int, n: int = 1000, share: float = 0.95
 ) -> tuple[float, float]:

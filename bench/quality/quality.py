@@ -29,7 +29,7 @@ from ...runtime.llm.options import LlmOptions
 from ..datasets import Item, Progress, demo_items, quiet, table_items
 from ..machine.gpu import gpu_name
 from ..result import Measure, Record, make_record, subject
-from ..word_errors import WordErrors, bootstrap_interval, normalized, token_f1, total, word_errors
+from ..word_errors import WordErrors, bootstrap_interval, differences, normalized, token_f1, total, word_errors
 from .divergence import Distance
 from .table import ERROR
 from .table import lines as lines
@@ -92,6 +92,7 @@ def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress
         measures: list[Measure] = []
         notes = _notes(items, options)
         on_gpu = False
+        exact: Sequence[WordErrors] = ()  # the reference's
         for index, (name, bundle, kv_type) in enumerate(zip(names, opened, kv_types, strict=True)):
             compared = str(folder) if comparing else None
             if index and bundle.manifest.prompt != opened[index - 1].manifest.prompt:  # another family asks otherwise
@@ -100,6 +101,10 @@ def measure(bundles: Sequence[Path], options: QualityOptions, progress: Progress
             found = measure_apart(job, folder, _named(name, progress))
             cache = kv_type if options.kv_types else None
             measures += _measures(name, bundle.manifest, items, found, options.seed, cache)
+            errors = _word_errors(items, found.replies)
+            exact = exact if index else errors
+            if comparing and index and errors:
+                measures += [Measure(name, *score) for score in _paired(errors, exact, options.seed)]
             notes += _notes_on(name, found, first=index == 0)
             on_gpu = on_gpu or found.on_gpu
     settings = {
@@ -226,11 +231,7 @@ _Difference = tuple[str, str, Better, tuple[float, ...]]
 
 def _word_scores(items: Sequence[Item], replies: Sequence[Reply], seed: int) -> list[_Score]:
     """Word error with its bootstrap interval, %, and of how many words; of the items that are scored so."""
-    errors = [
-        word_errors(item.reference, reply.text)
-        for item, reply in zip(items, replies, strict=True)
-        if item.kind == "words"
-    ]
+    errors = _word_errors(items, replies)
     if not errors:
         return []
     low, high = bootstrap_interval(errors, seed)
@@ -241,6 +242,21 @@ def _word_scores(items: Sequence[Item], replies: Sequence[Reply], seed: int) -> 
         ("wer_high", "%", "lower", 100 * high),
         ("words", "", "neither", whole.words),
     ]
+
+
+def _word_errors(items: Sequence[Item], replies: Sequence[Reply]) -> list[WordErrors]:
+    answers = zip(items, replies, strict=True)
+    return [word_errors(item.reference, reply.text) for item, reply in answers if item.kind == "words"]
+
+
+def _paired(
+    errors: Sequence[WordErrors], exact: Sequence[WordErrors], seed: int
+) -> list[tuple[str, str, tuple[float, ...], Better]]:
+    """By how many points of word error it is worse than the reference, clip by clip, with the bootstrap interval."""
+    more = differences(errors, exact)
+    low, high = bootstrap_interval(more, seed)
+    values = {"": total(more).rate, "_low": low, "_high": high}
+    return [(f"wer_difference{part}", "points", (100 * value,), "lower") for part, value in values.items()]
 
 
 def _other_scores(items: Sequence[Item], replies: Sequence[Reply]) -> list[_Score]:

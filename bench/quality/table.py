@@ -58,8 +58,8 @@ def _against(record: Record, reference: str, corner: str) -> list[str]:
     how = "KL divergence in thousandths of a nat, and how many tokens stay the same"
     heading = [f"against {reference}: {whose[0]}", f"{whose[1]}{how}"] if stages else [f"against {reference}: {how}"]
     columns = [*errors, *(column for column in _DIFFERENCES if stages or not column[1].startswith("audio_"))]
-    rows = [(name, _cells(record, name, columns)) for name in record.groups]
-    return heading + _table([title for title, _, _ in columns], rows, corner)
+    rows = [(name, [*_cells(record, name, columns), _more_errors(record, name)]) for name in record.groups]
+    return heading + _table([*(title for title, _, _ in columns), "WER points (95 %)"], rows, corner)
 
 
 def summary(record: Record, name: str) -> str:
@@ -80,11 +80,18 @@ _CAPTIONS = (("sounds named", "sounds"), ("caption F1", "caption"), ("exact answ
 
 def wer(record: Record, name: str) -> str:
     """Word error and its interval."""
-    found = [record.find(name, part) for part in ("wer", "wer_low", "wer_high")]
-    if any(part is None for part in found):
-        return "-"
-    rate, low, high = (part.value for part in found if part)
-    return f"{rate:.1f} ({low:.1f} to {high:.1f})"
+    return _with_interval(record, name, "wer", "{:.1f} ({:.1f} to {:.1f})")
+
+
+def _more_errors(record: Record, name: str) -> str:
+    """By how many points of word error it is worse than the reference on the same clips."""
+    return _with_interval(record, name, "wer_difference", "{:+.2f} ({:+.2f} to {:+.2f})")
+
+
+def _with_interval(record: Record, name: str, measure: str, form: str) -> str:
+    found = [record.find(name, measure + part) for part in ("", "_low", "_high")]
+    values = [part.value for part in found if part]
+    return form.format(*values) if len(values) == len(found) else "-"
 
 
 def _cells(record: Record, name: str, columns: _Columns) -> list[str]:

@@ -18,7 +18,16 @@ from auricle.bench.quality import divergence, quality
 from auricle.bench.quality import table as quality_tables
 from auricle.bench.quality.worker import Job, measure_apart
 from auricle.bench.result import Record, read_record, to_line
-from auricle.bench.word_errors import WordErrors, bootstrap_interval, matches, normalized, token_f1, total, word_errors
+from auricle.bench.word_errors import (
+    WordErrors,
+    bootstrap_interval,
+    differences,
+    matches,
+    normalized,
+    token_f1,
+    total,
+    word_errors,
+)
 from auricle.models.audio import SAMPLE_RATE, synthetic_clip
 from auricle.models.bundle import read_manifest, shipped_bundle
 from auricle.models.dataclass_json import encode
@@ -99,6 +108,15 @@ def test_bootstrap_interval_holds_the_rate_and_narrows() -> None:
     assert bootstrap_interval(few, seed=3) == wide
     assert bootstrap_interval([WordErrors(1, 4)], seed=1) == (0.25, 0.25)
     assert bootstrap_interval([], seed=1) == (0.0, 0.0)
+
+
+def test_two_systems_that_err_alike_differ_by_nothing_whatever_is_drawn() -> None:
+    errors = [WordErrors(n % 3, 4) for n in range(60)]
+    same = differences(errors, errors)
+    assert total(same).rate == 0 and bootstrap_interval(same, seed=1) == (0, 0)
+    worse = differences([WordErrors(each.errors + 1, 4) for each in errors], errors)
+    assert total(worse).rate == 0.25 and bootstrap_interval(worse, seed=1) == (0.25, 0.25)
+    assert total(differences(errors[:1], errors[1:2])).rate == -0.25
 
 
 def test_captions_are_compared_as_bags_of_words() -> None:
@@ -432,10 +450,12 @@ def test_a_cache_by_its_types(tmp_path: Path) -> None:
     assert (record.settings["kv types"], record.settings["reference"]) == ("f32, q4_0", "cache f32")
     exact, coarse = ({m.name: m.value for m in record.measures if m.group == group} for group in record.groups)
     assert exact["kl"] == 0 < coarse["kl"] and exact["agreement"] == 100 and exact["wer"] == 0
+    assert coarse["wer_difference"] == coarse["wer"] - exact["wer"] and "wer_difference" not in exact
     assert exact["cache"] / coarse["cache"] == pytest.approx(32 / 4.5)
     assert exact["cache"] == pytest.approx(2 * 4 * 256 * 4 * 512 / 1e6)
     assert not [name for name in exact if name.startswith(("error_", "audio_", "size"))]
     table = "\n".join(quality_tables.lines(record))
+    assert "WER points (95 %)" in table
     assert "cache MB" in table and "against cache f32: KL divergence" in table and "size GB" not in table
 
 
