@@ -1,10 +1,15 @@
 """Evaluation of `small` in training: recordings of people, held-out sentences by a held-out voice -> word error.
 
 Word error in lower case without punctuation. People's recordings are only ever looked at: none chooses a checkpoint.
+
+`python -m auricle.export.training.small.evaluate --work DIR --out DIR` writes both as sound files with a table each,
+for `auricle-bench quality --data DIR/people.tsv` and whatever else reads `audio <TAB> text`.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ....models.audio import SAMPLE_RATE, Waveform
-from ....models.errors import InputError
+from ....models.errors import AuricleError, InputError
 from ..salmonn.evaluate import edits
 from .corpus import MAX_SECONDS, Texts, held_out_clip
 
@@ -77,6 +82,42 @@ def word_error(
     return n_edits / max(n_words, 1), hypotheses
 
 
+def write_table(recordings: Sequence[Recording], folder: Path, name: str) -> Path:
+    """`name`.tsv, and a 16-bit wav for each in a folder `name` beside it; returns the table's path."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    rows: list[str] = []
+    for number, recording in enumerate(recordings):
+        file = Path(name) / f"{number:04}.wav"
+        with wave.open(str(folder / file), "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(SAMPLE_RATE)
+            sound.writeframes((np.clip(recording.waveform, -1, 1) * 32767).round().astype("<i2").tobytes())
+        rows.append(f"{file}\t{recording.text}\n")
+    table = folder / f"{name}.tsv"
+    table.write_text("".join(rows))
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, write both tables; returns the exit status."""
+    module = "auricle.export.training.small.evaluate"
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--work", type=Path, required=True, help="of the training: prose.txt has held-out lines too")
+    parser.add_argument("--out", type=Path, required=True, help="directory for people.tsv, slt.tsv and their sounds")
+    parser.add_argument("--sentences", type=int, default=600, help="held-out ones by slt (default %(default)s)")
+    a = parser.parse_args(arguments)
+    try:
+        recordings = {"people": people(), "slt": held_out(Texts.load(a.work / "prose.txt", held_out=True), a.sentences)}
+    except AuricleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    for name, spoken in recordings.items():
+        n_words = sum(len(recording.text.split()) for recording in spoken)
+        print(f"{write_table(spoken, a.out, name)}: {len(spoken)} recordings, {n_words} words")
+    return 0
+
+
 def _read(path: Path) -> Waveform:
     if path.suffix == ".raw":
         samples = np.fromfile(path, np.int16)
@@ -85,3 +126,7 @@ def _read(path: Path) -> Waveform:
             assert file.getframerate() == SAMPLE_RATE, path
             samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
     return (samples / 32768).astype(np.float32)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
