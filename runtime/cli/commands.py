@@ -150,7 +150,20 @@ def _serve(arguments: Namespace) -> int:
         origins=tuple(arguments.origin),
         **given_options(arguments, SERVER),
     )
-    return serve(ServeCommand(_model_options(arguments), options, _wyoming_options(arguments, options)))
+    wyoming = _wyoming_options(arguments, options)
+    source = _served_source(arguments)
+    return serve(ServeCommand(_model_options(arguments), options, wyoming, source, arguments.source_prompt or "asr"))
+
+
+def _served_source(arguments: Namespace) -> SourceOptions | None:
+    """`--source`. Raises InputError."""
+    if arguments.source is None:
+        if arguments.source_device is not None or arguments.source_prompt is not None:
+            raise InputError("--source-device and --source-prompt say how, but not what is heard: add --source")
+        return None
+    if arguments.source in ("microphone", "system"):
+        return SourceOptions(source=arguments.source, device=arguments.source_device)
+    return SourceOptions(audio=arguments.source, device=arguments.source_device)
 
 
 def _wyoming_options(arguments: Namespace, server: ServerOptions) -> WyomingOptions | None:

@@ -157,6 +157,12 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--origin", action="append", default=[], metavar="URL", help="a page of another address may ask; repeatable"
     )
+    heard = serve.add_argument_group("captions of what this machine hears, for whoever views them")
+    heard.add_argument("--source", metavar="microphone|system|FILE", help="system: what it plays; default: nothing")
+    heard.add_argument(
+        "--source-device", metavar="NAME|NUMBER", help="a microphone, by a part of its name or its number"
+    )
+    heard.add_argument("--source-prompt", metavar="PROMPT_OR_TASK", help="asked of it; default: asr")
     limits = serve.add_argument_group("limits")
     limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 64")
     unlimited = "do not refuse live streams for which this machine has no time"

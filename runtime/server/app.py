@@ -23,7 +23,7 @@ from .page.live import live
 from .service import Service, service_of
 
 
-def create_app(service: Service) -> ASGIApp:
+def create_app(service: Service, broadcasts: Broadcasts) -> ASGIApp:
     """The routes of all protocols. The service stays the caller's, to be closed."""
     routes = [
         Route("/health", health),
@@ -51,7 +51,7 @@ def create_app(service: Service) -> ASGIApp:
         },
     )
     app.state.service = service
-    app.state.broadcasts = Broadcasts()
+    app.state.broadcasts = broadcasts
     return Guard(app, service, {route.path: route.name for route in routes}, files.PATHS | {"/health"})
 
 

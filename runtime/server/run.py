@@ -23,6 +23,8 @@ from ...models.errors import InputError, RunError
 from ..engine import Engine
 from .app import create_app
 from .options import ServerOptions
+from .page.broadcasts import Broadcasts
+from .page.local_source import LocalSession, LocalSource
 from .service import Service
 from .wyoming.discovery import reachable_address
 from .wyoming.options import WyomingOptions
@@ -52,14 +54,18 @@ def serve(
     listener: socket.socket,
     started: Callable[[str], None],
     wyoming: tuple[WyomingOptions, socket.socket] | None = None,
+    local: LocalSource | None = None,
 ) -> None:
-    """Answer until a signal ends it; it must be the main thread. started: told the address. Raises InputError."""
+    """Answer until a signal ends it; it must be the main thread. Raises InputError.
+
+    started: told the address; local: heard from the start, for whoever views it.
+    """
     service = Service(engine, options)
     if options.admission:
         service.estimate()
     try:
         beside = None if wyoming is None else WyomingServer(service, *wyoming)
-        Server(service, listener, started, beside).run([listener])
+        Server(service, listener, started, beside, local).run([listener])
     finally:
         service.close()
 
@@ -73,11 +79,14 @@ class Server(uvicorn.Server):
         listener: socket.socket,
         started: Callable[[str], None],
         wyoming: WyomingServer | None = None,
+        local: LocalSource | None = None,
     ) -> None:
-        """Raises InputError for a certificate that cannot be used."""
-        super().__init__(_config(service))
+        """Raises InputError for a certificate that cannot be used, or a prompt that the model has no room for."""
+        broadcasts = Broadcasts()
+        super().__init__(_config(service, broadcasts))
         self._service = service
         self._wyoming = wyoming
+        self._local = None if local is None else LocalSession(service, broadcasts, local)
         self._listener = listener
         self._tell = started
 
@@ -86,6 +95,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._wyoming is not None:
             await self._wyoming.start()
+        if self._local is not None:
+            self._local.start()
         self._tell(address(self._service.options, self._listener))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,6 +104,8 @@ class Server(uvicorn.Server):
         self._service.stopping.set()
         if self._wyoming is not None:
             await self._wyoming.stop()
+        if self._local is not None:
+            self._local.finish()
         await self._service.drain(DRAIN_SECONDS, lambda: self.force_exit)
         if self._wyoming is not None:
             await self._wyoming.close()
@@ -117,12 +130,12 @@ def wyoming_address(listener: socket.socket) -> str:
     return f"host {reachable_address(listener) or host}, port {port}"
 
 
-def _config(service: Service) -> uvicorn.Config:
+def _config(service: Service, broadcasts: Broadcasts) -> uvicorn.Config:
     """Logs of libraries are for errors only: at other levels they write what was sent."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     options = service.options
     config = uvicorn.Config(
-        create_app(service),
+        create_app(service, broadcasts),
         http=_protocol(options.header_seconds),
         ws=FinalWebSocket,
         ws_max_size=MAX_MESSAGE,

@@ -13,6 +13,7 @@ import numpy as np
 from auricle.models.audio import SAMPLE_RATE
 from auricle.runtime.engine import Engine
 from auricle.runtime.server.options import ServerOptions
+from auricle.runtime.server.page.local_source import LocalSource
 from auricle.runtime.server.run import Server, bind
 from auricle.runtime.server.service import Service
 from auricle.runtime.server.wyoming.options import WyomingOptions
@@ -39,6 +40,7 @@ def serving(
     options: ServerOptions | None = None,
     wyoming: WyomingOptions | None = None,
     admission: bool = False,
+    local: LocalSource | None = None,
 ) -> Generator[Served]:
     """An engine, served until the block ends; the engine stays open.
 
@@ -61,7 +63,7 @@ def serving(
             place = stack.enter_context(closing(bind(wyoming)))
             port = place.getsockname()[1]
             beside = WyomingServer(service, wyoming, place)
-        server = Server(service, listener, tell, beside)
+        server = Server(service, listener, tell, beside, local)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         assert started.wait(10)

@@ -15,9 +15,10 @@ from ...events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded
 from ...output.cues import harmless
 from ...output.remarks import clock, remark, was_cut
 from ...output.transcript import event_line
+from ...sources.until_error import UntilError
 from ..answers import half_json
 from ..options import ModelOptions, check_prompts, open_engine
-from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
+from .session import SourceOptions, open_source, output_error, stopped_by_signals
 
 
 @dataclass(frozen=True)

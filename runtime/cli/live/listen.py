@@ -20,10 +20,11 @@ from ...llm.grammar.json_schema import JsonSchema
 from ...output.remarks import clock
 from ...output.terminal import JsonLines, Meter, PlainLines, Screen, View
 from ...output.transcript import Transcript
+from ...sources.until_error import UntilError
 from ..answers import half_json
 from ..options import ModelOptions, check_prompts, open_engine
 from .keyboard import Keys, Menu, keys_work
-from .session import SourceOptions, UntilError, open_source, output_error, stopped_by_signals
+from .session import SourceOptions, open_source, output_error, stopped_by_signals
 
 HINT = "? tasks, q quits"
 

@@ -16,12 +16,11 @@ from types import FrameType
 from typing import Any
 
 from ....models.dataclass_json import encode
-from ....models.errors import AuricleError, InputError, RunError
+from ....models.errors import InputError, RunError
 from ....models.interruption import interrupt, on_signals
 from ...sources.microphone import Microphone
 from ...sources.playback import FilePlayback, RawInput, Source
 from ...sources.portaudio import choose_device, list_devices
-from ...sources.source import SourceItem
 from ...sources.system_sound import SystemSound
 
 SOURCES = {
@@ -43,31 +42,6 @@ class SourceOptions:
     rate: int | None = None  # Hz, of raw PCM
     channels: int | None = None  # of raw PCM
     sample_format: str | None = None  # "s16le" or "f32le", of raw PCM
-
-
-class UntilError:
-    """A source whose failure ends the session as its end would, so that its sound is still decoded; see `error`."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.error: AuricleError | None = None
-
-    @property
-    def realtime(self) -> bool:
-        """See Source."""
-        return self._source.realtime
-
-    def read(self, timeout_s: float) -> list[SourceItem] | None:
-        """See Source."""
-        try:
-            return None if self.error else self._source.read(timeout_s)
-        except AuricleError as error:
-            self.error = error
-            return None
-
-    def close(self) -> None:
-        """See Source."""
-        self._source.close()
 
 
 def output_error(error: OSError, remedy: str) -> BrokenPipeError | RunError:
