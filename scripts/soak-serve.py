@@ -2,8 +2,9 @@
 
     soak-serve.py FOLDER [--hours 24] [--slice-hours 0.25] [--clients 4] [--pace 10] [--bundle DIR]
 
-Each client says one sentence again and again in sessions of half a minute, ten times as fast as it is spoken, and
-goes away in the middle of some: with a close, or without a word. Hours are those of sound, all clients together.
+Each client says one sentence again and again in sessions of half a minute, through OpenAI's Realtime or the page's
+/live, ten times as fast as it is spoken, and goes away in the middle of some: with a close, or without a word. Hours
+are those of sound, all clients together.
 FOLDER/state.json says how far it came; run again, it goes on with a server of its own.
 
 Status 1 when a rule does not hold. In each session: every sample that was sent is captured, and decoded or skipped; at
@@ -45,6 +46,8 @@ SESSION_SECONDS = (10.0, 60.0)
 PAUSE_SECONDS = (1.0, 3.0)
 LEAVING = 0.3
 """Of all sessions, those that end in the middle."""
+COMMITTING = 0.3
+"""Of /live's sessions, those whose client ends the last turn before it stops."""
 WAIT_SECONDS = 300.0
 QUIET_SECONDS = 20.0
 RATE_PCM = {"type": "audio/pcm", "rate": SAMPLE_RATE}
@@ -130,7 +133,35 @@ class Realtime:
         raise ConnectionError("the connection was closed before the ledger came")
 
 
-PROTOCOLS: Mapping[str, type[Realtime]] = {Realtime.PATH: Realtime}
+class Live:
+    """The page's: turns found by the server, and now and then one that the client commits."""
+
+    PATH = "/live"
+
+    async def begin(self, connection: ClientConnection, rng: random.Random) -> None:
+        """See Session."""
+        self._commits = rng.random() < COMMITTING
+        await connection.send(json.dumps({"type": "start", "sample_rate": SAMPLE_RATE}))
+
+    async def send(self, connection: ClientConnection, pcm: bytes) -> None:
+        """See Session."""
+        await connection.send(pcm)
+
+    async def finish(self, connection: ClientConnection) -> Told:
+        """See Session."""
+        for kind in (*(["commit"] if self._commits else []), "stop"):
+            await connection.send(json.dumps({"type": kind}))
+        texts: list[str] = []
+        async for message in connection:
+            event = json.loads(message)
+            texts += [event[name] for name in ("text", "stable", "unstable") if event.get(name)]
+            if event["type"] == "ended":
+                names = ("captured", "decoded", "skipped", "dropped")
+                return Told(texts, {name: event[f"{name}_s"] * SAMPLE_RATE for name in names})
+        raise ConnectionError("the connection was closed before the ledger came")
+
+
+PROTOCOLS: Mapping[str, type[Realtime] | type[Live]] = {Realtime.PATH: Realtime, Live.PATH: Live}
 """Path -> its client. A further protocol is a further class here."""
 
 

@@ -54,14 +54,16 @@ def test_a_slice(soak: Any, served: Served, monkeypatch: pytest.MonkeyPatch) -> 
     assert now.n_sessions > now.n_left > 0 and now.n_texts
 
 
+@pytest.mark.parametrize("protocol", ["Realtime", "Live"])
 def test_sound_that_is_lost_and_texts_that_go_astray_are_found(
-    soak: Any, served: Served, monkeypatch: pytest.MonkeyPatch
+    soak: Any, served: Served, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     push = LiveSession.push
     monkeypatch.setattr(LiveSession, "push", lambda self, waveform: push(self, waveform[:-1]))
     base = served.url.replace("http", "ws")
     samples = np.zeros(16_000, np.int16)
-    told = asyncio.run(soak.talk(base, soak.Realtime.PATH, samples, 100.0, random.Random(1), len(samples)))
+    path = getattr(soak, protocol).PATH
+    told = asyncio.run(soak.talk(base, path, samples, 100.0, random.Random(1), len(samples)))
     assert [fault.split(",")[0] for fault in soak.faults_of(told, 16_000, frozenset())] == [
         "16000 samples were sent",
         "no text came of 16000 samples",
