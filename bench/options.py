@@ -11,7 +11,7 @@ from ..models.precision import DEFAULT_PRECISION, PRECISIONS
 
 MODELS = ("salmonn-13b", "salmonn-7b", "canary-qwen-2.5b", "demo")
 _LISTED_KV = ",".join(KV_BYTES)
-PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer", "fastconformer", "transcribe")
+PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer", "fastconformer", "transcribe", "recordings")
 
 
 def count(text: str) -> int:
@@ -200,7 +200,7 @@ def _fit(fit: argparse.ArgumentParser) -> None:
 
 def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--part", choices=PARTS, default="whisper")
-    peers.add_argument("--bundle", type=Path, metavar="DIR", help="ours, for prefill, decode and answer")
+    peers.add_argument("--bundle", type=Path, metavar="DIR", help="ours, for prefill, decode, answer, recordings")
     peers.add_argument("--graph", type=Path, metavar="FILE", help="a whisper.onnx of ours instead of one made here")
     peers.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from, for answer")
     trained = "trained weights for --part whisper (Hugging Face or faster-whisper); default: random ones"
@@ -210,6 +210,9 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument(
         "--layers", type=count, default=32, metavar="N", help="of Whisper or the FastConformer (default %(default)s)"
     )
+    peers.add_argument("--data", type=Path, metavar="TSV", help="for recordings: audio path, its text")
+    beside = "for recordings: a faster-whisper directory to hear them too; repeatable"
+    peers.add_argument("--recognizer", type=Path, action="append", default=[], metavar="DIR", help=beside)
     peers.add_argument("--tokens", type=count, default=32, metavar="N", help="decoded (default %(default)s)")
     peers.add_argument("--rounds", type=count, default=3, metavar="N", help="turns of each (default %(default)s)")
     peers.add_argument("--threads", type=count, metavar="N", help="of everyone (default: one per core)")

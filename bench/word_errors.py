@@ -103,6 +103,12 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def percentages(errors: Sequence[WordErrors], seed: int) -> dict[str, float]:
+    """wer with the interval's ends wer_low and wer_high, in percent, as the benches' measures are called."""
+    low, high = bootstrap_interval(errors, seed)
+    return {"wer": 100 * total(errors).rate, "wer_low": 100 * low, "wer_high": 100 * high}
+
+
 def token_f1(reference: str, hypothesis: str) -> float:
     """How alike two descriptions are: F1 of their words as bags, 0 to 1. Not a published caption metric."""
     reference_words = normalized(reference)

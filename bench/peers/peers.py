@@ -21,6 +21,7 @@ from ...models.bundle import read_manifest
 from ...models.errors import AuricleError, InputError
 from ...runtime.system.machine import usable_cores
 from ..result import OURS, Record
+from . import recordings
 from .race import Progress, Race, Worker, leave_out, race
 from .table import lines, to_record
 from .task import Contestant, Task, no_progress
@@ -48,7 +49,11 @@ def run(arguments: argparse.Namespace, progress: Progress = no_progress) -> Reco
             checkpoint=_absolute(arguments.checkpoint),
             whisper=_absolute(arguments.whisper),
             recording=_absolute(arguments.recording),
+            data=_absolute(arguments.data),
+            recognizers=tuple(path.resolve() for path in arguments.recognizer if _absolute(path)),
         )
+        if task.part == "recordings":
+            recordings.items(task)
         team = chosen(contestants(task), arguments.only)
         return measure(task, team, arguments.rounds, arguments.peer_python or sys.executable, progress)
 

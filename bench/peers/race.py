@@ -20,6 +20,7 @@ from ..result import OURS
 from .task import Contestant, Task
 
 Progress = Callable[[str, int, int], None]
+_Proof = tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]]
 SETTLE_S = 0.5  # between two runs: until the threads of the last one no longer spin
 RESERVE = 2 << 30  # bytes left to the machine when all contestants are alive
 
@@ -45,6 +46,7 @@ class Readiness:
     versions: Mapping[str, str]
     shape: tuple[int, ...] = ()
     tokens: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 class Missing(InputError):
@@ -78,7 +80,7 @@ class Worker:
         self._task = task
         self._python = python
         self._process: subprocess.Popen[str] | None = None
-        self._proof: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self._proof: _Proof = (), (), ()
         self._log = task.work / "logs" / f"{task.part}-{name}.txt".replace(" ", "-")
 
     def prepare(self) -> None:
@@ -248,9 +250,9 @@ def leave_out(runner: Runner, found: Race, error: AuricleError) -> None:
     found.notes.append(f"{runner.name} is left out: {error}")
 
 
-def _proof(answer: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shape and tokens of what a run gave."""
-    return tuple(answer["shape"]), tuple(answer["tokens"])
+def _proof(answer: Mapping[str, Any]) -> _Proof:
+    """Shape, tokens and texts of what a run gave."""
+    return tuple(answer["shape"]), tuple(answer["tokens"]), tuple(answer["texts"])
 
 
 def _death(status: int) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.bundle import read_manifest
+from ..quality.table import wer
 from ..result import OURS, Measure, Record, make_record, subject
+from . import recordings
 from .race import Race, Sample
 from .task import Contestant, Task, output_file
 
@@ -29,6 +31,8 @@ def to_record(task: Task, team: Mapping[str, Contestant], found: Race, rounds: i
     measures: list[Measure] = []
     for name, runs in samples.items():
         measures += _measures(task, name, runs, samples.get(OURS, []))
+        if task.part == "recordings":
+            measures += recordings.measures(task, name, found.ready[name].texts)
         if name in errors:
             measures.append(Measure(name, "error", "%", (100 * errors[name],), "lower"))
     settings = {"part": task.part, "rounds": str(rounds), "threads": str(task.threads), **_settings(task)}
@@ -38,15 +42,17 @@ def to_record(task: Task, team: Mapping[str, Contestant], found: Race, rounds: i
 
 def lines(record: Record) -> list[str]:
     """The table: medians, and for the ratios the smallest and largest too."""
-    columns = ("wall s", "cpu s", "GB", "error %", "ours/peer: wall", "cpu", "memory")
+    heard = record.settings["part"] == "recordings"
+    columns = ("wall s", "cpu s", "GB", "word error %" if heard else "error %", "ours/peer: wall", "cpu", "memory")
     width = max(12, *(len(group) for group in record.groups))
-    rows = [" " * width + "".join(f"{column:>18}" for column in columns)]
+    rows = [" " * width + "".join(f"{column:>20}" for column in columns)]
     for group in record.groups:
-        plain = [_median(record.find(group, name)) for name in ("wall", "cpu", "memory", "error")]
+        plain = [_median(record.find(group, name)) for name in ("wall", "cpu", "memory")]
+        plain.append(wer(record, group) if heard else _median(record.find(group, "error")))
         ratios = [_spread(record.find(group, f"ratio_{name}")) for name in ("wall", "cpu", "memory")]
-        rows.append(f"{group:<{width}}" + "".join(f"{cell:>18}" for cell in (*plain, *ratios)))
+        rows.append(f"{group:<{width}}" + "".join(f"{cell:>20}" for cell in (*plain, *ratios)))
     rates = [(g, m) for g in record.groups if (m := record.find(g, "rate")) is not None]
-    rows += [f"{group:<{width}}{measure.value:>18.4g} {measure.unit}" for group, measure in rates]
+    rows += [f"{group:<{width}}{measure.value:>20.4g} {measure.unit}" for group, measure in rates]
     return [*rows, *record.notes]
 
 
@@ -155,6 +161,8 @@ def _token_notes(task: Task, found: Race) -> list[str]:
 def _settings(task: Task) -> dict[str, str]:
     if task.part in ("whisper", "fastconformer"):
         return {"layers": str(task.layers)} if task.whisper is None else {"whisper": task.whisper.name}
+    if task.part == "recordings":
+        return {"data": str(task.data), "recordings": str(len(recordings.items(task)))}
     return {"tokens": str(task.tokens)} if task.part in ("decode", "answer") else {}
 
 

@@ -40,10 +40,14 @@ class Task:
     """Trained weights for the Whisper encoder; None: random ones."""
     recording: Path | None = None
     """What the Whisper encoder hears; None: the exporter's speech."""
+    data: Path | None = None
+    """Recordings with their texts."""
+    recognizers: tuple[Path, ...] = ()
+    """Directories of faster-whisper's."""
 
     def as_json(self) -> str:
         """For a command line."""
-        return json.dumps({k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items()})
+        return json.dumps(asdict(self), default=str)
 
     @classmethod
     def from_json(cls, text: str) -> Task:
@@ -51,10 +55,10 @@ class Task:
         raw: dict[str, Any] = json.loads(text)
         paths: dict[str, Any] = {
             name: Path(raw[name])
-            for name in ("work", "bundle", "graph", "checkpoint", "whisper", "recording")
+            for name in ("work", "bundle", "graph", "checkpoint", "whisper", "recording", "data")
             if raw[name] is not None
         }
-        return cls(**{**raw, **paths})
+        return cls(**{**raw, **paths, "recognizers": tuple(map(Path, raw["recognizers"]))})
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Outcome:
 
     shape: tuple[int, ...] = ()
     tokens: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    """Of all recordings, in order."""
     values: Any = None
     """The output as a float32 array, for comparing; None where there is none."""
     seconds: float | None = None

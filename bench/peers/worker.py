@@ -30,6 +30,7 @@ PARTS = {
     "answer": "answer",
     "fastconformer": "salm",
     "transcribe": "salm",
+    "recordings": "recordings",
 }
 """Which module knows the contestants of a part."""
 _PACKAGES = {
@@ -40,6 +41,7 @@ _PACKAGES = {
     "ctranslate2": "ctranslate2",
     "transcribe_cpp": "transcribe-cpp",
     "_pywhispercpp": "pywhispercpp",
+    "faster_whisper": "faster-whisper",
 }
 
 
@@ -108,7 +110,7 @@ def _timed(work: Work) -> dict[str, Any]:
 
 def _account(outcome: Outcome) -> dict[str, Any]:
     """The proof of work: what came out."""
-    proof: dict[str, Any] = {"shape": list(outcome.shape), "tokens": list(outcome.tokens)}
+    proof: dict[str, Any] = {"shape": list(outcome.shape), "tokens": list(outcome.tokens), "texts": list(outcome.texts)}
     if outcome.values is not None:
         proof["rms"] = float((outcome.values.astype("float64") ** 2).mean() ** 0.5)
     return proof

@@ -29,7 +29,16 @@ from ...runtime.llm.options import LlmOptions
 from ..datasets import Item, Progress, demo_items, quiet, table_items
 from ..machine.gpu import gpu_name
 from ..result import Measure, Record, make_record, subject
-from ..word_errors import WordErrors, bootstrap_interval, differences, normalized, token_f1, total, word_errors
+from ..word_errors import (
+    WordErrors,
+    bootstrap_interval,
+    differences,
+    normalized,
+    percentages,
+    token_f1,
+    total,
+    word_errors,
+)
 from .divergence import Distance
 from .table import ERROR
 from .table import lines as lines
@@ -234,14 +243,8 @@ def _word_scores(items: Sequence[Item], replies: Sequence[Reply], seed: int) -> 
     errors = _word_errors(items, replies)
     if not errors:
         return []
-    low, high = bootstrap_interval(errors, seed)
-    whole: WordErrors = total(errors)
-    return [
-        ("wer", "%", "lower", 100 * whole.rate),
-        ("wer_low", "%", "lower", 100 * low),
-        ("wer_high", "%", "lower", 100 * high),
-        ("words", "", "neither", whole.words),
-    ]
+    rates: list[_Score] = [(name, "%", "lower", value) for name, value in percentages(errors, seed).items()]
+    return [*rates, ("words", "", "neither", total(errors).words)]
 
 
 def _word_errors(items: Sequence[Item], replies: Sequence[Reply]) -> list[WordErrors]:

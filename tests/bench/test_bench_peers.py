@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from auricle.bench.options import parser
 from auricle.bench.peers import peers
 from auricle.bench.peers.ggml_format import q8_0, write_ggml
 from auricle.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
@@ -202,8 +203,8 @@ def test_what_a_worker_ends_with_is_one_sentence(tmp_path: Path, shell: str, sai
 
 
 def test_other_work_than_in_the_warm_up_is_refused(tmp_path: Path) -> None:
-    ready = '{"resident": 1, "versions": {}, "shape": [1, 2], "tokens": []}'
-    run = '{"wall_s": 1, "cpu_s": 1, "peak": 1, "idle_cpu_s": 0, "shape": [1, 1], "tokens": []}'
+    ready = '{"resident": 1, "versions": {}, "shape": [1, 2], "tokens": [], "texts": []}'
+    run = '{"wall_s": 1, "cpu_s": 1, "peak": 1, "idle_cpu_s": 0, "shape": [1, 1], "tokens": [], "texts": []}'
     python = script(tmp_path / "python", f"echo '{ready}'; read line; echo '{run}'")
     worker = Worker("a", NOBODY, Task("decode", tmp_path), python)
     assert worker.start().shape == (1, 2)
@@ -218,14 +219,30 @@ def test_a_python_that_is_not_there(tmp_path: Path) -> None:
         worker.start()
 
 
+def asked(work: Path, part: str, *words: str) -> argparse.Namespace:
+    """One round on one thread."""
+    return parser().parse_args(
+        ["peers", "--part", part, "--rounds", "1", "--threads", "1", "--work", str(work), *words]
+    )
+
+
+def test_recordings_are_heard_and_words_counted(tmp_path: Path) -> None:
+    clip = shipped_bundle() / "clips" / "command.wav"
+    rows = [f"{clip}\tturn on the kitchen dishwasher\n", f"{clip}\tturn off the kitchen dishwasher\n"]
+    (tmp_path / "set.tsv").write_text("".join(rows), encoding="utf-8")
+    words = ("--data", str(tmp_path / "set.tsv"), "--recognizer", str(tmp_path))
+    with pytest.raises(InputError, match="--data TSV and --bundle DIR"):
+        peers.run(asked(tmp_path, "recordings", *words))
+    record = peers.run(asked(tmp_path, "recordings", *words, "--bundle", str(shipped_bundle())))
+    found = {measure.name: measure.value for measure in record.measures if measure.group == "auricle"}
+    assert (found["wer"], found["words"]) == (10.0, 10) and found["wall"] > 0
+    assert "10.0 (" in lines(record)[1]
+    assert any("is left out" in note and "faster-whisper" in note for note in record.notes)
+
+
 def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
     """The demo's language model, for real: two processes, one round, the same tokens."""
-    arguments = argparse.Namespace(
-        part="decode", layers=32, tokens=8, rounds=1, threads=1, bundle=None, graph=None, checkpoint=None
-    )
-    arguments.whisper, arguments.recording = None, None
-    arguments.work, arguments.only, arguments.peer_python = tmp_path, None, None
-    record = peers.run(arguments)
+    record = peers.run(asked(tmp_path, "decode", "--tokens", "8"))
     assert record.groups == ("auricle", "llama.cpp")
     assert "llama.cpp gave the same 8 tokens as auricle" in record.notes
     for group in record.groups:
@@ -252,7 +269,7 @@ def test_trained_weights_and_a_recording_are_what_whisper_is_compared_on(golden:
 
 @pytest.mark.parametrize("part", list(peers.PARTS))
 def test_every_part_has_ours_first(part: str, tmp_path: Path) -> None:
-    names = list(contestants(Task(part, tmp_path, bundle=shipped_bundle())))
+    names = list(contestants(Task(part, tmp_path, bundle=shipped_bundle(), recognizers=(tmp_path,))))
     assert names[0] == "auricle" and len(names) > 1
 
 
@@ -265,6 +282,7 @@ def test_only_some() -> None:
 
 def test_a_task_survives_its_command_line(tmp_path: Path) -> None:
     task = Task("whisper", tmp_path, threads=3, layers=2, bundle=tmp_path / "b", own_threads=False)
+    task = replace(task, data=tmp_path / "set.tsv", recognizers=(tmp_path / "tiny", tmp_path / "base"))
     assert Task.from_json(task.as_json()) == task
 
 

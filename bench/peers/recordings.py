@@ -1,0 +1,89 @@
+"""Contestants for a table of recordings: a bundle's transcripts beside faster-whisper's, words and time in one run.
+
+Everybody hears every recording of the table in each round, from samples in memory, one after the other. faster-whisper
+is told the language, as who uses it with an English model would; "beam 5" is what it does unless told otherwise. It
+does not hear again what it was unsure of, for then it draws lots, and every round must compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...models.audio import Waveform
+from ...models.bundle import read_manifest
+from ...models.errors import InputError
+from ..datasets import Item, table_items
+from ..result import OURS, Measure
+from ..word_errors import percentages, total, word_errors
+from .task import SEED, Contestant, Outcome, Task, Work
+
+_FASTER_WHISPER = "faster-whisper==1.2.1"
+_BEAMS = {"greedy": 1, "beam 5": 5}
+
+
+def items(task: Task) -> list[Item]:
+    """The table's recordings. Raises InputError without a table or a bundle, or where more than a text is asked."""
+    if task.data is None or task.bundle is None:
+        raise InputError("recordings are heard from a table by a bundle: give --data TSV and --bundle DIR")
+    found = table_items(task.data, read_manifest(task.bundle).prompt, "asr", None, SEED)
+    if other := next((item for item in found if item.kind != "words"), None):
+        raise InputError(f"{other.origin} asks for more than a transcript: give a table of audio and text")
+    return found
+
+
+def measures(task: Task, name: str, texts: Sequence[str]) -> list[Measure]:
+    """Word error of what one of them heard, with its interval, and of how many words."""
+    errors = [word_errors(item.reference, text) for item, text in zip(items(task), texts, strict=True)]
+    rates = percentages(errors, SEED).items()
+    found = [Measure(name, measure, "%", (value,), "lower") for measure, value in rates]
+    return [*found, Measure(name, "words", "", (total(errors).words,), "neither")]
+
+
+def _waveforms(task: Task) -> list[Waveform]:
+    from ...runtime.audio.decode import read_audio
+
+    return [read_audio(Path(item.audio)) for item in items(task)]
+
+
+def open_ours(task: Task) -> Work:
+    """engine.ask, with our own choice of threads unless a number was asked for."""
+    from ...runtime.engine import EngineOptions, load
+    from ...runtime.llm.options import LlmOptions
+    from ...runtime.system.ort import OrtOptions
+
+    assert task.bundle is not None
+    threads = None if task.own_threads else task.threads
+    engine = load(task.bundle, EngineOptions(OrtOptions("cpu", threads), LlmOptions(n_threads=threads, n_gpu_layers=0)))
+    waveforms = _waveforms(task)
+    return Work(lambda: Outcome(texts=tuple(engine.ask(waveform, "asr").text for waveform in waveforms)))
+
+
+def open_faster_whisper(weights: Path, beam_size: int) -> Callable[[Task], Work]:
+    """In int8, from a directory of its own."""
+
+    def opened(task: Task) -> Work:
+        import faster_whisper  # pyright: ignore
+
+        library: Any = faster_whisper
+        model = library.WhisperModel(str(weights), device="cpu", compute_type="int8", cpu_threads=task.threads)
+        waveforms = _waveforms(task)
+
+        def transcribe(waveform: Waveform) -> str:
+            segments, _ = model.transcribe(waveform, language="en", beam_size=beam_size, temperature=0.0)
+            return "".join(segment.text for segment in segments).strip()
+
+        return Work(lambda: Outcome(texts=tuple(map(transcribe, waveforms))))
+
+    return opened
+
+
+def contestants(task: Task) -> dict[str, Contestant]:
+    """Ours, and faster-whisper with each of the directories, in both ways."""
+    team = {OURS: Contestant(open_ours)}
+    for weights in task.recognizers:
+        for way, beam_size in _BEAMS.items():
+            name = f"faster-whisper {weights.name} {way}"
+            team[name] = Contestant(open_faster_whisper(weights, beam_size), pip=_FASTER_WHISPER)
+    return team
