@@ -213,6 +213,8 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--tokens", type=count, default=32, metavar="N", help="decoded (default %(default)s)")
     peers.add_argument("--rounds", type=count, default=3, metavar="N", help="turns of each (default %(default)s)")
     peers.add_argument("--threads", type=count, metavar="N", help="of everyone (default: one per core)")
+    layers = "of the language model on a GPU, for prefill and decode; -1: all (default %(default)s)"
+    peers.add_argument("--n-gpu-layers", type=int, default=0, metavar="N", help=layers)
     peers.add_argument("--only", metavar="NAME,...", help="these contestants")
     peers.add_argument("--peer-python", metavar="PATH", help="an interpreter that has the others' packages")
     peers.add_argument("--work", type=Path, metavar="DIR", help="keep what is prepared here, for the next time")

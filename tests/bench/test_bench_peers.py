@@ -223,7 +223,7 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
     arguments = argparse.Namespace(
         part="decode", layers=32, tokens=8, rounds=1, threads=1, bundle=None, graph=None, checkpoint=None
     )
-    arguments.whisper, arguments.recording = None, None
+    arguments.whisper, arguments.recording, arguments.n_gpu_layers = None, None, 0
     arguments.work, arguments.only, arguments.peer_python = tmp_path, None, None
     record = peers.run(arguments)
     assert record.groups == ("auricle", "llama.cpp")
