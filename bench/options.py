@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
     _synth(add("synth", "write a full-size bundle of random weights, to measure speed and memory with"))
+    _device(add("device", "this machine with the bundles that come along: minutes, one record to share and compare"))
     _stages(add("stages", "time every stage of a bundle against what this machine can do"))
     _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
     _streams(add("streams", "several live streams on one engine: lateness, load, what a further one takes"))
@@ -93,6 +94,18 @@ def _synth(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
     synth.add_argument("--out", type=Path, required=True, metavar="DIR")
     synth.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random weights")
+
+
+def _device(device: argparse.ArgumentParser) -> None:
+    device.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE", help="default: demo and demo-salm")
+    device.add_argument("--runs", type=count, default=5, metavar="N", help="of every stage (default %(default)s)")
+    quiet = "nobody speaks, to see what waiting costs (default %(default)g)"
+    device.add_argument("--silence", type=positive, default=20.0, metavar="S", help=quiet)
+    _add_device(device)
+    _add_report(device)
+    device.epilog = (
+        "auricle-bench device | tee mine.txt; auricle-bench compare mine.txt theirs.txt: both side by side, with ratios"
+    )
 
 
 def _stages(stages: argparse.ArgumentParser) -> None:
