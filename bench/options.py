@@ -10,6 +10,7 @@ from ..models.llm import KV_BYTES, LLM_TYPES
 from ..models.precision import DEFAULT_PRECISION, PRECISIONS
 
 MODELS = ("salmonn-13b", "salmonn-7b", "canary-qwen-2.5b", "demo")
+DEVICES = ("rpi5", "rpi4", "orange-pi-5", "n100", "jetson-orin-nano")
 _LISTED_KV = ",".join(KV_BYTES)
 PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer", "fastconformer", "transcribe")
 
@@ -197,7 +198,9 @@ def _keywords(keywords: argparse.ArgumentParser) -> None:
 
 def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--model", choices=MODELS, required=True)
-    fit.add_argument("--memory", required=True, metavar="SIZE", help="of the device, such as 8GB")
+    fit.add_argument("--memory", metavar="SIZE", help="of the device, such as 8GB; needed without --device")
+    known = f"a forecast by public figures of one that is not here: {', '.join(DEVICES)}"
+    fit.add_argument("--device", choices=DEVICES, metavar="NAME", help=known)
     fit.add_argument("--gpu", metavar="SIZE", help="of its GPU, such as 6GB")
     fit.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
     fit.add_argument("--new-tokens", type=count, default=20, metavar="N", help="of an answer (default %(default)s)")
