@@ -8,7 +8,7 @@
 # make gptq-test   the tests that need GPTQModel, which it installs
 # make quantization-table   what calibration is worth, on the demo model: the table of docs/quantization.md, two hours
 # make lora-sweep  word error and length of the demo's answers against the scale of its LoRA
-# make bench-gpu   everything on an NVIDIA GPU at full size (random weights)
+# make bench-gpu   everything on an NVIDIA GPU at full size (random weights); DRY=1 the same steps on the CPU, tiny
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 # make browsers    the page of `auricle serve` in Chromium and Firefox (PICTURES=--pictures draws docs/images anew)
 # make train-small  train a model that hears people, from where the last training stopped: days of a core

@@ -14,6 +14,7 @@ from .options import parser
 
 COMMANDS = {
     "synth": ".export.synthetic.bundle",
+    "device": "speed.device",
     "stages": "speed.stages",
     "live": "live.live",
     "streams": "live.streams",
@@ -30,7 +31,7 @@ COMMANDS = {
     "word-times": "quality.word_times",
 }
 """Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
-RECORDED = ("stages", "live", "streams", "serve", "quality", "lora-sweep", "keywords", "fit", "peers")
+RECORDED = ("device", "stages", "live", "streams", "serve", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live", "word-times")
 """They print for themselves, and tell their progress."""

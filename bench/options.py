@@ -10,6 +10,7 @@ from ..models.llm import KV_BYTES, LLM_TYPES
 from ..models.precision import DEFAULT_PRECISION, PRECISIONS
 
 MODELS = ("salmonn-13b", "salmonn-7b", "canary-qwen-2.5b", "demo")
+DEVICES = ("rpi5", "rpi4", "orange-pi-5", "n100", "jetson-orin-nano")
 _LISTED_KV = ",".join(KV_BYTES)
 PARTS = ("whisper", "beats", "qformer", "prefill", "decode", "answer", "fastconformer", "transcribe", "recordings")
 
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
 
     _synth(add("synth", "write a full-size bundle of random weights, to measure speed and memory with"))
+    _device(add("device", "this machine with the bundles that come along: minutes, one record to share and compare"))
     _stages(add("stages", "time every stage of a bundle against what this machine can do"))
     _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
     _streams(add("streams", "several live streams on one engine: lateness, load, what a further one takes"))
@@ -93,6 +95,18 @@ def _synth(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
     synth.add_argument("--out", type=Path, required=True, metavar="DIR")
     synth.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random weights")
+
+
+def _device(device: argparse.ArgumentParser) -> None:
+    device.add_argument("bundles", type=Path, nargs="*", metavar="BUNDLE", help="default: demo and demo-salm")
+    device.add_argument("--runs", type=count, default=5, metavar="N", help="of every stage (default %(default)s)")
+    quiet = "nobody speaks, to see what waiting costs (default %(default)g)"
+    device.add_argument("--silence", type=positive, default=20.0, metavar="S", help=quiet)
+    _add_device(device)
+    _add_report(device)
+    device.epilog = (
+        "auricle-bench device | tee mine.txt; auricle-bench compare mine.txt theirs.txt: both side by side, with ratios"
+    )
 
 
 def _stages(stages: argparse.ArgumentParser) -> None:
@@ -184,7 +198,9 @@ def _keywords(keywords: argparse.ArgumentParser) -> None:
 
 def _fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--model", choices=MODELS, required=True)
-    fit.add_argument("--memory", required=True, metavar="SIZE", help="of the device, such as 8GB")
+    fit.add_argument("--memory", metavar="SIZE", help="of the device, such as 8GB; needed without --device")
+    known = f"a forecast by public figures of one that is not here: {', '.join(DEVICES)}"
+    fit.add_argument("--device", choices=DEVICES, metavar="NAME", help=known)
     fit.add_argument("--gpu", metavar="SIZE", help="of its GPU, such as 6GB")
     fit.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of audio (default %(default)g)")
     fit.add_argument("--new-tokens", type=count, default=20, metavar="N", help="of an answer (default %(default)s)")
@@ -216,6 +232,8 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--tokens", type=count, default=32, metavar="N", help="decoded (default %(default)s)")
     peers.add_argument("--rounds", type=count, default=3, metavar="N", help="turns of each (default %(default)s)")
     peers.add_argument("--threads", type=count, metavar="N", help="of everyone (default: one per core)")
+    layers = "of the language model on a GPU, for prefill and decode; -1: all (default %(default)s)"
+    peers.add_argument("--n-gpu-layers", type=int, default=0, metavar="N", help=layers)
     peers.add_argument("--only", metavar="NAME,...", help="these contestants")
     peers.add_argument("--peer-python", metavar="PATH", help="an interpreter that has the others' packages")
     peers.add_argument("--work", type=Path, metavar="DIR", help="keep what is prepared here, for the next time")

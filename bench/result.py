@@ -10,6 +10,7 @@ import json
 import platform
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -133,7 +134,7 @@ def subject(manifest: Manifest) -> Subject:
 
 
 def this_machine(gpu: str | None = None) -> Machine:
-    """CPU, cores, memory and the packages that do the work; `gpu` is what a provider or backend runs on."""
+    """CPU or board, cores, memory and the packages that do the work; `gpu` is what a provider or backend runs on."""
     packages = {name: version for name in PACKAGES if (version := _version(name))}
     system = f"{platform.system()} {platform.release()} {platform.machine()}, Python {platform.python_version()}"
     return Machine(_cpu_name(), usable_cores(), memory_bytes() / 1e9, gpu, system, packages)
@@ -173,9 +174,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def _cpu_name(system: Path = Path("/proc")) -> str:
+    """A board says its own name where it has a device tree; its processor's would be that of the architecture."""
+    with suppress(OSError):
+        if board := (system / "device-tree/model").read_text(encoding="utf-8", errors="replace").strip("\0 \n"):
+            return board
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        lines = (system / "cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -29,6 +29,7 @@ ROWS, NARROW, WIDE = 1500, 1280, 5120
 """Whisper-large's feed-forward: rows of a window, width, inner width."""
 READ_BYTES = 1 << 29  # many times any cache
 _GPU_READ_BYTES = 1 << 32
+_PATIENCE_S = 6.0  # then two samples will do: a small board takes seconds for each
 _AGREE = 0.95  # how near the second best comes to the best when that is no accident
 _GPU_PAIRS = 24  # products per run on a GPU, where one is over before it was launched
 
@@ -120,10 +121,13 @@ def _rates(prepare: Callable[[], Work], n: int, tick: Tick | None) -> tuple[floa
     work, amount = prepare()
     work()
     rates: list[float] = []
+    deadline = time.perf_counter() + _PATIENCE_S
     while len(rates) < n or (len(rates) < 4 * n and sorted(rates)[-2:][0] < _AGREE * max(rates)):
         start = time.perf_counter()
         work()
         rates.append(amount / (time.perf_counter() - start))
+        if len(rates) > 1 and time.perf_counter() > deadline:
+            break
     if tick:
         tick()
     return tuple(rates)

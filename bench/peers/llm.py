@@ -119,7 +119,7 @@ class _Bare:
         self._c.llama_log_set(self._silent, ctypes.c_void_p(0))
         self._c.llama_backend_init()
         options = self._c.llama_model_default_params()
-        options.n_gpu_layers = 0
+        options.n_gpu_layers = task.n_gpu_layers
         self._model = self._c.llama_model_load_from_file(str(path).encode(), options)
         parameters = self._c.llama_context_default_params()
         parameters.n_ctx = N_CTX
@@ -155,7 +155,8 @@ def _our_llm(task: Task) -> tuple[Llm, Manifest]:
     from ...runtime.llm.session import Llm
 
     path, manifest = _file(task)
-    return Llm(path, manifest, None, LlmOptions(n_ctx=N_CTX, n_threads=task.threads, n_gpu_layers=0)), manifest
+    options = LlmOptions(n_ctx=N_CTX, n_threads=task.threads, n_gpu_layers=task.n_gpu_layers)
+    return Llm(path, manifest, None, options), manifest
 
 
 def _file(task: Task) -> tuple[Path, Manifest]:

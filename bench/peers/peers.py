@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace, progress: Progress = no_progress) -> Reco
             own_threads=arguments.threads is None,
             layers=arguments.layers,
             tokens=arguments.tokens,
+            n_gpu_layers=arguments.n_gpu_layers,
             bundle=bundle,
             graph=_absolute(arguments.graph),
             checkpoint=_absolute(arguments.checkpoint),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...models.bundle import read_manifest
+from ..machine.gpu import gpu_name
 from ..quality.table import wer
 from ..result import OURS, Measure, Record, make_record, subject
 from . import recordings
@@ -37,7 +38,7 @@ def to_record(task: Task, team: Mapping[str, Contestant], found: Race, rounds: i
             measures.append(Measure(name, "error", "%", (100 * errors[name],), "lower"))
     settings = {"part": task.part, "rounds": str(rounds), "threads": str(task.threads), **_settings(task)}
     subjects = () if task.bundle is None else (subject(read_manifest(task.bundle)),)
-    return make_record("peers", subjects, settings, measures, notes)
+    return make_record("peers", subjects, settings, measures, notes, gpu_name() if task.n_gpu_layers else None)
 
 
 def lines(record: Record) -> list[str]:
@@ -163,7 +164,8 @@ def _settings(task: Task) -> dict[str, str]:
         return {"layers": str(task.layers)} if task.whisper is None else {"whisper": task.whisper.name}
     if task.part == "recordings":
         return {"data": str(task.data), "recordings": str(len(recordings.items(task)))}
-    return {"tokens": str(task.tokens)} if task.part in ("decode", "answer") else {}
+    settings = {"tokens": str(task.tokens)} if task.part in ("decode", "answer") else {}
+    return settings | ({"gpu layers": str(task.n_gpu_layers)} if task.n_gpu_layers else {})
 
 
 def _median(measure: Measure | None) -> str:

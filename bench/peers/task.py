@@ -33,6 +33,8 @@ class Task:
     tokens: int = 32
     positions: int = 110
     """Of the prompt."""
+    n_gpu_layers: int = 0
+    """Of the language model, for prefill and decode alone; -1: all."""
     bundle: Path | None = None
     graph: Path | None = None
     checkpoint: Path | None = None

@@ -18,6 +18,8 @@ a tail can grow while the median stays.
 A measure that brings its own interval (wer with wer_low and wer_high) differs when the distance exceeds the two sides'
 half intervals, added in squares.
 
+Two records of `device` are of two machines, neither of them before the other: the same rules, other names.
+
 A measure without a better direction describes the work: if it changed, times of the two records are not like for like.
 """
 
@@ -36,6 +38,8 @@ from ..result import Measure, Record
 from .numbers import number
 
 SCHEMA = "auricle-compare 1"
+DEVICE = "device"
+"""The command whose records are of machines; of all others, of one machine at two times."""
 ERRORS = 3.5
 FLOOR, TAIL_FLOOR, TOLERANCE = 0.03, 0.05, 0.10
 """Shares of the smaller value."""
@@ -87,6 +91,11 @@ class Comparison:
     only_after: tuple[str, ...]
     """Measures that the other record lacks, as "group: name, unit"."""
 
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What the two records are called."""
+        return ("first", "second") if self.command == DEVICE else ("before", "after")
+
     def with_verdict(self, verdict: Verdict) -> tuple[Change, ...]:
         """The changes that were judged so."""
         return tuple(change for change in self.changes if change.verdict == verdict)
@@ -119,10 +128,12 @@ def compare(before: Record, after: Record) -> Comparison:
 
 def lines(comparison: Comparison) -> list[str]:
     """The table, what is on top of it and what came out."""
-    head = ("", "", "before", "after", "unit", "ratio", "noise", "")
+    first, second = comparison.sides
+    head = ("", "", first, second, "unit", "ratio", "noise", "")
     rows = [head, *(_row(change) for change in notable(comparison))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    found = [f"before: {comparison.before}", f"after:  {comparison.after}"]
+    width = len(second) + 1
+    found = [f"{first + ':':<{width}} {comparison.before}", f"{second + ':':<{width}} {comparison.after}"]
     if comparison.circumstances:
         found.append(f"Not the same, compared all the same: {'; '.join(comparison.circumstances)}.")
     found.append("")
@@ -130,8 +141,8 @@ def lines(comparison: Comparison) -> list[str]:
     for row in rows:
         cells = (f"{c:<{w}}" if i in left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         found.append("  ".join(cells).rstrip())
-    found += [f"only before: {name}" for name in comparison.only_before]
-    found += [f"only after: {name}" for name in comparison.only_after]
+    found += [f"only {first}: {name}" for name in comparison.only_before]
+    found += [f"only {second}: {name}" for name in comparison.only_after]
     return [*found, "", summary(comparison)]
 
 
@@ -145,7 +156,8 @@ def summary(comparison: Comparison) -> str:
     worse = len(comparison.with_verdict("worse"))
     better = len(comparison.with_verdict("better"))
     same = sum(change.verdict == "within noise" for change in notable(comparison))
-    text = f"{worse} worse, {better} better, {same} within noise"
+    who = "the second: " if comparison.command == DEVICE else ""
+    text = f"{who}{worse} worse, {better} better, {same} within noise"
     if differs := len(comparison.with_verdict("the work differs")):
         text += f"; the work itself differs in {differs}, so times cannot be compared like for like"
     return text
@@ -242,6 +254,8 @@ def _circumstances(before: Record, after: Record) -> list[str]:
     differences: list[str] = []
     for name in ("cpu", "cores", "memory_gb", "gpu", "system"):
         differences += _differs(name, getattr(before.machine, name), getattr(after.machine, name))
+    if after.command == before.command == DEVICE:
+        differences = []  # they are what is compared
     differences += _maps("", before.machine.packages, after.machine.packages)
     differences += _differs("bundles", _subjects(before), _subjects(after))
     differences += _maps("setting ", before.settings, after.settings)
@@ -267,6 +281,10 @@ def _subjects(record: Record) -> str:
 
 
 def _title(record: Record) -> str:
+    where = record.machine
+    if record.command == DEVICE:
+        parts = (where.cpu, f"{where.cores} cores", f"{number(where.memory_gb)} GB", where.gpu, where.system)
+        return ", ".join(part for part in (*parts, record.created) if part)
     return ", ".join((record.command, *(s.name for s in record.subjects), record.created))
 
 

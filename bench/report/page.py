@@ -116,7 +116,8 @@ def page(records: Sequence[Record], pictures: Mapping[str, Picture], comparison:
     body: list[str] = []
     if comparison:
         verdict = html.escape(summary(comparison))
-        body.append(f"<article><h1>Before and after</h1><p>{verdict}</p>{tables.comparison(comparison)}</article>")
+        title = " and ".join(comparison.sides).capitalize()
+        body.append(f"<article><h1>{title}</h1><p>{verdict}</p>{tables.comparison(comparison)}</article>")
     if len(records) > 1:
         links = (f'<li><a href="#r{i + 1}">{html.escape(_title(record))}</a></li>' for i, record in enumerate(records))
         body.append(f"<nav><ul>{''.join(links)}</ul></nav>")

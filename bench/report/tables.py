@@ -118,11 +118,13 @@ def measures(record: Record) -> str:
 
 def comparison(compared: Comparison) -> str:
     """What `compare` found."""
-    head = ("", "measure", "before", "after", "unit", "ratio", "noise", "")
-    found = facts([("before", compared.before), ("after", compared.after)])
+    first, second = compared.sides
+    head = ("", "measure", first, second, "unit", "ratio", "noise", "")
+    found = facts([(first, compared.before), (second, compared.after)])
     if compared.circumstances:
         found += f"<p>Not the same, compared all the same: {html.escape('; '.join(compared.circumstances))}.</p>"
-    only = [("only before", name) for name in compared.only_before] + [("only after", n) for n in compared.only_after]
+    only = [(f"only {first}", name) for name in compared.only_before]
+    only += [(f"only {second}", name) for name in compared.only_after]
     kinds = ("", "", "n", "n", "", "n", "n", "")
     return found + table(head, kinds, map(_change, notable(compared))) + facts(only)
 

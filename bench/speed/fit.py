@@ -6,6 +6,9 @@
 A live update is in time when it is done within its hop of half a second; a whole answer, when it takes no longer than
 the segment it is about. Given a record of `stages` for a model of the same sizes, every expected time stands beside the
 measured one.
+
+A device that is not here (--device): its public figures (bench/machine/devices.py) in the place of this machine's
+limits, and of each the share that was reached here. Nothing was run on it: all of that is a forecast.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from ...runtime.llm.options import LlmOptions
 from ...runtime.system.ort import OrtOptions
 from ..families.registry import family_of
 from ..machine import limits
+from ..machine.devices import DEVICES, FORECAST
 from ..machine.limits import Limits
 from ..result import Measure, Record, make_record, read_record
 from .forecast import SHARES, Forecast, Times, by_probe, by_shares, forecast, measured, same_shape, shares_of
@@ -62,12 +66,15 @@ class Options:
     threads: int | None = None
     stages: Path | None = None
     probe: bool = True
+    device: str | None = None  # one of DEVICES: nothing is measured here
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise InputError(f"{self.model!r} is not a model whose shapes are known: choose {', '.join(MODELS)}")
         if self.kv_type not in KV_BYTES:
             raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")
+        if self.device and self.threads:
+            raise InputError("--threads says nothing of a --device that is not here: its figures are of all its cores")
         for name, least in (("seconds", 1), ("n_new_tokens", 1), ("n_ctx", 1)):
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -112,7 +119,7 @@ def run(arguments: argparse.Namespace, progress: Progress | None = None) -> Reco
     """The command: model, memory, gpu, seconds, new_tokens, n_ctx, kv_type, threads, stages, probe."""
     options = Options(
         arguments.model,
-        parse_size("memory", arguments.memory),
+        _memory_of(arguments.memory, arguments.device),
         parse_size("gpu", arguments.gpu) if arguments.gpu else 0.0,
         arguments.seconds,
         arguments.new_tokens,
@@ -120,9 +127,19 @@ def run(arguments: argparse.Namespace, progress: Progress | None = None) -> Reco
         arguments.kv_type,
         arguments.threads,
         arguments.stages,
-        arguments.probe,
+        arguments.probe and not arguments.device,
+        arguments.device,
     )
     return measure(options, progress)
+
+
+def _memory_of(given: str | None, device: str | None) -> float:
+    """As given; else what a program can have of the device's. Raises InputError."""
+    if given:
+        return parse_size("memory", given)
+    if not device:
+        raise InputError("how much memory is there? Give --memory SIZE, such as 8GB, or a known --device")
+    return DEVICES[device].usable_bytes
 
 
 def parse_size(name: str, text: str) -> float:
@@ -154,9 +171,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
         if progress:
             progress(f"fit {options.model}", next(done, n_steps - 1), n_steps)
 
-    engine = EngineOptions(OrtOptions(threads=options.threads), LlmOptions(n_threads=options.threads))
-    place = Place.of(engine, spec.llm.weight_bytes("q8_0"))
-    machine = place.limits(tick)
+    place, machine = _where(options, spec, tick)
     ahead = look_ahead(options, spec, machine, place, stored, tick)
     if progress:
         progress(f"fit {options.model}", n_steps, n_steps)
@@ -169,7 +184,7 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
         notes.append(off)
     settings = {
         "model": options.model,
-        "memory": f"{options.memory_bytes / 1e9:g} GB",
+        "memory": f"{options.memory_bytes / 1e9:.4g} GB",
         "gpu": f"{options.gpu_bytes / 1e9:g} GB",
         "seconds": f"{options.seconds:g}",
         "new tokens": str(options.n_new_tokens),
@@ -179,7 +194,20 @@ def measure(options: Options, progress: Progress | None = None) -> Record:
         "threads": str(place.threads),
         "llm threads": str(place.llm_threads),
     }
+    if options.device:
+        settings["device"] = DEVICES[options.device].title
+        notes = [*DEVICES[options.device].notes(), *notes]
     return make_record("fit", [], settings, [*measures, *machine.measures()], notes, place.gpu)
+
+
+def _where(options: Options, spec: FamilySpec, tick: Callable[[], None]) -> tuple[Place, Limits]:
+    """Of the device that is named, by the table; of this machine, by measuring."""
+    if options.device:
+        device = DEVICES[options.device]
+        return Place("cpu", False, device.cores, device.cores, 0), device.limits()
+    engine = EngineOptions(OrtOptions(threads=options.threads), LlmOptions(n_threads=options.threads))
+    place = Place.of(engine, spec.llm.weight_bytes("q8_0"))
+    return place, place.limits(tick)
 
 
 def look_ahead(
@@ -344,8 +372,11 @@ def lines(record: Record) -> list[str]:
         found.append(f"{'stage':<20}{'expected ms':>13}{'measured ms':>13}{'error':>8}")
         found += [_compared(record, group) for group in compared]
     machine = [m for m in record.measures if m.group == limits.GROUP]
-    found.append("this machine: " + ", ".join(f"{m.name} {max(m.samples):.4g} {m.unit}" for m in machine))
-    return [*found, *record.notes]
+    found.append(
+        f"{s.get('device', 'this machine')}: " + ", ".join(f"{m.name} {max(m.samples):.4g} {m.unit}" for m in machine)
+    )
+    forecasts = [note for note in record.notes if note.startswith(FORECAST)]
+    return [*forecasts, *found, *(note for note in record.notes if note not in forecasts)]
 
 
 def _line(record: Record, group: str) -> str:

@@ -306,7 +306,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     fit.run(
         argparse.Namespace(
             **{"model": "demo", "memory": "8GB", "gpu": None, "seconds": 30.0, "new_tokens": 20, "n_ctx": None},
-            **{"kv_type": "q8_0", "threads": 1, "stages": None, "probe": False},
+            **{"kv_type": "q8_0", "threads": 1, "stages": None, "probe": False, "device": None},
         )
     )
     assert asked[0] == Options("demo", 8e9, kv_type="q8_0", threads=1, probe=False) and asked[1] is None
