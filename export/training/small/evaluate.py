@@ -5,52 +5,14 @@ Word error in lower case without punctuation. People's recordings are only ever 
 
 from __future__ import annotations
 
-import wave
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
 from ....models.audio import SAMPLE_RATE, Waveform
-from ....models.errors import InputError
+from ....models.corpus.people import Recording
 from ..salmonn.evaluate import edits
 from .corpus import MAX_SECONDS, Texts, held_out_clip
-
-PEOPLE = Path("/usr/share/pocketsphinx/test/data")
-"""Of the Debian package pocketsphinx-testdata (BSD-2): playing cards, commands and a reader of prose."""
-_JFK = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
-_COMMANDS = {"goforward.raw": "go forward ten meters", "something.raw": "go somewhere and do something"}
-_WORDS_CORRECTED = {"a more a amiable": "a more amiable"}
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Something a person said."""
-
-    name: str
-    waveform: Waveform
-    text: str
-
-
-def people() -> list[Recording]:
-    """Thirteen recordings, 122 words. Raises InputError where the package is not installed."""
-    if not PEOPLE.is_dir():
-        raise InputError(f"{PEOPLE} is missing: install the Debian package pocketsphinx-testdata")
-    found: list[Recording] = []
-    for folder, transcript in (("cards", "cards.transcription"), ("librivox", "transcription")):
-        for line in (PEOPLE / folder / transcript).read_text().splitlines():
-            text, _, name = line.removeprefix("<s>").rpartition("</s>")
-            words = " ".join(text.split())
-            for wrong, right in _WORDS_CORRECTED.items():
-                words = words.replace(wrong, right)
-            file = name.strip(" ()") + ".wav"
-            found.append(Recording(f"{folder}/{file}", _read(PEOPLE / folder / file), words))
-    found += [Recording(name, _read(PEOPLE / name), text) for name, text in _COMMANDS.items()]
-    with resources.as_file(resources.files("auricle.export") / "jfk.wav") as path:
-        found.append(Recording("jfk.wav", _read(path), _JFK))
-    return found
 
 
 def held_out(texts: Texts, n: int) -> list[Recording]:
@@ -75,13 +37,3 @@ def word_error(
         if show:
             print(f"    {recording.name}: {hypothesis}", flush=True)
     return n_edits / max(n_words, 1), hypotheses
-
-
-def _read(path: Path) -> Waveform:
-    if path.suffix == ".raw":
-        samples = np.fromfile(path, np.int16)
-    else:
-        with wave.open(str(path)) as file:
-            assert file.getframerate() == SAMPLE_RATE, path
-            samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)[:: file.getnchannels()]
-    return (samples / 32768).astype(np.float32)
