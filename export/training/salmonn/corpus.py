@@ -7,7 +7,7 @@ A shard is `mel-NNN.npy` and `fbank-NNN.npy` (float16 frames of all its clips, o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +20,8 @@ from ....models.corpus.sentences import Utterance
 from .features import Frames, fbank, log_mel
 
 SHARD = 500  # clips
+Draw = Callable[[int], Clip]
+"""Clip number n of a corpus."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,18 @@ def render(clip: Clip) -> Rendered:
     return Rendered(frames, floor, fbank(clip.waveform), clip.utterance, clip.sound)
 
 
-def write_corpus(folder: Path, n_clips: int, seed: int = 0, processes: int = 2) -> None:
+def is_prose(utterance: Utterance | None) -> bool:
+    """Whether this is open English, whose words the demo does not know: it has no answer."""
+    return utterance is not None and not utterance.answer
+
+
+def write_corpus(folder: Path, n_clips: int, seed: int = 0, processes: int = 2, draw: Draw = training_clip) -> None:
     """Render `n_clips` training clips into `folder`, skipping the shards that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = range(-(-n_clips // SHARD))
     missing = [index for index in wanted if not _path(folder, "clips", index, "json").exists()]
     with ProcessPoolExecutor(processes) as pool:
-        for done, index in enumerate(pool.map(partial(_write_shard, folder, seed), missing), 1):
+        for done, index in enumerate(pool.map(partial(_write_shard, folder, seed, draw), missing), 1):
             print(f"corpus: shard {index}, {done} of {len(missing)}", flush=True)
 
 
@@ -62,9 +69,9 @@ def read_corpus(folder: Path) -> list[Rendered]:
     return [clip for path in sorted(folder.glob("clips-*.json")) for clip in _read_shard(folder, path)]
 
 
-def _write_shard(folder: Path, seed: int, index: int) -> int:
+def _write_shard(folder: Path, seed: int, draw: Draw, index: int) -> int:
     first = (seed << 32) + index * SHARD
-    clips = [render(training_clip(number)) for number in range(first, first + SHARD)]
+    clips = [render(draw(number)) for number in range(first, first + SHARD)]
     for kind in ("mel", "fbank"):
         frames = [clip.log_mel if kind == "mel" else clip.fbank for clip in clips]
         np.save(_path(folder, kind, index, "npy"), np.concatenate(frames).astype(np.float16))

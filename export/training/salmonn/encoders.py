@@ -48,7 +48,7 @@ def new_whisper(d_model: int = 192, n_layers: int = 4) -> WhisperEncoder:
     return WhisperEncoder(config)
 
 
-def train_whisper(trainer: Trainer, encoder: WhisperEncoder, head: nn.Linear, clips: list[Rendered]) -> None:
+def train_whisper(trainer: Trainer, encoder: WhisperEncoder, head: nn.Module, clips: list[Rendered]) -> None:
     """CTC over letters, on windows about as long as their clips; a few steps hear all 10 s or a long silence first.
 
     Windows of many lengths teach that what follows a word does not matter, so a few seconds can be encoded alone.
@@ -70,9 +70,30 @@ def train_whisper(trainer: Trainer, encoder: WhisperEncoder, head: nn.Linear, cl
         trainer.step(ctc_loss(head(hidden.float()), targets))
 
 
+def new_letters(d_model: int) -> nn.Module:
+    """The head that spells from the frames of a frozen encoder."""
+    return nn.Sequential(nn.LayerNorm(d_model), nn.Linear(d_model, 256), nn.GELU(), nn.Linear(256, len(LETTERS) + 1))
+
+
+def train_letters(trainer: Trainer, encoder: WhisperEncoder, head: nn.Module, clips: list[Rendered]) -> None:
+    """CTC over letters, the encoder frozen: what word ends are found by."""
+    rng = random.Random()
+    batches: list[tuple[list[Rendered], int]] = []
+    for _ in trainer:
+        if not batches:
+            batches = _buckets(rng.choices([clip for clip in clips if clip.utterance], k=512))
+            rng.shuffle(batches)
+        group, longest = batches.pop()
+        mel = torch.from_numpy(np.stack([clip.padded_mel(-(-longest // 32) * 32) for clip in group]))
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = encode(encoder, mel)
+        targets = [spell(clip.utterance.text if clip.utterance else "") for clip in group]
+        trainer.step(ctc_loss(head(hidden.float()), targets))
+
+
 def spell(text: str) -> Tensor:
-    """Letter numbers from 1; 0 is CTC's blank."""
-    return torch.tensor([LETTERS.index(letter) + 1 for letter in text], dtype=torch.int64)
+    """Letter numbers from 1; 0 is CTC's blank. An apostrophe is not spelt."""
+    return torch.tensor([LETTERS.index(letter) + 1 for letter in text if letter in LETTERS], dtype=torch.int64)
 
 
 def ctc_loss(scores: Tensor, targets: list[Tensor]) -> Tensor:

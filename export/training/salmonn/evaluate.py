@@ -15,7 +15,7 @@ from ....models.corpus.examples import Example, held_out, named_sound, query_exa
 from ...encoders.beats import Beats
 from ...encoders.whisper import encode
 from ..bridge import Bridge
-from .bridge import N_WINDOWS, SPEC
+from .bridge import Layout
 from .corpus import Rendered, render
 from .encoders import WINDOW_FRAMES
 from .joint import prompt_ids
@@ -34,7 +34,9 @@ class Judge:
         bridge: Bridge,
         llm: nn.Module,
         tokenizer: sentencepiece.SentencePieceProcessor,
+        layout: Layout,
     ) -> None:
+        self.layout = layout
         self.whisper = whisper
         self.beats = beats
         self.bridge = bridge
@@ -44,30 +46,36 @@ class Judge:
     @torch.no_grad()
     def answers(self, examples: list[Example]) -> list[str]:
         """The model's answer to each example."""
-        groups: dict[str, list[int]] = defaultdict(list)
+        rendered = [render(example.clip) for example in examples]
+        groups: dict[tuple[str, int], list[int]] = defaultdict(list)
         for index, example in enumerate(examples):
-            groups[example.task].append(index)
+            groups[example.task, self._n_windows(rendered[index])].append(index)
         out = [""] * len(examples)
-        for task, indices in groups.items():
+        for (task, n_windows), indices in groups.items():
             for start in range(0, len(indices), _BATCH):
                 some = indices[start : start + _BATCH]
-                texts = self._generate(task, self._hear([render(examples[index].clip) for index in some]))
+                texts = self._generate(task, self._hear([rendered[index] for index in some], n_windows))
                 for index, text in zip(some, texts, strict=True):
                     out[index] = text
         return out
 
-    def _hear(self, clips: list[Rendered]) -> Tensor:
-        mel = torch.from_numpy(np.stack([clip.padded_mel(WINDOW_FRAMES) for clip in clips]))
-        used = N_WINDOWS * SPEC.window
+    def _n_windows(self, clip: Rendered) -> int:
+        return self.layout.windows_of(len(clip.log_mel)) if self.layout.hears == "clip" else self.layout.n_windows
+
+    def _hear(self, clips: list[Rendered], n_windows: int) -> Tensor:
+        spec = self.layout.spec
+        used = n_windows * spec.window
+        n_frames = WINDOW_FRAMES if n_windows == self.layout.n_windows else 2 * used
+        mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in clips]))
         speech = encode(self.whisper, mel)[:, :used]
-        audio = torch.zeros(len(clips), used, SPEC.d_audio)
+        audio = torch.zeros(len(clips), used, spec.d_audio)
         real = torch.zeros(len(clips), used, 1)
         for row, clip in enumerate(clips):
             tokens = self.beats(torch.from_numpy(clip.fbank)[None])[0][:used]
             audio[row, : len(tokens)] = tokens
             real[row, : len(tokens)] = 1.0
         tokens = self.bridge(*(rows.flatten(0, 1) for rows in (speech, audio, real)))
-        return tokens.view(len(clips), N_WINDOWS, SPEC.d_llm)
+        return tokens.view(len(clips), n_windows, spec.d_llm)
 
     def _generate(self, task: str, audio_tokens: Tensor) -> list[str]:
         before, after = prompt_ids(task, self.tokenizer)

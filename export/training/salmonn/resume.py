@@ -16,14 +16,18 @@ from ...encoders.qformer import QFormerOptions, load_qformer
 from ...encoders.whisper import load_whisper
 from ...formats.checkpoint import load_torch
 from ..bridge import Bridge
-from .bridge import SPEC
+from .bridge import OWN_SPEECH
 
 _LLM = "llama_model."
 
 
-def load_encoders(folder: Path, whisper: WhisperEncoder, beats: Beats, predictor: nn.Linear) -> None:
-    """whisper/ and beats.pt. Raises CheckpointError."""
+def load_speech_encoder(folder: Path, whisper: WhisperEncoder) -> None:
+    """whisper/. Raises CheckpointError."""
     whisper.load_state_dict(load_whisper(folder / "whisper")[1].state_dict())
+
+
+def load_sound_encoder(folder: Path, beats: Beats, predictor: nn.Linear) -> None:
+    """beats.pt. Raises CheckpointError."""
     beats.load_state_dict(load_beats(folder / "beats.pt")[1].state_dict())
     state = load_torch(folder / "beats.pt")["model"]
     predictor.load_state_dict({kind: state[f"predictor.{kind}"] for kind in ("weight", "bias")})
@@ -40,10 +44,17 @@ def load_bridge(folder: Path, bridge: Bridge, llm: PeftModel) -> None:
     state: dict[str, Tensor] = load_torch(path)["model"]
     whisper = load_whisper(folder / "whisper")[0]
     beats = load_beats(folder / "beats.pt")[0]
-    found = load_qformer(state, whisper, beats, QFormerOptions(n_heads=SPEC.n_heads), path)
+    found = load_qformer(state, whisper, beats, QFormerOptions(n_heads=OWN_SPEECH.spec.n_heads), path)
     bridge.qformer.load_state_dict(found.reference.state_dict())
     bridge.ln_speech.load_state_dict(found.ln_speech.state_dict())
     bridge.ln_audio.load_state_dict(found.ln_audio.state_dict())
+    load_adapter(folder, llm)
+
+
+def load_adapter(folder: Path, llm: PeftModel) -> None:
+    """Of salmonn.pth the adapter alone. Raises CheckpointError."""
+    path = folder / "salmonn.pth"
+    state: dict[str, Tensor] = load_torch(path)["model"]
     adapter = {name.removeprefix(_LLM): value for name, value in state.items() if name.startswith(_LLM)}
     unknown = llm.load_state_dict(adapter, strict=False).unexpected_keys
     if unknown or not adapter:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,26 +22,28 @@ from ....models.corpus.sentences import Utterance
 from ...encoders.beats import Beats
 from ...encoders.whisper import encode
 from ..shards import View, read_shard, shard_names, write_shard
-from .bridge import N_WINDOWS, SPEC
-from .corpus import Rendered
+from .bridge import Layout
+from .corpus import Rendered, is_prose
 from .encoders import WINDOW_FRAMES, spell
 from .features import Frames
 
-_SHORT = 0.35  # of the views
 _CUT = 0.35  # of the views
 _GROUP = 400  # clips per file
 _BATCH = 16  # clips encoded at once
 _LATE = 3  # encoder frames (20 ms each) that CTC may name a word's last letter after its end
 
 
-def write_views(
-    folder: Path,
-    clips: list[Rendered],
-    whisper: WhisperEncoder,
-    letters: nn.Linear,
-    beats: Beats,
-    part: tuple[int, int],
-) -> None:
+@dataclass(frozen=True)
+class Encoders:
+    """The frozen encoders, what spells from the first one's frames, and what they are given."""
+
+    whisper: WhisperEncoder
+    letters: nn.Module
+    beats: Beats
+    layout: Layout
+
+
+def write_views(folder: Path, clips: list[Rendered], encoders: Encoders, part: tuple[int, int]) -> None:
     """One view of every clip into `folder`; of the groups of clips, every part[1]-th from part[0]. Made once."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = range(part[0], -(-len(clips) // _GROUP), part[1])
@@ -49,7 +51,7 @@ def write_views(
         name = f"{group:03d}"
         if name in shard_names(folder):
             continue
-        views = _views(clips[group * _GROUP : (group + 1) * _GROUP], group, whisper, letters, beats)
+        views = _views(clips[group * _GROUP : (group + 1) * _GROUP], group, encoders)
         write_shard(folder, name, list(views))
         print(f"views: {group + 1} of {groups.stop}", flush=True)
 
@@ -60,37 +62,37 @@ def read_views(folder: Path) -> list[View]:
 
 
 @torch.no_grad()
-def _views(
-    clips: list[Rendered], seed: int, whisper: WhisperEncoder, letters: nn.Linear, beats: Beats
-) -> Iterator[View]:
+def _views(clips: list[Rendered], seed: int, encoders: Encoders) -> Iterator[View]:
     rng = random.Random(seed)
+    layout = encoders.layout
     order = sorted(clips, key=lambda clip: len(clip.log_mel))  # clips of like length are encoded together
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
         chosen = [row for row in range(len(batch)) if rng.random() < _CUT]
-        ends = word_ends([batch[row] for row in chosen], whisper, letters)
+        ends = word_ends([batch[row] for row in chosen], encoders)
         cut = {row: _cut_off(batch[row], found, rng) for row, found in zip(chosen, ends, strict=True)}
         as_cut = [cut.get(row) or clip for row, clip in enumerate(batch)]
         longest = max(len(clip.log_mel) for clip in as_cut)
-        n_windows = _short_windows(longest) + rng.randint(0, 1) if rng.random() < _SHORT else N_WINDOWS
-        n_rows = min(n_windows, N_WINDOWS) * SPEC.window
-        n_frames = 2 * n_rows if n_windows < N_WINDOWS else WINDOW_FRAMES
+        alone = rng.random() < layout.short
+        n_windows = min(layout.windows_of(longest) + rng.randint(0, 1) if alone else layout.n_windows, layout.n_windows)
+        n_rows = n_windows * layout.spec.window
+        n_frames = 2 * n_rows if n_windows < layout.n_windows else WINDOW_FRAMES
         mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in as_cut]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            speech = encode(whisper, mel)[:, :n_rows].half().numpy()
+            speech = encode(encoders.whisper, mel)[:, :n_rows].half().numpy()
         for row, clip in enumerate(as_cut):
-            audio = beats(torch.from_numpy(clip.fbank.astype(np.float32))[None])[0].half().numpy()
-            yield View(speech[row], audio[:n_rows], clip.utterance, clip.sound, cut.get(row) is not None)
-
-
-def _short_windows(n_frames: int) -> int:
-    """Windows that hold n_frames of mel, at least a second."""
-    return -(-max(n_frames // 2, 50) // SPEC.window)
+            audio = encoders.beats(torch.from_numpy(clip.fbank.astype(np.float32))[None])[0].half().numpy()
+            half = cut.get(row) is not None and not is_prose(batch[row].utterance)
+            yield View(speech[row], audio[:n_rows], clip.utterance, clip.sound, half)
 
 
 def _cut_off(clip: Rendered, ends: list[float], rng: random.Random) -> Rendered | None:
-    """The clip until a moment in it, with the words that ended by then. ends: in encoder frames."""
-    shortest = 30
+    """The clip until a moment in it, with the words that ended by then. ends: in encoder frames.
+
+    Of open English, whose words are not asked for, a second at least.
+    """
+    prose = is_prose(clip.utterance)
+    shortest = 100 if prose else 30
     longest = len(clip.log_mel) - 10
     if longest <= shortest:
         return None
@@ -100,7 +102,7 @@ def _cut_off(clip: Rendered, ends: list[float], rng: random.Random) -> Rendered 
     mel = clip.log_mel[:at]
     floor = max(float(mel.max()) - 2.0, -1.5)
     utterance = clip.utterance
-    if utterance is not None:
+    if utterance is not None and not prose:
         words = utterance.text.split()
         n_words = sum(end + _LATE <= at / 2 for end in ends)
         utterance = Utterance(" ".join(words[:n_words]), "") if n_words else None
@@ -113,16 +115,19 @@ def _bank(clip: Rendered, n_frames: int) -> Frames:
 
 
 @torch.no_grad()
-def word_ends(clips: list[Rendered], whisper: WhisperEncoder, letters: nn.Linear) -> list[list[float]]:
-    """Encoder frame of each word's last letter, of each clip; [] where nobody speaks."""
+def word_ends(clips: list[Rendered], encoders: Encoders) -> list[list[float]]:
+    """Encoder frame of each word's last letter, of each clip; [] where nobody speaks, and of open English."""
     if not clips:
         return []
     n_frames = min(WINDOW_FRAMES, -(-max(len(clip.log_mel) for clip in clips) // 32) * 32)
     mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in clips]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = encode(whisper, mel)
-    scores = F.log_softmax(letters(hidden.float()), -1).numpy()
-    return [_align(scores[row], clip.utterance.text) if clip.utterance else [] for row, clip in enumerate(clips)]
+        hidden = encode(encoders.whisper, mel)
+    scores = F.log_softmax(encoders.letters(hidden.float()), -1).numpy()
+    return [
+        _align(scores[row], clip.utterance.text) if clip.utterance and not is_prose(clip.utterance) else []
+        for row, clip in enumerate(clips)
+    ]
 
 
 def _align(scores: NDArray[np.float32], text: str) -> list[float]:

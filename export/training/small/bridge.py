@@ -128,8 +128,10 @@ def disturb(speech: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
     return speech + noise, audio
 
 
-def ctc_loss(reader: Reader, tokens: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
-    """Mean CTC loss per label, and a pull of the tokens' length to that of embeddings.
+def ctc_loss(
+    reader: Reader, tokens: Sequence[Tensor], targets: Sequence[Sequence[int]], length: float = EMBEDDING_LENGTH
+) -> Tensor:
+    """Mean CTC loss per label, and a pull of the tokens' length to that of embeddings, `length`.
 
     Tokens that nobody said stand against _NEGATIVES of their kind drawn anew each time, not all: a third of the time.
     """
@@ -144,7 +146,7 @@ def ctc_loss(reader: Reader, tokens: Sequence[Tensor], targets: Sequence[Sequenc
     labels = where[: len(labels)] + 1
     sizes = torch.tensor([len(target) for target in targets])
     loss = F.ctc_loss(padded, labels, torch.tensor(lengths), sizes, zero_infinity=True)
-    return loss + _LENGTH_WEIGHT * (flat.norm(dim=-1) - EMBEDDING_LENGTH).square().mean()
+    return loss + _LENGTH_WEIGHT * (flat.norm(dim=-1) - length).square().mean()
 
 
 def train_bridge(

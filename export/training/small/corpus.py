@@ -10,6 +10,7 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,15 +76,17 @@ class Heard:
 class ClipMaker:
     """Draws training clips."""
 
-    def __init__(self, texts: Texts, piper: Piper) -> None:
+    def __init__(self, texts: Texts, piper: Piper, kinds: Mapping[str, float] = KINDS) -> None:
+        """kinds: shares of the kinds of KINDS."""
         self.texts = texts
         self.piper = piper
+        self.kinds = kinds
 
     def clip(self, seed: int) -> Heard:
         """Clip number `seed`: the same every time."""
         rng = random.Random(seed)
         generator = np.random.default_rng(seed)
-        kind = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0]
+        kind = rng.choices(tuple(self.kinds), tuple(self.kinds.values()))[0]
         if kind == "silence":
             return Heard(demo_corpus.quiet_clip(generator), None, None)
         if kind == "sound":

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ....models.audio import Waveform
+from ....models.corpus.people import people
 from ....models.corpus.sentences import sample_utterance
 from ....models.errors import RunError
 from ....models.llm import KEEP
@@ -41,7 +42,7 @@ from ..trainer import is_first_process
 from .base import open_base, write_base
 from .bridge import SPEC, Reader, Shards, Vocabulary, train_bridge
 from .corpus import Encoders, Texts
-from .evaluate import held_out, people, word_error
+from .evaluate import held_out, word_error
 from .joint import LORA_ALPHA, LORA_RANK, Adapter, Prompts, answer, train_joint
 
 _COMMANDS = 4000  # of the demo's grammar: all of its words are among them
