@@ -35,7 +35,6 @@ class AssistantOptions:
     barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
     gate: GateOptions = field(default_factory=GateOptions)
     min_avg_logprob: float | None = None  # an answer below it is no intent and is not spoken; None: every one counts
-
     min_support: float | None = None  # the same by a transcription's support; None: LEAST_SUPPORT, with an aligner
 
     def __post_init__(self) -> None:
@@ -68,8 +67,9 @@ def answer_generation(engine: Engine, options: AssistantOptions, prompt: str, sc
     """How every answer is decoded, and what support a transcription needs. Raises InputError."""
     generation = options.generation or replace(engine.defaults, beams=1)
     generation = generation if schema is None else replace(generation, gbnf=schema.gbnf)
-    if options.min_support is None:
-        return replace(generation, min_support=LEAST_SUPPORT if engine.judges(prompt, generation) else None)
-    generation = replace(generation, min_support=options.min_support)
+    least = generation.min_support if options.min_support is None else options.min_support
+    if least is None and engine.judges(prompt, generation):
+        least = LEAST_SUPPORT
+    generation = replace(generation, min_support=least)
     engine.require_aligner(prompt, generation)
     return generation

@@ -183,7 +183,7 @@ def _interval(rows: Sequence[Judged], seed: int) -> tuple[float, float]:
     """95 % of the areas when as many clips are drawn anew, each with all its texts."""
     rng = np.random.default_rng(seed)
     clips = sorted({row.clip for row in rows})
-    scores = {clip: ([], []) for clip in clips}
+    scores: dict[int, tuple[list[float], list[float]]] = {clip: ([], []) for clip in clips}
     for row in rows:
         scores[row.clip][row.kind != RIGHT].append(log_odds(row.evidence))
     areas: list[float] = []
