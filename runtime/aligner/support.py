@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MEAN_WEIGHT = 1.0
-WORST_WEIGHT = 1.0
-BIAS = 5.0
-"""A logistic regression: right texts of synthetic speech against wrong ones, by `auricle-bench support`."""
+MEAN_WEIGHT = 0.88
+WORST_WEIGHT = 0.93
+BIAS = 6.8
+"""A logistic regression: right texts of synthetic speech against wrong ones, by `auricle-bench support`, tiny.en."""
+LEAST_OWN = -1.0
+"""Nats. An own text whose mean lies below is a guess at sound that is no speech, and no measure for another text."""
 LEAST_SUPPORT = 0.5
 """What `assist` asks for where nobody says otherwise: in calibration right and wrong are as likely here."""
 
@@ -27,7 +29,7 @@ class Evidence:
     """What tells a text that was said from one that was not; both in nats, 0 at best as a rule."""
 
     mean: float
-    """By how much the given text's log probability, the mean of its tokens and end, is above that of the own one."""
+    """The given text's log probability, the mean of its tokens and end, above that of the own one, or LEAST_OWN."""
     worst: float
     """Of all words, and the end, that which lies furthest below the likeliest tokens in its place, by their mean."""
 
@@ -41,7 +43,7 @@ def evidence(
     """
     starts = np.cumsum([0, *lengths])
     below = np.add.reduceat(given - likeliest, starts) / np.array([*lengths, 1])
-    return Evidence(float(given.mean() - np.mean(own)), float(below.min()))
+    return Evidence(float(given.mean() - max(np.mean(own), LEAST_OWN)), float(below.min()))
 
 
 def log_odds(found: Evidence) -> float:
