@@ -29,11 +29,12 @@ COMMANDS = {
     "demo-eval": "quality.demo_eval",
     "demo-live": "live.demo_live",
     "word-times": "quality.word_times",
+    "support": "quality.support",
 }
 """Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
 RECORDED = ("device", "stages", "live", "streams", "serve", "quality", "lora-sweep", "keywords", "fit", "peers")
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
-TOLD = ("demo-eval", "demo-live", "word-times")
+TOLD = ("demo-eval", "demo-live", "word-times", "support")
 """They print for themselves, and tell their progress."""
 EXTRAS = {"synth": "export", "serve": "cpu,bench,serve"}
 """What is to be installed, where it is not `cpu,bench`."""

@@ -83,7 +83,12 @@ def parser() -> argparse.ArgumentParser:
     ways = add("demo-live", "live captions of the demo model: what each way of reading costs")
     ways.add_argument("--clips", type=count, default=100, metavar="N", help="how many (default %(default)s)")
     times = add("word-times", "how far a bundle's word times are from those of synthetic speech")
-    for each in (demo, ways, times):
+    support = add("support", "how well a bundle's aligner tells what was said from what was not")
+    support.add_argument("--clips", type=count, default=100, metavar="N", help="to calibrate, and as many held out")
+    support.add_argument("--people", type=Path, metavar="TSV", help="recordings of people: audio path, what is said")
+    support.add_argument("--picture", type=Path, metavar="FILE", help="right texts kept against wrong ones, as PNG")
+    support.add_argument("--threads", type=count, metavar="N", help="default: one per core")
+    for each in (demo, ways, times, support):
         each.add_argument("--bundle", type=Path, metavar="DIR", help="default: the demo bundle")
         each.add_argument("--seed", type=seed, default=1, metavar="N", help="which sentences are drawn")
     return main

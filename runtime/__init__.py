@@ -63,7 +63,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from ..models.errors import AudioError, AuricleError, BundleError, InputError, RunError
-    from .assistant import Assistant, AssistantOptions
+    from .assistant import Assistant
+    from .assistant_options import AssistantOptions
     from .audio.decode import read_audio
     from .audio.selection import Selection
     from .chat import Chat
@@ -105,7 +106,8 @@ if TYPE_CHECKING:
 else:  # or a type checker would take every misspelt name for one that is found here
     _MODULES = {
         "..models.errors": "AudioError AuricleError BundleError InputError RunError",
-        ".assistant": "Assistant AssistantOptions",
+        ".assistant": "Assistant",
+        ".assistant_options": "AssistantOptions",
         ".audio.decode": "read_audio",
         ".audio.selection": "Selection",
         ".chat": "Chat",

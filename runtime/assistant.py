@@ -12,18 +12,18 @@ The answer is begun when a pause begins, and held back until the gate has closed
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ..models.errors import InputError, RunError
-from ..models.prompt import nonempty
+from ..models.audio import Waveform
+from ..models.errors import RunError
+from .assistant_options import AssistantOptions, answer_generation, default_prompt
 from .engine import Decoded, Engine
 from .events import (
     Answered,
@@ -36,53 +36,16 @@ from .events import (
     SpeechStarted,
     Timings,
 )
-from .keywords import Keywords
-from .live.gate import Closed, GateOptions, Opened
+from .live.gate import Closed, Opened
 from .live.segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .live.speculation import AnswerAhead, Speculated
 from .llm.conversation import Conversation
 from .llm.grammar.json_schema import JsonSchema
-from .llm.sampling import Generation
 from .sources.playback import Source
-from .tts import Sentences, Speaker, speech_command
+from .tts import Sentences, Speaker
 
 POLL_SECONDS = 0.1
-DEFAULT_TASK = "speech_query"
 NOTHING = Timings({}, 0.0, 0.0, 0.0, 0, 0)
-
-
-@dataclass(frozen=True)
-class AssistantOptions:
-    """What is asked about everything that is said, and how it is answered. Raises InputError."""
-
-    prompt: str | None = None  # a task or a prompt; None: speech_query, or the model's first task
-    system: str | None = None  # stands before the whole conversation
-    remember: bool = True  # False: every turn stands alone
-    json_schema: Mapping[str, Any] | None = None  # what every answer must look like
-    generation: Generation | None = None  # max_seconds count from the end of the question; None: as the bundle says
-    keywords: Keywords | None = None  # words that may occur; a file of them is looked at again before every answer
-    speak: str | None = None  # a text-to-speech command that gets every sentence on its standard input
-    speculate: bool = True  # False: no answer is begun before its pause is over
-    barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
-    gate: GateOptions = field(default_factory=GateOptions)
-    min_avg_logprob: float | None = None  # an answer below it is no intent and is not spoken; None: every one counts
-
-    def __post_init__(self) -> None:
-        if self.prompt is not None:
-            nonempty(self.prompt)
-        generation = self.generation or Generation()
-        if generation.beams > 1:
-            raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
-        if self.min_avg_logprob is not None and not -math.inf < self.min_avg_logprob <= 0:
-            raise InputError(f"min_avg_logprob {self.min_avg_logprob:g} must be 0 or less: a mean log-probability")
-        if self.json_schema is not None:
-            JsonSchema(self.json_schema)
-            if generation.gbnf is not None:
-                raise InputError("a JSON schema is made into a grammar: give one of the two")
-        if self.speak is not None:
-            speech_command(self.speak)
-            if self.json_schema is not None:
-                raise InputError(f"JSON is not for speaking: give a JSON schema or speak={self.speak!r}, not both")
 
 
 class Assistant:
@@ -137,7 +100,7 @@ class _Session:
         self._on_intent = on_intent
         self._prompt = engine.prompt.prompt_for(options.prompt) if options.prompt else default_prompt(engine)
         self._schema = None if options.json_schema is None else JsonSchema(options.json_schema)
-        self._generation = _generation(engine, options, self._schema)
+        self._generation = answer_generation(engine, options, self._prompt, self._schema)
         self._conversation = Conversation(engine.llm, options.system)
         self._ear = Segmenter(source, open_gate(engine, options.gate, vad=True))
         self._speaker: Speaker | None = None
@@ -233,8 +196,10 @@ class _Session:
             self._ahead = None
             self._speculated.spent(ahead.seconds, used=True)
             decoding = ahead.released()
+        supported = self._generation.min_support is not None
+        waveform = self._ear.read(closed.start, closed.end).copy() if supported else None
         self._ear.done(closed)
-        decoded = yield from self._spoken(decoding)
+        decoded = yield from self._spoken(decoding, waveform)
         if decoded.finish_reason == "loop":
             self._conversation.keep(len(decoded.token_ids))
         yield self._answered(closed, decoded)
@@ -293,13 +258,15 @@ class _Session:
         n_new = self._generation.max_new_tokens
         self._conversation.reserve(self._engine.spec.n_audio_tokens, self._prompt, n_new)
 
-    def _spoken(self, decoding: Generator[Piece, None, Decoded]) -> Generator[Piece, None, Decoded]:
+    def _spoken(
+        self, decoding: Generator[Piece, None, Decoded], waveform: Waveform | None
+    ) -> Generator[Piece, None, Decoded]:
         """The answer's pieces as they come; its sentences go to the speaker, unless something interrupts it.
 
-        Where it must be sure of an answer, none is spoken before its end.
+        Where it must be sure of an answer, none is spoken before its end. waveform: by which its support is judged.
         """
         sentences = Sentences()
-        at_once = self._options.min_avg_logprob is None
+        at_once = self._options.min_avg_logprob is None and waveform is None
         held: list[str] = []
         while True:
             try:
@@ -313,6 +280,9 @@ class _Session:
                 self._speak(said)
             elif not at_once:
                 held += said
+        if waveform is not None:
+            final = self._engine.aligned(decoded.final(0.0, 0.0, self._prompt), waveform, self._generation)
+            decoded = replace(decoded, support=final.support)
         self._answering = False
         if self._interruption is None and self._is_sure(decoded):
             self._speak([*held, *sentences.finish()])
@@ -365,6 +335,7 @@ class _Session:
             prompt=self._prompt,
             finish_reason=decoded.finish_reason,
             avg_logprob=decoded.avg_logprob,
+            support=decoded.support,
             intent=intent,
             confident=self._is_sure(decoded),
             complete=complete,
@@ -373,7 +344,8 @@ class _Session:
 
     def _is_sure(self, decoded: Decoded) -> bool:
         least = self._options.min_avg_logprob
-        return least is None or (decoded.avg_logprob is not None and decoded.avg_logprob >= least)
+        sure = least is None or (decoded.avg_logprob is not None and decoded.avg_logprob >= least)
+        return sure and (decoded.support is None or decoded.support >= (self._generation.min_support or 0.0))
 
     def _intent(self, decoded: Decoded) -> tuple[bool, Any]:
         """Whether the answer is what was asked for, and with a schema its value, which `on_intent` is told."""
@@ -386,14 +358,3 @@ class _Session:
         if self._on_intent is not None and self._is_sure(decoded):
             self._on_intent(intent)
         return True, intent
-
-
-def default_prompt(engine: Engine) -> str:
-    """What is asked about a sound when nobody says what: the task that answers it, or the bundle's first."""
-    tasks = engine.prompt.tasks
-    return engine.prompt.prompt_for(DEFAULT_TASK if DEFAULT_TASK in tasks else next(iter(tasks)))
-
-
-def _generation(engine: Engine, options: AssistantOptions, schema: JsonSchema | None) -> Generation:
-    generation = options.generation or replace(engine.defaults, beams=1)
-    return generation if schema is None else replace(generation, gbnf=schema.gbnf)

@@ -25,7 +25,7 @@ from .audio.silence import silent_array, silent_file
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
-from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, TimedWord, Timings
+from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
 from .families.registry import ENCODERS
 from .llm.options import LlmOptions
 from .llm.sampling import Generation, TokenScores
@@ -67,6 +67,8 @@ class Decoded:
     finish_reason: FinishReason
     avg_logprob: float | None = None
     """As Final.avg_logprob."""
+    support: float | None = None
+    """As Final.support."""
 
     def final(self, start_s: float, end_s: float, prompt: str) -> Final:
         """The answer to a prompt about these seconds of a clip."""
@@ -79,6 +81,7 @@ class Decoded:
             prompt,
             self.finish_reason,
             avg_logprob=self.avg_logprob,
+            support=self.support,
         )
 
 
@@ -152,17 +155,37 @@ class Engine:
             self._aligner = Aligner(self.bundle, self._ort)
         return self._aligner
 
-    def require_words(self, prompt: str) -> None:
-        """Raises InputError where the words of an answer to this prompt cannot be timed."""
+    def judges(self, prompt: str, generation: Generation) -> bool:
+        """Whether the support of an answer to this prompt, so decoded, can be told: it is what was said, in words."""
+        return self.times_words and self.prompt.transcribes(prompt) and generation.gbnf is None
+
+    def require_aligner(self, prompt: str, generation: Generation) -> None:
+        """Raises InputError where an answer to this prompt cannot have the words or the support asked for."""
+        supported = generation.min_support is not None
+        if not generation.words and not supported:
+            return
         if not self.times_words:
-            raise InputError(f"{self.bundle.manifest.name} cannot time words: {ALIGNER_REMEDY}")
-        if not self.prompt.transcribes(prompt):
-            raise InputError(f"only words that were said have times: ask {' or '.join(self.prompt.transcriptions)}")
+            what = "time words" if generation.words else "tell what was said from what was not"
+            raise InputError(f"{self.bundle.manifest.name} cannot {what}: {ALIGNER_REMEDY}")
+        tasks = " or ".join(self.prompt.transcriptions)
+        if generation.words and not self.prompt.transcribes(prompt):
+            raise InputError(f"only words that were said have times: ask {tasks}")
+        if supported and not self.judges(prompt, generation):
+            raise InputError(f"only what was said, in words and not JSON, has support: ask {tasks}")
 
     @exclusively
-    def words(self, final: Final, waveform: Waveform) -> tuple[TimedWord, ...]:
-        """When each word of a segment's transcription was said, in the clip's time. Raises InputError, RunError."""
-        return tuple(word.moved(final.start_s) for word in self.aligner.words(waveform, final.text))
+    def aligned(self, final: Final, waveform: Waveform, generation: Generation) -> Final:
+        """A segment's transcription with its words' times and its support, as far as they are asked for.
+
+        One whose support is too low is marked by its finish_reason. Raises InputError, RunError.
+        """
+        least = generation.min_support
+        words, support = self.aligner.align(waveform, final.text, generation.words, least is not None)
+        if generation.words:
+            final = replace(final, words=tuple(word.moved(final.start_s) for word in words))
+        if support is None or least is None:
+            return final
+        return replace(final, support=support, finish_reason="unsupported" if support < least else final.finish_reason)
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
         """Every graph's output on one segment, the aligner's behind the encoders'."""
@@ -192,8 +215,7 @@ class Engine:
         """
         prompt = self.prompt.prompt_for(prompt_or_task)
         generation = generation or self.defaults
-        if generation.words:
-            self.require_words(prompt)
+        self.require_aligner(prompt, generation)
         clips = audio if isinstance(audio, list) else [audio]
         if (n := self.prompt.n_audios(prompt)) != len(clips):
             given = f"{_clips(len(clips))} {'was' if len(clips) == 1 else 'were'} given"
@@ -225,7 +247,7 @@ class Engine:
         prompt = self.prompt.prompt_for(prompt_or_task)
         events = self.stream(audio, prompt, generation, selection)
         finals = tuple(event for event in events if isinstance(event, Final))
-        return Answer("\n".join(f.text for f in finals if f.text), prompt, finals)
+        return Answer("\n".join(f.text for f in finals if f.text and f.supported), prompt, finals)
 
     def whole(self, audio: Audio, selection: Selection = MAIN) -> Segment:
         """A clip that cannot be cut. Raises InputError when it is too long, AudioError when it is silent."""
@@ -266,7 +288,8 @@ class Engine:
         prefill = partial(self.llm.prefill, tokens, prompt, generation)
         decoded = yield from self.decode(_together(encoded), prefill, self.llm.generate, generation, started)
         final = decoded.final(*span, prompt)
-        yield replace(final, words=self.words(final, segments[0].waveform)) if generation.words else final
+        asked = generation.words or generation.min_support is not None
+        yield self.aligned(final, segments[0].waveform, generation) if asked else final
 
     def stream_text(self, prompt: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
         """An answer of the language model as it was before it learnt to hear: no audio, its LoRA switched off.

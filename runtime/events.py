@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from ..models.audio import Waveform
 
-FinishReason = Literal["eos", "length", "stop", "loop", "time", "speech", "end"]
+FinishReason = Literal["eos", "length", "stop", "loop", "time", "unsupported", "speech", "end"]
 """Why an answer ended. "eos": the model ended it; "length": max_new_tokens did; "stop": a stop sequence would have
-followed; "loop": it repeated itself and was cut; "time": max_seconds were over. Of the assistant also "speech":
+followed; "loop": it repeated itself and was cut; "time": max_seconds were over; "unsupported": its support is
+below what was asked for, however it ended. Of the assistant also "speech":
 somebody spoke again; and "end": the session was ended, or the clip not read to its end."""
 
 
@@ -120,7 +121,7 @@ class Final:
     prompt: str = ""
     """What the model was asked."""
     finish_reason: FinishReason = "eos"
-    """"eos", "length", "stop", "loop" or "time"."""
+    """"eos", "length", "stop", "loop", "time" or "unsupported"."""
     words: tuple[TimedWord, ...] | tuple[Word, ...] = ()
     """With an aligner, where it is asked for: when each word was said. Else, live only: when each was first heard."""
     also: tuple[tuple[str, str], ...] = ()
@@ -129,6 +130,13 @@ class Final:
     """Live only: words that were shown as stable and are another word, or elsewhere, in this text."""
     avg_logprob: float | None = None
     """Mean log-probability of the answer's tokens and its end, nats: how sure the model was. None by beam search."""
+    support: float | None = None
+    """With an aligner, of a transcription, where it is asked for: how far a small recognizer agrees, 0 to 1."""
+
+    @property
+    def supported(self) -> bool:
+        """Whether its support was not below what was asked for, as far as that is known."""
+        return self.finish_reason != "unsupported"
 
 
 @dataclass(frozen=True)
@@ -209,10 +217,12 @@ class Answered:
     """As Final.finish_reason, or "speech": somebody spoke again, or "end": the session was ended."""
     avg_logprob: float | None = None
     """As Final.avg_logprob."""
+    support: float | None = None
+    """As Final.support."""
     intent: Any = None
     """With a JSON schema: the answer's value; None for an answer that is not whole."""
     confident: bool = True
-    """Whether avg_logprob reaches AssistantOptions.min_avg_logprob; if not, nothing was done with the answer."""
+    """Whether avg_logprob and support reach what AssistantOptions ask; if not, nothing was done with the answer."""
     complete: bool = True
     """With a JSON schema: whether the text is JSON that holds it."""
     n_turns: int = 1

@@ -22,7 +22,8 @@ from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.models.corpus.examples import INTENT_PROMPT
 from auricle.models.errors import InputError, RunError
 from auricle.runtime.__main__ import main
-from auricle.runtime.assistant import Assistant, AssistantOptions
+from auricle.runtime.assistant import Assistant
+from auricle.runtime.assistant_options import AssistantOptions
 from auricle.runtime.cli.live import assist as assist_module
 from auricle.runtime.engine import EncodedSegment, Engine, load
 from auricle.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted

@@ -43,7 +43,7 @@ LAYERS = {
         "stream_load scheduler",
         "keywords chat self_check",
         "live",
-        "assistant",
+        "assistant assistant_options",
         "cli server cluster",
         "__main__",
     ),

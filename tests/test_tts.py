@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from auricle.models.errors import InputError, RunError
-from auricle.runtime.assistant import AssistantOptions
+from auricle.runtime.assistant_options import AssistantOptions
 from auricle.runtime.tts import Sentences, Speaker
 from voices import say, wait_for
 

@@ -101,6 +101,15 @@ class Point:
     """An interval of y."""
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A line through points."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
 def draw(chart: Chart, number_on_page: int) -> Picture:
     """Both forms of a chart. Raises InputError when matplotlib is not installed."""
     try:
@@ -202,6 +211,20 @@ def scatter(title: str, caption: str, points: Sequence[Point], x_axis: str, y_ax
         axes.set_ylabel(y_axis)
         axes.grid()
         _label_points(axes, points)
+
+    return Chart(title, caption, 3.9, paint)
+
+
+def curves(title: str, caption: str, lines: Sequence[Curve], x_axis: str, y_axis: str) -> Chart:
+    """Lines in steps, each of its colour, with a legend."""
+
+    def paint(axes: Axes) -> None:
+        for line, color in zip(lines, (BLUE, ORANGE, GREEN, SKY, GREY), strict=False):
+            axes.plot(line.x, line.y, color=color, linewidth=1.8, drawstyle="steps-post", label=line.label)
+        axes.set_xlabel(x_axis)
+        axes.set_ylabel(y_axis)
+        axes.grid()
+        _legend(axes)
 
     return Chart(title, caption, 3.9, paint)
 

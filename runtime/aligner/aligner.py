@@ -1,4 +1,4 @@
-"""The aligner: a segment and a text in, when each word of the text was said out; or the text that it hears itself."""
+"""The aligner: a segment and a text in, when each word was said and whether it was out; or the text that it hears."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..events import TimedWord
 from ..llm.llama import Model
 from ..system.ort import OrtOptions, Session, open_session
 from .sound import within_sound
+from .support import Evidence, as_sentence, evidence, support_of
 from .timing import token_frames
 from .words import WordTokens, word_tokens
 
@@ -29,6 +30,8 @@ Floats = NDArray[np.float32]
 _FRAME_SAMPLES = round(SAMPLE_RATE / FRAME_RATE)
 LATE_FRAMES = 3
 """Attention reaches a word this much after its sound: 90 ms by the durations of synthetic speech (docs/words.md)."""
+_MORE_TOKENS = 16
+"""The own text may be twice as long as the given one, and so much: it loops in noise, and each token is a pass."""
 _SHORTEST = 1  # frame of 20 ms: no word is shorter
 
 
@@ -57,18 +60,39 @@ class Aligner:
         }
         self._vocabulary = Model(bundle.path(VOCABULARY_FILE), 0, vocab_only=True)
 
+    def align(
+        self, waveform: Waveform, text: str, words: bool, support: bool
+    ) -> tuple[tuple[TimedWord, ...], float | None]:
+        """`words` and `support`, those that are asked for, the sound encoded once. Raises RunError."""
+        if not text.split():
+            return (), None
+        cross = self._heard(waveform)
+        timed = self._words(waveform, text, cross) if words else ()
+        if not support:
+            return timed, None
+        (found,) = self._evidence(cross, [text])
+        return timed, 0.0 if found is None else support_of(found)
+
+    def support(self, waveform: Waveform, text: str) -> float | None:
+        """How far this sound supports this text, 0 to 1; None for no text, of which nothing can be said.
+
+        A text of more tokens than the decoder reads, which nobody can have said, has 0. Raises RunError.
+        """
+        return self.align(waveform, text, words=False, support=True)[1]
+
     def words(self, waveform: Waveform, text: str) -> tuple[TimedWord, ...]:
         """The text's words with their times, seconds from the waveform's beginning: none shorter than 20 ms.
 
         Each begins no sooner than the one before it ends, and ends within the waveform. A text of more words than there
         are frames or than the decoder reads, which nobody can have said, has none. Raises RunError.
         """
-        tokenize, piece = self._vocabulary.tokenize, self._vocabulary.piece
-        words = word_tokens(text, tokenize, piece)
+        return self.align(waveform, text, words=True, support=False)[0]
+
+    def _words(self, waveform: Waveform, text: str, cross: OrtValue | Floats) -> tuple[TimedWord, ...]:
+        words = self._tokenized(text)
         n_frames = len(waveform) // _FRAME_SAMPLES
-        if not words or len(words) > n_frames:
+        if len(words) > n_frames:
             return ()
-        cross = self._heard(waveform)
         prompt = self.spec.tokens.prompt(self._language(cross))
         ids = [token for word in words for token in word.ids]
         if len(prompt) + len(ids) + 1 > self.spec.decoder.max_positions:
@@ -89,9 +113,12 @@ class Aligner:
 
     def recognize(self, waveform: Waveform, max_new_tokens: int = 224) -> Recognized:
         """Its own greedy text of at most a window. Raises RunError."""
-        tokens = self.spec.tokens
         cross = self._heard(waveform)
-        new: list[int] = [*tokens.prompt(self._language(cross))]
+        return self._greedy(cross, self.spec.tokens.prompt(self._language(cross)), max_new_tokens)
+
+    def _greedy(self, cross: OrtValue | Floats, prompt: Sequence[int], max_new_tokens: int) -> Recognized:
+        tokens = self.spec.tokens
+        new: list[int] = [*prompt]
         most = min(max_new_tokens, self.spec.decoder.max_positions - len(new))
         past = self._nothing()
         ids: list[int] = []
@@ -113,10 +140,40 @@ class Aligner:
         """Every output on one segment and a text that is always the same, by the names of `STAGES`."""
         cross = self._encode(waveform)
         language = next(iter(self.spec.tokens.languages.values()), None)
-        words = word_tokens(CHECK_TEXT, self._vocabulary.tokenize, self._vocabulary.piece)
+        words = self._tokenized(CHECK_TEXT)
         ids = [*self.spec.tokens.prompt(language), *(token for word in words for token in word.ids)]
         logits, scores, _ = self._decode(ids, self._nothing(), cross)
         return dict(zip(STAGES, (cross.numpy(), logits.numpy(), scores.numpy()), strict=True))
+
+    def evidence(self, waveform: Waveform, texts: Sequence[str]) -> list[Evidence | None]:
+        """What speaks for each text and against it; None for one of more tokens than the decoder reads.
+
+        Raises RunError.
+        """
+        return self._evidence(self._heard(waveform), texts)
+
+    def _evidence(self, cross: OrtValue | Floats, texts: Sequence[str]) -> list[Evidence | None]:
+        prompt = self.spec.tokens.prompt(self._language(cross))
+        tokenized = [self._tokenized(as_sentence(text)) for text in texts]
+        longest = max(sum(len(word.ids) for word in words) for words in tokenized)
+        own = self._greedy(cross, prompt, 2 * longest + _MORE_TOKENS).log_probs
+        return [self._judged(cross, prompt, words, own) for words in tokenized]
+
+    def _judged(
+        self, cross: OrtValue | Floats, prompt: Sequence[int], words: list[WordTokens], own: Sequence[float]
+    ) -> Evidence | None:
+        tokens = self.spec.tokens
+        ids = [token for word in words for token in word.ids]
+        if len(prompt) + len(ids) > self.spec.decoder.max_positions:
+            return None
+        logits = self._decode([*prompt, *ids], self._nothing(), cross)[0].numpy()[0, len(prompt) - 1 :]
+        allowed = logits.copy()
+        allowed[:, list(tokens.suppressed)] = -np.inf
+        likeliest = _log_probs(logits, allowed.argmax(1).tolist())
+        return evidence(_log_probs(logits, [*ids, tokens.end]), likeliest, [len(word.ids) for word in words], own)
+
+    def _tokenized(self, text: str) -> list[WordTokens]:
+        return word_tokens(text, self._vocabulary.tokenize, self._vocabulary.piece)
 
     def close(self) -> None:
         """Frees sessions and vocabulary. Twice does no harm."""

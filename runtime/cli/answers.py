@@ -15,12 +15,12 @@ from ..events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Ti
 from ..llm.grammar.json_schema import JsonSchema
 from ..llm.stopping import REMEDIES
 from ..output.cues import plain
-from ..output.remarks import clock
+from ..output.remarks import clock, remark
 from ..output.terminal import waiting
 from .options import with_keywords
 
-Row = tuple[float, float, str, FinishReason, float | None, tuple[TimedWord, ...]]
-"""Start, end and text of a segment; why its answer ended, how sure it was, when its words were said."""
+Row = tuple[float, float, str, FinishReason, float | None, float | None, tuple[TimedWord, ...]]
+"""Start, end and text of a segment; why its answer ended, how sure it was, its support, when its words were said."""
 
 
 @dataclass
@@ -38,13 +38,12 @@ class Collected:
     def rows(self) -> list[Row]:
         """Each segment, the unfinished one last."""
         rows: list[Row] = [
-            (final.start_s, final.end_s, final.text, final.finish_reason, final.avg_logprob, _timed(final))
-            for final in self.finals
+            (f.start_s, f.end_s, f.text, f.finish_reason, f.avg_logprob, f.support, _timed(f)) for f in self.finals
         ]
         unfinished = self.started
         if unfinished is None:
             return rows
-        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end", None, ())]
+        return [*rows, (unfinished.start_s, unfinished.end_s, self.text.strip(), "end", None, None, ())]
 
 
 def _timed(final: Final) -> tuple[TimedWord, ...]:
@@ -70,8 +69,11 @@ def collect(events: Iterable[AnswerEvent], show: Callable[[AnswerEvent], None]) 
     return collected
 
 
-def print_text(events: Iterable[AnswerEvent]) -> Collected:
-    """Text as it comes; of a clip in several segments each has a line with its time."""
+def print_text(events: Iterable[AnswerEvent], held: bool = False) -> Collected:
+    """Text as it comes; of a clip in several segments each has a line with its time.
+
+    held: a segment's text when it is known to be supported, and no sooner.
+    """
     span = ""
     spinner = waiting("listening")
 
@@ -81,8 +83,11 @@ def print_text(events: Iterable[AnswerEvent]) -> Collected:
             span = "" if event.alone else f"[{clock(event.start_s)}-{clock(event.end_s)}] "
             spinner.start()
             return
+        if held and (isinstance(event, Piece) or not event.supported):
+            return
         spinner.stop()
-        print(span, end=event.text if isinstance(event, Piece) else "\n", flush=True)
+        ending = f"{event.text}\n" if held else "\n"
+        print(span, end=event.text if isinstance(event, Piece) else ending, flush=True)
         span = ""
         for word in event.words if isinstance(event, Final) else ():
             if isinstance(word, TimedWord):
@@ -93,7 +98,7 @@ def print_text(events: Iterable[AnswerEvent]) -> Collected:
         collected = collect(events, show)
     finally:
         spinner.stop()
-    if collected.started is not None and collected.text:
+    if collected.started is not None and collected.text and not held:
         print(flush=True)
     return collected
 
@@ -101,7 +106,7 @@ def print_text(events: Iterable[AnswerEvent]) -> Collected:
 def print_json(events: Iterable[AnswerEvent], prompt: str, keywords: Sequence[str]) -> Collected:
     """One object, `complete` when nothing interrupted it; a clip that cannot be read at all has none."""
     collected = collect(events, lambda _: None)
-    text = "\n".join(text for _, _, text, *_ in collected.rows() if text)
+    text = "\n".join(text for _, _, text, reason, *_ in collected.rows() if text and reason != "unsupported")
     if text or not isinstance(collected.interruption, AuricleError):
         answer = with_keywords(encode(Answer(text, prompt, tuple(collected.finals))), keywords)
         print(json.dumps(answer | {"complete": collected.interruption is None}, ensure_ascii=False))
@@ -117,13 +122,13 @@ def report_cut(final: Final, schema: JsonSchema | None) -> bool:
 
 
 def cut_remark(final: Final, schema: JsonSchema | None) -> tuple[str, bool]:
-    """A line where an answer's time was over or its JSON is not whole; whether it is not whole.
+    """A line where an answer is withheld, its time was over or its JSON is not whole; whether it is not whole.
 
     The text itself looks like any other.
     """
     half = schema is not None and not schema.is_held(final.text, final.finish_reason)
     if not half and final.finish_reason != "time":
-        return "", False
+        return remark(final), False
     n = len(final.token_ids)
     over = f"cut after {_tokens(n)}, when its time was over: {REMEDIES['time']}"
     what = half_json(final.finish_reason, n) if half else over

@@ -15,7 +15,7 @@ from ...models.prompt import nonempty
 from ..bundle import open_bundle
 from ..events import AnswerEvent
 from .answers import print_json, print_text, report_cut, timing_line
-from .options import ClipOptions, check_prompts, is_task, open_engine, use_keywords
+from .options import ClipOptions, check_prompts, is_task, open_engine, tells_support, use_keywords
 from .standard_input import read_standard_input
 
 
@@ -45,8 +45,11 @@ def ask(command: AskCommand) -> int:
             events: Iterable[AnswerEvent] = engine.stream_text(prompt, generation)
         else:
             prompt = engine.prompt.prompt_for(command.question)
+            if command.as_json:
+                generation = tells_support(generation, prompt, engine)
             events = engine.stream([*clips], prompt, generation, options.selection)
-        collected = print_json(events, prompt, engine.keywords) if command.as_json else print_text(events)
+        held = options.decoding.min_support is not None
+        collected = print_json(events, prompt, engine.keywords) if command.as_json else print_text(events, held)
     if command.timings:
         for final in collected.finals:
             print(timing_line(final), file=sys.stderr)
@@ -62,6 +65,8 @@ def _check(command: AskCommand) -> None:
     question = command.question
     bundle = command.options.model.bundle
     if command.text_only:
+        if command.options.decoding.min_support is not None:
+            raise InputError("--min-support is about what was said, and --text-only hears none: give one of them")
         if command.by_word:
             raise InputError("--words is when words were said, and --text-only hears none: give one of them")
         if clips:

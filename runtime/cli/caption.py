@@ -19,7 +19,7 @@ from ..output.subtitles import TimedText, format_captions, write_captions
 from ..output.targets import partial_of, require_targets
 from ..output.terminal import Spinner, waiting
 from .answers import Collected, collect, report_cut
-from .options import ClipOptions, check_prompts, open_engine, use_keywords
+from .options import ClipOptions, check_prompts, open_engine, tells_support, use_keywords
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class CaptionCommand:
     def generation(self, engine: Engine, prompt: str) -> Generation:
         """How each answer is decoded. Cues are cut at the times of words wherever there are any. Raises InputError."""
         times = engine.times_words and engine.prompt.transcribes(prompt) and self.format in ("srt", "vtt")
-        return replace(self.options.decoding.generation(engine.defaults), words=times or self.by_word)
+        generation = replace(self.options.decoding.generation(engine.defaults), words=times or self.by_word)
+        return tells_support(generation, prompt, engine) if self.format == "jsonl" else generation
 
 
 def caption(command: CaptionCommand) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...models.errors import InputError
 from ...models.prompt import read_keywords
-from ..assistant import AssistantOptions
+from ..assistant_options import AssistantOptions
 from ..audio.selection import Selection
 from ..bundle import open_bundle
 from ..engine import EngineOptions
@@ -110,7 +110,7 @@ def _listen(arguments: Namespace) -> int:
         also=tuple(arguments.also),
         vad=not arguments.no_vad,
         gate=GateOptions(**gate),
-        generation=_live_generation(arguments, gbnf if schema is None else schema.gbnf),
+        generation=_live_generation(arguments, gbnf if schema is None else schema.gbnf, "min_support"),
         keywords=_keywords(arguments),
         speculate=not arguments.no_speculation,
         **given_options(arguments, LIVE),
@@ -131,6 +131,7 @@ def _assist(arguments: Namespace) -> int:
         keywords=_keywords(arguments),
         speak=arguments.speak,
         min_avg_logprob=arguments.min_avg_logprob,
+        min_support=arguments.min_support,
         speculate=not arguments.no_speculation,
         barge_in=not arguments.no_barge_in,
         gate=GateOptions(**given_options(arguments, GATE)),
@@ -221,14 +222,15 @@ def _clip_options(arguments: Namespace) -> ClipOptions:
         max_seconds=arguments.max_seconds,
         gbnf=_gbnf(arguments),
         schema=_schema(arguments),
+        min_support=getattr(arguments, "min_support", None),  # chat has none
     )
     selection = Selection(arguments.track, arguments.channel, arguments.mix)
     return ClipOptions(_model_options(arguments), decoding, _keywords(arguments), selection)
 
 
-def _live_generation(arguments: Namespace, gbnf: str | None) -> Generation | None:
+def _live_generation(arguments: Namespace, gbnf: str | None, *more: str) -> Generation | None:
     """The decoding options of `listen` and `assist`; None: all are the bundle's. Raises InputError, BundleError."""
-    given = Generation(stop=tuple(arguments.stop), gbnf=gbnf, **given_options(arguments, LIMITS))
+    given = Generation(stop=tuple(arguments.stop), gbnf=gbnf, **given_options(arguments, (*LIMITS, *more)))
     if arguments.max_new_tokens is not None:
         return given
     if given == Generation():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class DecodingOptions:
     max_seconds: float | None = None
     gbnf: str | None = None
     schema: JsonSchema | None = None  # in the place of gbnf
+    min_support: float | None = None  # a transcription with less is withheld, or marked in JSON
 
     def generation(self, defaults: Generation) -> Generation:
         """With the bundle's own values where none was given. Raises InputError."""
@@ -57,6 +58,7 @@ class DecodingOptions:
             stop=self.stop,
             max_seconds=self.max_seconds,
             gbnf=self.gbnf if self.schema is None else self.schema.gbnf,
+            min_support=self.min_support,
         )
 
 
@@ -87,6 +89,12 @@ def check_prompts(bundle: Path | None, *prompts: str | None) -> None:
 def is_task(bundle: Path | None, word: str) -> bool:
     """Whether a word names one of the bundle's tasks, with or without what fills its blank. Raises BundleError."""
     return word.partition(":")[0] in open_bundle(bundle).manifest.prompt.tasks
+
+
+def tells_support(generation: Generation, prompt: str, engine: Engine) -> Generation:
+    """For JSON, which tells support wherever that can be told."""
+    told = generation.min_support is None and engine.judges(prompt, generation)
+    return replace(generation, min_support=0.0) if told else generation
 
 
 def use_keywords(keywords: Keywords | None, engine: Engine) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ...models.llm import KV_BYTES
 
+WITHHELD = "a transcription with less support is withheld, in JSON marked"
+
 
 class _Version(argparse.Action):
     """Prints the installed version, which takes a moment to look up, and ends the program."""
@@ -42,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         "--text-only", action="store_true", help="no clip: ask the language model as it was before its LoRA"
     )
     _add_words_option(ask, "also when each word was said")
+    _add_support_option(ask, WITHHELD)
     ask.add_argument("--json", action="store_true", help="one JSON object instead of text")
     ask.add_argument("--timings", action="store_true", help="how long each stage took")
     _add_model_options(ask)
@@ -89,11 +92,17 @@ def add_caption_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
     command.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
     _add_words_option(command, "vtt: when each word was said, before it; srt: a cue for each; jsonl: words")
+    _add_support_option(command, WITHHELD)
     _add_model_options(command)
 
 
 def _add_words_option(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--words", action="store_true", dest="by_word", help=f"{what}; if the bundle has an aligner")
+
+
+def _add_support_option(command: argparse.ArgumentParser, what: str) -> None:
+    text = f"0 to 1: {what}; if the bundle has an aligner"
+    command.add_argument("--min-support", type=float, metavar="S", help=text)
 
 
 def _add_listen(listen: argparse.ArgumentParser) -> None:
@@ -107,6 +116,7 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
     listen.add_argument("--out", type=Path, metavar="FILE", help="write .srt, .vtt, .jsonl or .txt as it happens")
     listen.add_argument("--json", action="store_true", help="every event as a line of JSON")
     listen.add_argument("--max-new-tokens", type=int, metavar="N", help="for each answer")
+    _add_support_option(listen, WITHHELD)
     _add_answer_options(listen)
     _add_sound_options(listen, system=True)
     update = listen.add_argument_group("updates")
@@ -137,6 +147,7 @@ def _add_assist(assist: argparse.ArgumentParser) -> None:
     )
     sure = "mean log-probability below which an answer is not acted on, such as -0.5"
     assist.add_argument("--min-logprob", type=float, dest="min_avg_logprob", metavar="X", help=sure)
+    _add_support_option(assist, "a transcription with less is not acted on; default: 0.5")
     assist.add_argument("--no-memory", action="store_true", help="every question stands alone")
     assist.add_argument("--n-ctx", type=int, metavar="N", help="tokens that are remembered; default: 2048 at most")
     assist.add_argument("--json", action="store_true", help="every event as a line of JSON")

@@ -55,8 +55,7 @@ class Worker:
         """That each clip can be asked this: else each would be told the same. Raises InputError."""
         if self._engine is None:
             return
-        if self._command.generation(self._engine, self._prompt).words:
-            self._engine.require_words(self._prompt)
+        self._engine.require_aligner(self._prompt, self._command.generation(self._engine, self._prompt))
         if (n := self._engine.prompt.n_audios(self._prompt)) != 1:
             raise InputError(f"the prompt asks about {n} clips, and here each is asked about alone")
 

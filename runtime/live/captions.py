@@ -35,7 +35,7 @@ from ..stream_load import LONGEST_HOP_SECONDS, Load
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions
-from .open_segment import OpenSegment, also_answers, decoded_end
+from .open_segment import OpenSegment, aligned_generation, also_answers, decoded_end
 from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .speculation import SegmentDecoder, Speculated
 
@@ -95,6 +95,7 @@ class Live:
         self._new_keywords = self._keywords is not None
         self._generation = self._options.generation or replace(engine.defaults, beams=1)
         self.ask(self._options.prompt, self._options.also)
+        engine.require_aligner(self._prompts[0], self._generation)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: OpenSegment | None = None
@@ -333,22 +334,11 @@ class Live:
         return final
 
     def _final(self, segment: OpenSegment, closed: Closed, found: Hypotheses) -> Final:
-        final = Final(
-            start_s=seconds(closed.start),
-            end_s=seconds(closed.end),
-            text=found.texts[0],
-            token_ids=found.replies[0].ids,
-            timings=found.timings,
-            prompt=segment.decoder.prompts[0],
-            finish_reason=found.replies[0].finish_reason,
-            avg_logprob=found.replies[0].avg_logprob,
-            words=segment.agreement.words(seconds(closed.end)),
-            also=also_answers(segment.decoder, found),
-            n_revised=segment.agreement.n_revised(),
-        )
+        final = segment.final(seconds(closed.end), found)
         if not self._engine.times_words or not self._engine.prompt.transcribes(final.prompt):
             return final
-        return replace(final, words=self._engine.words(final, self._segmenter.read(closed.start, closed.end)))
+        waveform = self._segmenter.read(closed.start, closed.end)
+        return self._engine.aligned(final, waveform, aligned_generation(self._generation))
 
     def _decode(self, segment: OpenSegment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
         started = time.perf_counter()

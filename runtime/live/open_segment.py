@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..events import Final
+from ..llm.sampling import Generation
 from .agreement import Agreement
 from .incremental import Hypotheses
-from .segmenter import GateProgress
+from .segmenter import GateProgress, seconds
 from .speculation import SegmentDecoder
 
 
@@ -23,6 +25,28 @@ class OpenSegment:
     shown_at: float
     """time.monotonic() of that hypothesis, or of the segment's beginning."""
     n_updates: int = 0
+
+    def final(self, end_s: float, found: Hypotheses) -> Final:
+        """What it comes to, ended there."""
+        return Final(
+            start_s=seconds(self.start),
+            end_s=end_s,
+            text=found.texts[0],
+            token_ids=found.replies[0].ids,
+            timings=found.timings,
+            prompt=self.decoder.prompts[0],
+            finish_reason=found.replies[0].finish_reason,
+            avg_logprob=found.replies[0].avg_logprob,
+            words=self.agreement.words(end_s),
+            also=also_answers(self.decoder, found),
+            n_revised=self.agreement.n_revised(),
+        )
+
+
+def aligned_generation(generation: Generation) -> Generation:
+    """With what live transcripts have wherever there is an aligner: times of words, and support of words."""
+    support = None if generation.gbnf is not None else generation.min_support or 0.0
+    return replace(generation, words=True, min_support=support)
 
 
 def decoded_end(progress: GateProgress) -> int:

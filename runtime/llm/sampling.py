@@ -39,6 +39,7 @@ class Generation:
     gbnf: str | None = None  # what an answer must look like, in llama.cpp's notation
     ignore_eos: bool = False  # True: EOS ends no answer, max_new_tokens ids come; to measure a fixed number of passes
     words: bool = False  # also say when each word of a transcription was said; the bundle needs an aligner
+    min_support: float | None = None  # also say a transcription's support, and mark what has less; 0 marks nothing
     forced_ids: tuple[int, ...] = ()  # what an answer begins with, whatever the model would choose; each costs its pass
 
     def __post_init__(self) -> None:
@@ -52,6 +53,8 @@ class Generation:
         _require(math.isfinite(self.length_penalty), "length_penalty", self.length_penalty, "a finite number")
         if self.max_seconds is not None:
             _require(0 < self.max_seconds < math.inf, "max_seconds", self.max_seconds, "more than 0")
+        if self.min_support is not None:
+            _require(0 <= self.min_support <= 1, "min_support", self.min_support, "between 0 and 1")
         _require(not isinstance(self.stop, str), "stop", repr(self.stop), "a tuple of texts")
         _require("" not in self.stop, "stop", '""', "a text")
         if self.ignore_eos and self.gbnf is not None:

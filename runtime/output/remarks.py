@@ -27,10 +27,10 @@ def was_cut(finish_reason: str) -> bool:
 
 def final_lines(final: Final) -> list[str]:
     """The text, with its time, and the answers to further questions; "..." where the model was stopped."""
-    text = plain(final.text)
+    text = plain(final.text) if final.supported else ""
     also = also_lines(final.also)
-    if not text and not also:
-        return []
+    if not text:
+        return also
     cut = " ..." if was_cut(final.finish_reason) else ""
     return [f"[{clock(final.start_s)}-{clock(final.end_s)}] {text}{cut}", *also]
 
@@ -53,7 +53,9 @@ def _lost_sound(seconds: float) -> str:
 
 
 def remark(event: LiveEvent) -> str:
-    """A sentence about what is no speech; empty for the rest."""
+    """A sentence about what is no speech, or text that nobody is taken to have said; empty for the rest."""
+    if isinstance(event, Final) and not event.supported:
+        return f"[{clock(event.start_s)}-{clock(event.end_s)}] support {event.support or 0:.2f}: withheld"
     if isinstance(event, AudioDropped):
         return f"[{clock(event.start_s)}] {_lost_sound(event.seconds)} lost"
     if isinstance(event, DeviceLost):

@@ -39,6 +39,8 @@ class TimedText:
     """As Final.finish_reason; "end": the clip was not decoded to its end."""
     avg_logprob: float | None = None
     """As Final.avg_logprob."""
+    support: float | None = None
+    """As Final.support."""
     words: tuple[TimedWord, ...] = ()
     """When each word was said, where that is known."""
 
@@ -48,14 +50,17 @@ class TimedText:
 
 
 def format_captions(captions: Iterable[TimedText], format: str, by_word: bool = False) -> str:
-    """The whole file's content. Captions without text appear only in jsonl. InputError: unknown format.
+    """The whole file's content. Unsupported captions and those without text appear only in jsonl.
+
+    InputError: unknown format.
 
     by_word: a cue for each word in srt, its time before each word in vtt, for captions whose words have times.
     """
     write = _WRITERS.get(format)
     if write is None:
         raise InputError(f"caption format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
-    return write(list(captions), by_word)
+    shown = [caption for caption in captions if format == "jsonl" or caption.finish_reason != "unsupported"]
+    return write(shown, by_word)
 
 
 def write_captions(
@@ -113,9 +118,7 @@ def _jsonl(captions: list[TimedText], _by_word: bool) -> str:
 
 def _row(caption: TimedText) -> dict[str, Json]:
     row = asdict(caption) | {"start_s": round(caption.start_s, 3), "end_s": round(caption.end_s, 3)}
-    if not caption.words:
-        del row["words"]
-    return row
+    return {name: value for name, value in row.items() if name not in ("words", "support") or value not in ((), None)}
 
 
 def _cues(captions: list[TimedText], by_word: bool) -> list[Cue]:

@@ -128,7 +128,7 @@ class Screen:
                 self._caption = None
         if isinstance(event, Final):
             self._print(final_lines(event))
-        elif text := remark(event):
+        if text := remark(event):
             self._print([text], style="yellow")
         self._live.refresh()
 

@@ -91,7 +91,7 @@ class Transcript:
     def _entry(self, event: LiveEvent) -> str:
         if self._format == "jsonl":
             return f"{event_line(event)}\n" if isinstance(event, KEPT) else ""
-        if not isinstance(event, Final) or not plain(event.text):
+        if not isinstance(event, Final) or not plain(event.text) or not event.supported:
             return ""
         if self._format == "txt":
             return "".join(f"{line}\n" for line in (plain(event.text), *also_lines(event.also)))
@@ -121,7 +121,9 @@ def event_line(event: LiveEvent | AssistantEvent) -> str:
 
 
 def final_cues(final: Final) -> list[Cue]:
-    """By the times of its words, where they are known."""
+    """By the times of its words, where they are known; none for what nobody is taken to have said."""
+    if not final.supported:
+        return []
     if timed := [word for word in final.words if isinstance(word, TimedWord)]:
         return timed_cues(timed)
     if heard := [word for word in final.words if isinstance(word, Word)]:

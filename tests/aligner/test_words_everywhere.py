@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
 pytest.importorskip("torch")
-from auricle.export.aligner.part import AlignerPart
-from auricle.models.aligner import VOCABULARY_FILE
-from auricle.models.bundle import file_entry, read_manifest, shipped_bundle, write_manifest
+from auricle.models.bundle import shipped_bundle
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
@@ -23,24 +19,8 @@ from auricle.runtime.events import Final, TimedWord
 from auricle.runtime.live.captions import LiveOptions, captions
 from auricle.runtime.sources.playback import FilePlayback
 from served import serving
-from whisper_checkpoint import write_whisper
 
 SAID = "turn on the kitchen dishwasher"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo with an aligner of random weights: its times mean nothing, its words are those of the answer."""
-    folder = tmp_path_factory.mktemp("words")
-    part = AlignerPart(write_whisper(folder / "whisper"))
-    bundle = Path(shutil.copytree(shipped_bundle(), folder / "bundle"))
-    for name in part.spec.graphs:
-        part.write(name, bundle / f"{name}.onnx")
-    part.write_vocabulary(bundle / VOCABULARY_FILE)
-    manifest = read_manifest(bundle)
-    added = [file_entry(bundle, path.name) for path in bundle.iterdir() if path.name in part.spec.files]
-    write_manifest(bundle, replace(manifest, aligner=part.spec, files=(*manifest.files, *added)))
-    return bundle
 
 
 @pytest.fixture(scope="module")

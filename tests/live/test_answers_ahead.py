@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from auricle.models.audio import Waveform
-from auricle.runtime.assistant import Assistant, AssistantOptions
+from auricle.runtime.assistant import Assistant
+from auricle.runtime.assistant_options import AssistantOptions
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import Answered, AssistantEvent, KeywordsRead, Piece, SessionEnded, SpeechEnded

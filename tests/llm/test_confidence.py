@@ -12,7 +12,8 @@ import pytest
 from auricle.models.audio import Waveform
 from auricle.models.errors import InputError
 from auricle.runtime.__main__ import main
-from auricle.runtime.assistant import Assistant, AssistantOptions
+from auricle.runtime.assistant import Assistant
+from auricle.runtime.assistant_options import AssistantOptions
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import Answered, Final

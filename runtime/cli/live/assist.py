@@ -10,7 +10,8 @@ import sys
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
-from ...assistant import Assistant, AssistantOptions
+from ...assistant import Assistant
+from ...assistant_options import AssistantOptions
 from ...events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
 from ...output.cues import harmless
 from ...output.remarks import clock, remark, was_cut
@@ -67,7 +68,8 @@ class AnswerLines:
         if isinstance(event, Answered) and not event.complete:
             self._name_half_json(event)
         elif isinstance(event, Answered) and not event.confident:
-            _notice(f"[{clock(event.start_s)}] not sure ({event.avg_logprob or 0:.2f}): nothing was done")
+            support = "" if event.support is None else f", support {event.support:.2f}"
+            _notice(f"[{clock(event.start_s)}] not sure ({event.avg_logprob or 0:.2f}{support}): nothing was done")
         if self._every_event:
             print(event_line(event), flush=True)
         elif isinstance(event, Answered | Piece | SpeechEnded):

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from ....models.errors import InputError
 from ....models.prompt import nonempty
-from ...assistant import default_prompt
+from ...assistant_options import default_prompt
 from ...engine import Engine
 from ...events import Final, FinishReason, Piece
 from ...llm.grammar.json_schema import JsonSchema

@@ -18,7 +18,7 @@ from wyoming.intent import Entity, Intent
 from ....models.audio import SAMPLE_RATE, Waveform
 from ....models.errors import InputError
 from ....models.prompt import ResolvedPrompt
-from ...assistant import DEFAULT_TASK
+from ...assistant_options import DEFAULT_TASK
 from ...audio.split import Segment
 from ...engine import Engine
 from ...events import Final, Piece

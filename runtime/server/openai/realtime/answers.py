@@ -15,7 +15,7 @@ import numpy as np
 
 from .....models.audio import SAMPLE_RATE, Waveform
 from .....models.errors import InputError
-from ....assistant import default_prompt
+from ....assistant_options import default_prompt
 from ....encoders.base import EncodedSegment
 from ....engine import Engine
 from ....events import Final, Piece
