@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from auricle.bench.options import parser
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "bench-gpu.sh"
+SCRIPT = Path(__file__).parents[3] / "scripts" / "bench-gpu.sh"
 STUB = """\
 import json, os, sys
 with open("calls", "a", encoding="utf-8") as file:
