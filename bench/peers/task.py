@@ -60,7 +60,8 @@ class Task:
             for name in ("work", "bundle", "graph", "checkpoint", "whisper", "recording", "data")
             if raw[name] is not None
         }
-        return cls(**{**raw, **paths, "recognizers": tuple(map(Path, raw["recognizers"]))})
+        raw["recognizers"] = tuple(map(Path, raw["recognizers"]))
+        return cls(**{**raw, **paths})
 
 
 @dataclass(frozen=True)

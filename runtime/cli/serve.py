@@ -35,7 +35,7 @@ def serve(command: ServeCommand) -> int:
         beside = command.wyoming and stack.enter_context(closing(run.bind(command.wyoming)))
         source = command.source and stack.enter_context(closing(open_source(command.source)))
         engine = stack.enter_context(open_engine(command.model))
-        local = source and local_source.LocalSource.of(engine, source, command.source_prompt)
+        local = None if source is None else local_source.LocalSource.of(engine, source, command.source_prompt)
         name = engine.bundle.manifest.name
 
         def tell(url: str) -> None:
