@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from auricle.bench.options import parser
 from auricle.bench.peers import peers
 from auricle.bench.peers.ggml_format import q8_0, write_ggml
 from auricle.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
+from auricle.bench.peers.recordings import complete
 from auricle.bench.peers.table import lines, to_record
 from auricle.bench.peers.task import Contestant, Task, Work, no_progress, output_file, whole_or_absent
 from auricle.bench.peers.worker import contestants
@@ -238,6 +240,22 @@ def test_recordings_are_heard_and_words_counted(tmp_path: Path) -> None:
     assert (found["wer"], found["words"]) == (10.0, 10) and found["wall"] > 0
     assert "10.0 (" in lines(record)[1]
     assert any("is left out" in note and "faster-whisper" in note for note in record.notes)
+
+
+def test_weights_without_a_list_of_their_tokens_get_one_beside_links_to_them(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    (weights / "model.bin").write_bytes(b"numbers")
+    tokenizer = {"model": {"vocab": {"b": 1, "a": 0}}, "added_tokens": [{"id": 2, "content": "<|end|>"}]}
+    (weights / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    task = Task("recordings", tmp_path / "work")
+    for _ in range(2):
+        place = complete(task, weights)
+        tokens = json.loads((place / "vocabulary.json").read_text(encoding="utf-8"))
+        assert tokens[:4] == ["a", "b", "<|end|>", "<|0.00|>"] and tokens[-1] == "<|30.00|>" and len(tokens) == 1504
+        assert (place / "model.bin").read_bytes() == b"numbers"
+    (weights / "vocabulary.txt").write_text("a\nb\n")
+    assert complete(task, weights) == weights
 
 
 def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
