@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytest.importorskip("jiwer", reason="the bench is not installed")
 from auricle.bench.quality.demo_eval import threshold
 
 
