@@ -16,7 +16,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo with an aligner of random weights: its times mean nothing, its words are those of the answer."""
     pytest.importorskip("torch")
     from auricle.export.aligner.part import AlignerPart
-    from whisper_checkpoint import write_whisper
+
+    from .whisper_checkpoint import write_whisper
 
     folder = tmp_path_factory.mktemp("words")
     part = AlignerPart(write_whisper(folder / "whisper"))

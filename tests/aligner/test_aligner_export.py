@@ -27,7 +27,8 @@ from auricle.runtime.llm.llama import Model
 from conftest import export_arguments, salm_arguments
 from real_weights import BASE, TINY_EN, RealWeights
 from transformers import WhisperForConditionalGeneration
-from whisper_checkpoint import HEADS, as_hugging_face, write_whisper
+
+from .whisper_checkpoint import HEADS, as_hugging_face, write_whisper
 
 
 def graphs_of(part: AlignerPart, folder: Path) -> dict[str, Path]:
