@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a peer's interpreter has neither what reads sound files nor
 _FASTER_WHISPER = "faster-whisper==1.2.1"
 _TIMES = [f"<|{number * 0.02:.2f}|>" for number in range(1501)]
 """Whisper's timestamps, the last of its tokens."""
+_FILES = "[0-9][0-9][0-9][0-9][0-9].npy"
 _BEAMS = {"greedy": 1, "beam 5": 5}
 
 
@@ -57,14 +58,14 @@ def write_waveforms(task: Task) -> None:
 
     folder = _folder(task)
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
+    for old in folder.glob(_FILES):
         old.unlink()
     for number, item in enumerate(items(task)):
         np.save(folder / f"{number:05}.npy", read_audio(Path(item.audio)))
 
 
 def _waveforms(task: Task) -> list[Waveform]:
-    return [np.load(path) for path in sorted(_folder(task).glob("*.npy"))]
+    return [np.load(path) for path in sorted(_folder(task).glob(_FILES))]
 
 
 def _folder(task: Task) -> Path:
