@@ -138,8 +138,8 @@ def _compare_one(engine: Engine, path: Path) -> _One:
 
     def rows(audio_tokens: Floats) -> _Rows:
         logits = forced_logits(engine.llm, audio_tokens, prompt, ids, ended)
-        allowed = engine.llm.allowed(logits)
-        wanted = engine.llm.allowed(arrays["logits"])
+        allowed = engine.llm.allowed(logits.copy())
+        wanted = engine.llm.allowed(arrays["logits"].copy())
         return divergence(arrays["logits"], logits), allowed.argmax(axis=-1) == wanted.argmax(axis=-1)
 
     errors = {name: relative_error(reference[name], outputs[name]) for name in outputs}

@@ -83,10 +83,10 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise InputError(f"{name}={value} is not possible: it must be {allowed}")
 
 
-def forbid(logits: npt.NDArray[Float], ids: Iterable[int], n_vocab: int) -> npt.NDArray[Float]:
-    """Logits [..., n_vocab] without the rows beyond n_vocab, -inf at `ids`: none of these can be chosen."""
-    allowed = logits[..., :n_vocab].copy()
-    allowed[..., list(ids)] = -np.inf
+def forbid(logits: npt.NDArray[Float], ids: list[int], n_vocab: int) -> npt.NDArray[Float]:
+    """A view [..., n_vocab] of logits, which change: -inf at `ids`. Neither these nor what lies beyond can come."""
+    allowed = logits[..., :n_vocab]
+    allowed[..., ids] = -np.inf
     return allowed
 
 
@@ -111,8 +111,9 @@ def log_softmax(logits: npt.NDArray[Float]) -> npt.NDArray[np.float64]:
 
 def log_prob(logits: npt.NDArray[Float], token: int) -> float:
     """Log-probability of one id under logits [n_vocab]; -inf for one that cannot be chosen."""
-    highest = logits.max()
-    return float(logits[token] - highest - np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+    shifted = logits - logits.max()
+    own = shifted[token]
+    return float(own - np.log(np.exp(shifted, out=shifted).sum()))  # pairwise: float32 is enough
 
 
 @dataclass

@@ -208,7 +208,7 @@ class Llm:
             raise RunError("no question was read: call prefill before generate")
         if required_positions(self.n_past, generation) > self.context.n_ctx:
             raise InputError(context_overflow_message(self.n_past, generation, self.context.n_ctx))
-        logits = self._logits
+        logits = self._logits.copy()  # prefill's caller has them too
         self._logits = None  # one answer per question: it moves n_past
         if generation.beams == 1:
             grammar = None if generation.gbnf is None else self.grammar(generation.gbnf)
@@ -222,14 +222,14 @@ class Llm:
     @exclusively
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
-        rows: list[Floats] = [np.zeros((0, self.spec.vocab), np.float32)]
+        rows: list[Floats] = []
         for chunk in _chunks(len(ids), self.context.n_batch):
             part = ids[chunk]
             last = range(len(part) - 1, len(part)) if chunk.stop == len(ids) else range(0)
             outputs = range(len(part)) if every else last
             rows.append(self.context.decode_ids(part, *self._places(len(part)), outputs))
             self.n_past += len(part)
-        return np.concatenate(rows)
+        return rows[0] if len(rows) == 1 else np.concatenate([np.zeros((0, self.spec.vocab), np.float32), *rows])
 
     @exclusively
     def feed_audio(self, audio_tokens: Floats) -> None:
@@ -384,7 +384,7 @@ class Llm:
         return search(self.allowed(logits), step, generation, self.end_ids(generation))
 
     def allowed(self, logits: Floats) -> Floats:
-        """Logits with the ids that may not be chosen at -inf. Raises RunError when there are no numbers."""
+        """The same array, the ids that may not be chosen at -inf. Raises RunError when there are no numbers."""
         if not np.isfinite(logits.max()):
             raise RunError("the language model computed no numbers: try --n-gpu-layers 0, or verify the bundle")
         return forbid(logits, self._forbidden, self.spec.vocab)
