@@ -6,32 +6,20 @@ Wrong texts are those that recognizers make up: the text of other sound, a loop,
 from __future__ import annotations
 
 import random
-import re
 from pathlib import Path
 
-from ...models.errors import InputError
+from ...models.corpus.wordnet import WORDNET, wordnet_sentences
 
-WORDNET = Path("/usr/share/wordnet")
-"""Of the Debian package wordnet-base (WordNet 3.0)."""
 MIN_WORDS = 5
 MAX_WORDS = 14
 RIGHT = "right"
 WRONG = ("other", "loop", "exchanged", "added")
-_EXAMPLE = re.compile(r'"([^"]+)"')
-_PLAIN = re.compile(r"[a-z' ]+")
 
 
 def sentences(folder: Path = WORDNET) -> list[str]:
-    """Example sentences in lower case, without punctuation, each once. Raises InputError where there are none."""
-    found = set[str]()
-    for file in sorted(folder.glob("data.*")):
-        for example in _EXAMPLE.findall(file.read_text(encoding="ascii", errors="ignore")):
-            text = " ".join(re.sub(r"[,.;:!?]", " ", example.lower()).split())
-            if _PLAIN.fullmatch(text) and MIN_WORDS <= len(text.split()) <= MAX_WORDS:
-                found.add(text)
-    if not found:
-        raise InputError(f"{folder} holds no WordNet: install the Debian package wordnet-base")
-    return sorted(found)
+    """WordNet's examples of MIN_WORDS to MAX_WORDS words. Raises InputError where there is no WordNet."""
+    examples, _ = wordnet_sentences(folder)
+    return [text for text in examples if MIN_WORDS <= len(text.split()) <= MAX_WORDS]
 
 
 def wrong_texts(said: str, other: str, rng: random.Random) -> dict[str, str]:

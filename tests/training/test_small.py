@@ -9,8 +9,8 @@ from auricle.export.training.bridge import Bridge, encode_views
 from auricle.export.training.shards import View
 from auricle.export.training.small.bridge import Reader, Vocabulary, ctc_loss, disturb
 from auricle.export.training.small.prose import sentences_of
-from auricle.export.training.small.sentences import is_held_out, spoken
 from auricle.models.corpus.sentences import Utterance
+from auricle.models.corpus.wordnet import is_held_out, spoken
 from auricle.models.encoders.qformer import QFormerSpec
 
 SPEC = QFormerSpec(32, 4, 64, 24, 8, 16, second_per_window=0.16, second_stride=0.16)

@@ -23,11 +23,11 @@ from ....models.corpus import examples as demo_corpus
 from ....models.corpus import sounds as demo_sounds
 from ....models.corpus import voices as rooms
 from ....models.corpus.sentences import Utterance, sample_utterance
+from ....models.corpus.wordnet import is_held_out, wordnet_sentences
 from ...encoders.beats import Beats, load_beats
 from ...encoders.whisper import encode, load_whisper
 from ..salmonn.features import fbank, log_mel
 from ..shards import View, remove_shard, shard_names, write_shard
-from .sentences import is_held_out, wordnet_sentences
 from .voices import HELD_OUT, Piper, Speaker
 
 WINDOW = 8

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .sentences import WORDNET, spoken
+from ....models.corpus.wordnet import WORDNET, spoken
 
 REQUESTS = (
     "Tell a short story about {}.",

@@ -10,9 +10,10 @@ import re
 import zlib
 from pathlib import Path
 
-from ....models.errors import InputError
+from ..errors import InputError
 
 WORDNET = Path("/usr/share/wordnet")
+"""Of the Debian package wordnet-base."""
 MIN_WORDS, MAX_WORDS = 3, 22
 HELD_OUT_PERCENT = 2
 _PLAIN = re.compile(r"[a-z' ]+")
