@@ -78,6 +78,7 @@ THIRD_PARTY = {
     "export": {
         *("numpy", "torch", "transformers", "onnx", "onnxscript", "onnxruntime", "gguf", "llama_cpp", "soxr"),
         *("gptqmodel", "safetensors", "sentencepiece", "tokenizers", "tensorrt", "peft", "onnx_ir", "huggingface_hub"),
+        "av",
     },
     "runtime": {"numpy", "onnxruntime", "llama_cpp", "sounddevice", "av", "soxr", "rich", "wcwidth"},
     "bench": {"numpy", "rich", "jiwer", "onnx", "onnxruntime", "matplotlib", "llama_cpp"},
