@@ -124,7 +124,10 @@ def open_faster_whisper(weights: Path, beam_size: int) -> Callable[[Task], Work]
 
 
 def contestants(task: Task) -> dict[str, Contestant]:
-    """Ours, and faster-whisper with each of the directories, in both ways."""
+    """Ours, and faster-whisper with each of the directories, in both ways. InputError where two are called the same."""
+    names = [weights.name for weights in task.recognizers]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two recognizers are called {min(twice)}: give directories of different names")
     team = {OURS: Contestant(open_ours, write_waveforms)}
     for weights in task.recognizers:
         for way, beam_size in _BEAMS.items():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from auricle.bench.options import parser
-from auricle.bench.peers import peers
+from auricle.bench.peers import peers, recordings
 from auricle.bench.peers.ggml_format import q8_0, write_ggml
 from auricle.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
 from auricle.bench.peers.recordings import complete
@@ -257,6 +257,12 @@ def test_weights_without_a_list_of_their_tokens_get_one_beside_links_to_them(tmp
         assert (place / "model.bin").read_bytes() == b"numbers"
     (weights / "vocabulary.txt").write_text("a\nb\n")
     assert complete(task, weights) == weights
+
+
+def test_recognizers_of_one_name_are_refused(tmp_path: Path) -> None:
+    task = Task("recordings", tmp_path, recognizers=(tmp_path / "a" / "base", tmp_path / "b" / "base"))
+    with pytest.raises(InputError, match="two recognizers are called base: give directories of different names"):
+        recordings.contestants(task)
 
 
 def test_our_loop_says_what_llama_cpp_says(tmp_path: Path) -> None:
