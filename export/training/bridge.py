@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,15 +36,45 @@ class Bridge(nn.Module):
 
     def forward(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
         """speech [n * window, d], audio [n * window, d], its real rows [n * window, 1] -> audio tokens [n, d_llm]."""
+        return self.qformer.projection(self.hear(speech, audio, real))
+
+    def hear(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
+        """The Q-Former's hidden state [n, hidden], which the projection makes audio tokens of.
+
+        What transformers' Blip2QFormerModel computes, at half the work: there is one query
+        (encoders/qformer.py::FoldedQFormer says why).
+        """
         fused = torch.cat([self.ln_speech(speech), self.ln_audio(audio) * real], dim=1)
         windows = fused.view(-1, self.spec.window, self.spec.d_encoder)
-        query = self.qformer.query.expand(len(windows), -1, -1)
-        hidden = self.qformer.qformer(query_embeds=query, encoder_hidden_states=windows).last_hidden_state
-        return self.qformer.projection(hidden[:, 0])
+        model = self.qformer.qformer
+        x = model.layernorm(self.qformer.query[0])
+        for layer in model.encoder.layer:
+            own, cross = layer.attention, layer.crossattention
+            x = own.output(own.attention.value(x), x)
+            x = cross.output(_attend(cross.attention, x, windows), x)
+            x = layer.output_query(layer.intermediate_query(x), x)
+        return x
+
+
+def _attend(attention: Any, x: Tensor, windows: Tensor) -> Tensor:
+    """Of queries x [n or 1, hidden] to windows [n, window, d_encoder]: [n, hidden], before the output's projection."""
+    n_heads, width = attention.num_attention_heads, attention.attention_head_size
+    queries = attention.query(x).unflatten(1, (n_heads, width)) * attention.scaling
+    keys = attention.key.weight.unflatten(0, (n_heads, width))
+    looked_for = torch.einsum("nhw,hwd->nhd", queries, keys).to(windows.dtype).expand(len(windows), -1, -1)
+    weights = torch.softmax(looked_for @ windows.transpose(1, 2), dim=-1)
+    heard = weights.to(windows.dtype) @ windows  # [n, n_heads, d_encoder]
+    values = attention.value.weight.unflatten(0, (n_heads, width))
+    return torch.einsum("nhd,hwd->nhw", heard, values).flatten(1) + attention.value.bias
 
 
 def encode_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None = None) -> list[Tensor]:
-    """Audio tokens [n_windows, d_llm] of each view, all windows in one pass; float32."""
+    """Audio tokens [n_windows, d_llm] of each view; float32."""
+    return [bridge.qformer.projection(rows).float() for rows in hear_views(bridge, views, disturb)]
+
+
+def hear_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None = None) -> list[Tensor]:
+    """The Q-Former's hidden state [n_windows, hidden] of each view, all windows in one pass."""
     speech_rows: list[Tensor] = []
     audio_rows: list[Tensor] = []
     real_rows: list[Tensor] = []
@@ -58,8 +88,8 @@ def encode_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None 
         audio_rows.append(F.pad(audio, (0, 0, 0, len(speech) - len(audio))))
         real_rows.append((torch.arange(len(speech)) < len(audio)).float()[:, None])
         counts.append(len(speech) // bridge.spec.window)
-    tokens = bridge(torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows)).float()
-    return list(tokens.split(counts))
+    hidden = bridge.hear(torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows))
+    return list(hidden.split(counts))
 
 
 def with_lora(llm: LlamaForCausalLM, rank: int, alpha: int) -> PeftModel:

@@ -19,7 +19,7 @@ from ....models.audio import SILENCE
 from ....models.corpus import examples
 from ....models.families.salmonn import CHATML
 from ....models.prompt import PROMPT
-from ..bridge import Bridge, encode_views
+from ..bridge import Bridge, hear_views
 from ..shards import View
 from ..trainer import Trainer
 from .bridge import Reader, Shards, Vocabulary, ctc_loss, disturb
@@ -30,6 +30,7 @@ AFTER = f"</Speech> {PROMPT}{CHATML.after}"
 END = "<|im_end|>"
 _CTC_WEIGHT = 0.3
 _BATCH_ROWS = 24 * 100  # encoder frames that the language model reads in one step: 48 s
+_HEARD_ROWS = 24 * 150  # that CTC hears besides: 72 s
 _TRANSCRIPTIONS = 0.75  # of the questions about speech that has other answers too
 _IGNORED = -100
 
@@ -119,13 +120,14 @@ def train_joint(
     prompts = Prompts(tokenizer)
     for _ in trainer:
         asked = shards.batch(_BATCH_ROWS)
-        views = [*asked, *shards.batch()]
+        views = [*asked, *shards.batch(_HEARD_ROWS)]
         questions = [draw_question(view, prompts, rng) for view in asked]
-        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
+        targets = [vocabulary.encode(view.utterance.text if view.utterance else "") for view in views]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = encode_views(bridge, views, disturb)
-            loss = answer_loss(llm, questions, tokens[: len(asked)])
-        trainer.step(loss + _CTC_WEIGHT * ctc_loss(reader, tokens, targets))
+            hidden = hear_views(bridge, views, disturb)
+            tokens = [bridge.qformer.projection(rows).float() for rows in hidden[: len(asked)]]
+            loss = answer_loss(llm, questions, tokens)
+        trainer.step(loss + _CTC_WEIGHT * ctc_loss(reader, hidden, targets))
 
 
 @torch.no_grad()
