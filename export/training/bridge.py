@@ -46,7 +46,7 @@ class Bridge(nn.Module):
         """
         fused = torch.cat([self.ln_speech(speech), self.ln_audio(audio) * real], dim=1)
         windows = fused.view(-1, self.spec.window, self.spec.d_encoder)
-        model = self.qformer.qformer
+        model: Any = self.qformer.qformer
         x = model.layernorm(self.qformer.query[0])
         for layer in model.encoder.layer:
             own, cross = layer.attention, layer.crossattention
