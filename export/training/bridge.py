@@ -41,7 +41,7 @@ class Bridge(nn.Module):
     def hear(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
         """The Q-Former's hidden state [n, hidden], which the projection makes audio tokens of.
 
-        What transformers' Blip2QFormerModel computes, at half the work: there is one query
+        What transformers' Blip2QFormerModel computes, with half the multiplications: there is one query
         (encoders/qformer.py::FoldedQFormer says why).
         """
         fused = torch.cat([self.ln_speech(speech), self.ln_audio(audio) * real], dim=1)

@@ -142,7 +142,9 @@ def fit_projection(bridge: Bridge, reader: Reader, embeddings: Tensor, views: Se
 
     embeddings [n_pieces, d_llm]: the language model's. By least squares over the windows of `views`; a blank is zero.
     """
+    bridge.eval()
     hidden = torch.cat(hear_views(bridge, views)).float()
+    bridge.train()
     wanted = torch.softmax(reader(hidden), -1)[:, 1:] @ embeddings.float()
     found = torch.linalg.lstsq(F.pad(hidden, (0, 1), value=1.0).double(), wanted.double()).solution.float()
     bridge.qformer.projection.weight.copy_(found[:-1].T)

@@ -28,10 +28,11 @@ from ...encoders.beats import Beats, load_beats
 from ...encoders.whisper import encode, load_whisper
 from ..salmonn.features import fbank, log_mel
 from ..shards import View, remove_shard, shard_names, write_shard
+from .bridge import SPEC
 from .voices import HELD_OUT, Piper, Speaker
 
-WINDOW = 4
-"""Encoder frames (20 ms) that one audio token hears: 0.08 s."""
+WINDOW = SPEC.window
+"""Encoder frames (20 ms) that one audio token hears."""
 MAX_SECONDS = 10.0
 SHARD_CLIPS, MAX_SHARDS = 240, 60
 KINDS = {"open": 0.8, "commands": 0.13, "sound": 0.05, "silence": 0.02}

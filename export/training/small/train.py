@@ -76,11 +76,12 @@ class Small(Training[SmallOptions]):
     def _joint(self) -> None:
         if not self.checkpoint("joint").exists():
             self.restore("bridge", self._heads())
-            views = Shards(self.work / "shards", random.Random(0)).batch(_FITTED_ROWS)
-            fit_projection(self.bridge, self.reader, self._pieces(), views)
         adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
         trainer = self.trainer("joint", self._heads() | {"lora": Adapter(adapted)}, self.RATES["joint"], muon=False)
         with self._clips() as shards:
+            if not trainer.steps:  # the same clips in each process of torchrun's
+                views = Shards(self.work / "shards", random.Random(0)).batch(_FITTED_ROWS)
+                fit_projection(self.bridge, self.reader, self._pieces(), views)
             train_joint(trainer, self.bridge, self.reader, adapted, self.vocabulary, self.tokenizer, shards)
 
     def _write(self) -> None:
@@ -133,7 +134,7 @@ class Small(Training[SmallOptions]):
     @cached_property
     def bridge(self) -> Bridge:
         """Q-Former and projection."""
-        return Bridge(SPEC, dropout=0.0)
+        return Bridge(SPEC, dropout=0.1)
 
     @cached_property
     def reader(self) -> Reader:
