@@ -180,6 +180,8 @@ class Caption:
     also: tuple[tuple[str, str], ...]
     """(prompt, answer) of every further question, all unstable."""
     work: Work
+    words: tuple[TimedWord, ...] = ()
+    """With an aligner that takes less than 15 % of an update here: when each word of the stable text was said."""
 
 
 @dataclass(frozen=True)

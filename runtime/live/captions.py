@@ -35,9 +35,10 @@ from ..stream_load import LONGEST_HOP_SECONDS, Load
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions
-from .open_segment import OpenSegment, aligned_generation, also_answers, decoded_end
+from .open_segment import OpenSegment, also_answers, decoded_end
 from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .speculation import SegmentDecoder, Speculated
+from .timed import LiveAligner
 
 POLL_SECONDS = 0.1
 LATE = 1.5  # hops between two updates that count as lagging
@@ -96,6 +97,7 @@ class Live:
         self._generation = self._options.generation or replace(engine.defaults, beams=1)
         self.ask(self._options.prompt, self._options.also)
         engine.require_aligner(self._prompts[0], self._generation)
+        self._aligner = LiveAligner(engine, self._generation)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: OpenSegment | None = None
@@ -318,7 +320,11 @@ class Live:
         stable, unstable = segment.agreement.caption()
         also = also_answers(segment.decoder, found)
         work = found.work(latency_ms, was_there)
-        caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work)
+        words = self._aligner.stable_words(
+            stable, f"{stable} {unstable}", segment.decoder, end, self._load.update.value
+        )
+        words = tuple(word.moved(seconds(segment.start)) for word in words)
+        caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work, words)
         return [caption] if lagging is None else [lagging, caption]
 
     def _finish(self, closed: Closed) -> Final:
@@ -326,19 +332,12 @@ class Live:
         assert segment is not None, "a segment was closed that was never opened"
         self.was_ready = segment.decoder.has(closed.end)
         found, _ = self._decode(segment, closed.end)
-        final = self._final(segment, closed, found)
+        final = self._aligner.final(segment.final(seconds(closed.end), found), segment.decoder, closed.end)
         self._spoken()
         self._load.final.add(segment.decoder.newest_s)
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
         return final
-
-    def _final(self, segment: OpenSegment, closed: Closed, found: Hypotheses) -> Final:
-        final = segment.final(seconds(closed.end), found)
-        if not self._engine.times_words or not self._engine.prompt.transcribes(final.prompt):
-            return final
-        waveform = self._segmenter.read(closed.start, closed.end)
-        return self._engine.aligned(final, waveform, aligned_generation(self._generation))
 
     def _decode(self, segment: OpenSegment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
         started = time.perf_counter()

@@ -65,10 +65,10 @@ class SegmentDecoder:
     """One segment's hypotheses: what is decoded ahead counts when it is asked for, and nothing is decoded twice."""
 
     def __init__(self, decoder: IncrementalDecoder, samples: Callable[[int], Waveform], speculated: Speculated) -> None:
-        """samples: of the segment up to a position."""
+        """samples: of the segment from its beginning up to a position."""
         self.prompts = decoder.prompts
         self._decoder = decoder
-        self._samples = samples
+        self.samples = samples
         self._speculated = speculated
         self._state = decoder.create_state()
         self._newest: _Pass | None = None
@@ -105,7 +105,7 @@ class SegmentDecoder:
         self._over(used=False)
         self._newest = None
         started = time.perf_counter()
-        found, state = self._decoder.step(self._samples(end), self._state, first_alone)
+        found, state = self._decoder.step(self.samples(end), self._state, first_alone)
         self._newest = _Pass(end, found, state, time.perf_counter() - started)
         return self._newest
 

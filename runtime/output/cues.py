@@ -32,8 +32,8 @@ class Cue:
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
-    word_ms: tuple[int, ...] = ()
-    """When each of its words begins, where that is known: those between blanks, in order."""
+    marks: tuple[tuple[tuple[int, int], ...], ...] = ()
+    """Of each line (index, ms): where a word begins in it and when, in order; () where that is not known."""
 
 
 def cues(start_s: float, end_s: float, text: str) -> list[Cue]:
@@ -83,12 +83,18 @@ def srt_block(number: int, cue: Cue) -> str:
 
 def vtt_block(cue: Cue, by_word: bool = False) -> str:
     """One cue, escaped. by_word: before each of its words, where they have times, that time."""
-    escaped = [line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines]
-    if by_word and cue.word_ms:
-        times = iter(cue.word_ms)
-        escaped = [" ".join(f"<{_clock(next(times), '.')}>{word}" for word in line.split(" ")) for line in escaped]
-    text = "\n".join(escaped)
+    marks = cue.marks if by_word and cue.marks else ((),) * len(cue.lines)
+    text = "\n".join(_marked(line, own) for line, own in zip(cue.lines, marks, strict=True))
     return f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{text}\n"
+
+
+def _marked(line: str, marks: Sequence[tuple[int, int]]) -> str:
+    """As WebVTT spells it, a time before each word that has one."""
+    parts: list[str] = []
+    for (at, ms), end in zip([(0, None), *marks], [*(at for at, _ in marks), len(line)], strict=True):
+        mark = "" if ms is None else f"<{_clock(ms, '.')}>"
+        parts.append(mark + line[at:end].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return "".join(parts)
 
 
 def plain(text: str) -> str:

@@ -128,7 +128,7 @@ def _cues(captions: list[TimedText], by_word: bool) -> list[Cue]:
 def _caption_cues(caption: TimedText, by_word: bool) -> list[Cue]:
     if not caption.words:
         return cues(caption.start_s, caption.end_s, caption.text)
-    return single_cues(caption.words) if by_word else timed_cues(caption.words)
+    return single_cues(caption.words) if by_word else timed_cues(caption.words, caption.text)
 
 
 def _same_file(one: Path, other: Path) -> bool:

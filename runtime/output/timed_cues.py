@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..events import TimedWord
 from .cues import LONGEST_MS, MAX_LINES, SHORTEST_MS, Cue, plain, wrap
@@ -10,12 +11,24 @@ from .cues import LONGEST_MS, MAX_LINES, SHORTEST_MS, Cue, plain, wrap
 PAUSE_MS = 1000  # silence between two words that ends a cue
 
 
-def timed_cues(words: Sequence[TimedWord]) -> list[Cue]:
-    """Each begins with its first word and ends with its last; it may stay for a second, until the next begins."""
-    groups: list[list[TimedWord]] = []
-    for word in words:
-        if not plain(word.text):
-            continue
+@dataclass(frozen=True)
+class _Shown:
+    """A word as a cue shows it."""
+
+    text: str
+    is_spaced: bool
+    """A blank stands before it: not so between the words of Chinese, Japanese or Thai."""
+    start_ms: int
+    end_ms: int
+
+
+def timed_cues(words: Sequence[TimedWord], text: str) -> list[Cue]:
+    """Each begins with its first word and ends with its last; it may stay for a second, until the next begins.
+
+    text: what the words are of, in order.
+    """
+    groups: list[list[_Shown]] = []
+    for word in _shown(words, text):
         if groups and _fits([*groups[-1], word]):
             groups[-1].append(word)
         else:
@@ -28,28 +41,59 @@ def single_cues(words: Sequence[TimedWord]) -> list[Cue]:
     return [Cue(_ms(word.start_s), _ms(word.end_s), tuple(wrap(text))) for word in words if (text := plain(word.text))]
 
 
-def _fits(group: list[TimedWord]) -> bool:
+def _shown(words: Sequence[TimedWord], text: str) -> list[_Shown]:
+    found: list[_Shown] = []
+    at = 0
+    for word in words:
+        begin = text.find(word.text, at)
+        is_spaced = begin < 0 or text[begin - 1 : begin].isspace()
+        at = max(at, begin + len(word.text))
+        if shown := plain(word.text):
+            found.append(_Shown(shown, is_spaced, _ms(word.start_s), _ms(word.end_s)))
+    return found
+
+
+def _fits(group: list[_Shown]) -> bool:
     before, last = group[-2:]
-    if _ms(last.start_s) - _ms(before.end_s) >= PAUSE_MS or _ms(last.end_s) - _ms(group[0].start_s) > LONGEST_MS:
+    if last.start_ms - before.end_ms >= PAUSE_MS or last.end_ms - group[0].start_ms > LONGEST_MS:
         return False
     return len(wrap(_text(group))) <= MAX_LINES
 
 
-def _cues(groups: list[list[TimedWord]]) -> list[Cue]:
-    starts = [_ms(group[0].start_s) for group in groups]
+def _cues(groups: list[list[_Shown]]) -> list[Cue]:
+    starts = [group[0].start_ms for group in groups]
     found: list[Cue] = []
     for group, start, following in zip(groups, starts, [*starts[1:], None], strict=True):
-        end = _ms(group[-1].end_s)
+        end = group[-1].end_ms
         longer = max(end, start + SHORTEST_MS)
         lines = wrap(_text(group))
-        n_shown = sum(len(line.split(" ")) for line in lines)
-        times = tuple(_ms(word.start_s) for word in group) if n_shown == len(group) else ()  # none was broken
-        found.append(Cue(start, longer if following is None else max(end, min(longer, following)), tuple(lines), times))
+        end = longer if following is None else max(end, min(longer, following))
+        found.append(Cue(start, end, tuple(lines), _marks(group, lines)))
     return found
 
 
-def _text(group: list[TimedWord]) -> str:
-    return " ".join(plain(word.text) for word in group)
+def _marks(group: list[_Shown], lines: Sequence[str]) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """(column, ms) of the words that begin in each line; none where a word was broken over two."""
+    left = iter(group)
+    found: list[tuple[tuple[int, int], ...]] = []
+    for line in lines:
+        marks: list[tuple[int, int]] = []
+        at = 0
+        while at < len(line):
+            if line[at] == " ":
+                at += 1
+                continue
+            word = next(left)
+            if not line.startswith(word.text, at):
+                return ()
+            marks.append((at, word.start_ms))
+            at += len(word.text)
+        found.append(tuple(marks))
+    return tuple(found)
+
+
+def _text(group: list[_Shown]) -> str:
+    return "".join(f" {word.text}" if word.is_spaced else word.text for word in group).strip()
 
 
 def _ms(seconds: float) -> int:

@@ -125,7 +125,7 @@ def final_cues(final: Final) -> list[Cue]:
     if not final.supported:
         return []
     if timed := [word for word in final.words if isinstance(word, TimedWord)]:
-        return timed_cues(timed)
+        return timed_cues(timed, final.text)
     if heard := [word for word in final.words if isinstance(word, Word)]:
         return word_cues(final.start_s, final.end_s, heard)
     return cues(final.start_s, final.end_s, final.text)

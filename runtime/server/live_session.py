@@ -185,10 +185,10 @@ class LiveSession:
 
 def _moved(event: LiveEvent, by_s: float) -> LiveEvent:
     """The same event where it lies in the session."""
-    if isinstance(event, Final):
-        moved = replace(event, start_s=event.start_s + by_s, end_s=event.end_s + by_s)
-        return replace(moved, words=tuple(word.moved(by_s) for word in event.words))
-    if isinstance(event, Caption | SegmentComplete):
+    if isinstance(event, Final | Caption):
+        words = tuple(word.moved(by_s) for word in event.words)
+        return replace(event, start_s=event.start_s + by_s, end_s=event.end_s + by_s, words=words)
+    if isinstance(event, SegmentComplete):
         return replace(event, start_s=event.start_s + by_s, end_s=event.end_s + by_s)
     if isinstance(event, Lagging):
         return replace(event, heard_s=event.heard_s + by_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from auricle.runtime.aligner.aligner import _apart  # pyright: ignore[reportPrivateUsage]
 from auricle.runtime.aligner.sound import within_sound
 from auricle.runtime.aligner.timing import first_columns, token_frames
@@ -63,6 +64,32 @@ def test_punctuation_has_no_time_of_its_own() -> None:
     ids = {' "Well,': [0, 1, 2], " it's": [3, 4], " --": [6]}
     words = word_tokens("\"Well,  it's\n--", lambda text: ids[text], pieces.__getitem__)
     assert [(word.text, word.first, word.end) for word in words] == [('"Well,', 1, 2), ("it's", 0, 2), ("--", 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "\u4eca\u65e5\u306f\u3001\u300c\u826f\u3044\u300d\u3002",
+            "\u4eca|\u65e5|\u306f\u3001|\u300c\u826f|\u3044\u300d\u3002",
+        ),
+        ("\u6211\u7528iPhone15\u62cd", "\u6211|\u7528|iPhone15|\u62cd"),
+        ("\u30ab\u30fc x(y) \u4eba\u3005", "\u30ab\u30fc|x(y)|\u4eba\u3005"),
+        ("\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", "\u0e2a|\u0e27\u0e31|\u0e2a|\u0e14\u0e35"),
+    ],
+    ids=["Japanese", "Chinese", "marks", "Thai"],
+)
+def test_without_blanks_characters_are_words(text: str, words: str) -> None:
+    found = word_tokens(text, lambda part: list(part.encode()), lambda token: bytes([token]))
+    assert [word.text for word in found] == words.split("|")
+    ids = [token for word in found for token in word.ids]
+    assert bytes(ids).decode() == "".join(f" {part}" for part in text.split())
+
+
+def test_a_token_of_two_characters_keeps_them_together() -> None:
+    pieces = [b" ", "\u4eca\u65e5".encode(), "\u306f".encode()[:2], "\u306f".encode()[2:]]
+    found = word_tokens("\u4eca\u65e5\u306f", lambda _: [0, 1, 2, 3], pieces.__getitem__)
+    assert [(word.text, word.ids) for word in found] == [("\u4eca\u65e5", (0, 1)), ("\u306f", (2, 3))]
 
 
 def test_a_pause_belongs_to_no_word() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -15,8 +16,9 @@ from auricle.models.bundle import shipped_bundle
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
-from auricle.runtime.events import Final, TimedWord
+from auricle.runtime.events import Caption, Final, TimedWord
 from auricle.runtime.live.captions import LiveOptions, captions
+from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.sources.playback import FilePlayback
 from served import serving
 
@@ -64,6 +66,43 @@ def test_live_finals_have_them(engine: Engine) -> None:
     assert not any(
         isinstance(word, TimedWord) for event in described if isinstance(event, Final) for word in event.words
     )
+
+
+@pytest.mark.parametrize("most", [0.0, 1e6])
+def test_live_captions_have_them_where_they_cost_little(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, most: float
+) -> None:
+    """The first segment tells what they cost."""
+    monkeypatch.setattr("auricle.runtime.live.timed.MOST", most)
+    clip = read_audio(engine.bundle.path("clips/command.wav"))
+    twice = np.concatenate([clip, np.zeros(16_000, np.float32), clip, np.zeros(16_000, np.float32)])
+    options = LiveOptions(hop_ms=250, speculate=False)
+    events = [*captions(FilePlayback(twice, "fast"), engine, options)]
+    first, second = (at for at, event in enumerate(events) if isinstance(event, Final))
+    shown = [event for event in events if isinstance(event, Caption)]
+    assert not any(event.words for event in events[:first] if isinstance(event, Caption))
+    later = [event for event in events[first:second] if isinstance(event, Caption) and event.stable]
+    assert later and len(shown) > len(later)
+    for event in later:
+        assert [word.text for word in event.words] == (event.stable.split() if most else [])
+        times = [at for word in event.words for at in (word.start_s, word.end_s)]
+        assert times == sorted(times) and all(event.start_s <= at <= event.end_s for at in times)
+
+
+def test_words_keep_their_order_over_the_cut_of_two_segments(engine: Engine) -> None:
+    """Speech without a pause that is longer than the model's window is cut inside."""
+    clip = read_audio(engine.bundle.path("clips/command.wav"))
+    spoken = clip[np.abs(clip) > 1e-3]
+    long = np.tile(spoken, 1 + 12 * 16_000 // len(spoken))
+    finals = engine.ask((long, 16_000), "asr", Generation(words=True)).segments
+    assert len(finals) > 1
+    before_s = 0.0
+    for final in finals:
+        words = [word for word in final.words if isinstance(word, TimedWord)]
+        assert [word.text for word in words] == final.text.split()
+        for word in words:
+            assert max(before_s, final.start_s) <= word.start_s < word.end_s <= final.end_s
+            before_s = word.end_s
 
 
 def test_the_server_gives_them_where_they_are_asked_for(engine: Engine) -> None:

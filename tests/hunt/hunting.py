@@ -148,12 +148,13 @@ def hunt(kind: str, n: int, seed: int = 1, first: int = 0, show: Callable[[str],
 
 def _batch(kind: str, seed: int, first: int, n: int) -> Iterator[Outcome]:
     """In one process; ends behind the first case that the process did not survive."""
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryDirectory(prefix="auricle-hunt-") as folder:
         job = subprocess.Popen(
             [*command(kind, seed, first, n), "--inside"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env=os.environ | {"TMPDIR": folder},  # ours to remove, for a process that is killed removes nothing
         )
         number, begun, ended = first, time.monotonic(), 0
         try:
@@ -203,7 +204,7 @@ def inside(kind: str, seed: int, first: int, n: int) -> None:
     tell = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print what they like
     cases = kind_of(kind)
-    with tempfile.TemporaryDirectory(prefix="auricle-hunt-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         cases.make_case(seed, first)
         _limit_memory()
         for number in range(first, first + n):
