@@ -83,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     ways = add("demo-live", "live captions of the demo model: what each way of reading costs")
     ways.add_argument("--clips", type=count, default=100, metavar="N", help="how many (default %(default)s)")
     times = add("word-times", "how far a bundle's word times are from those of synthetic speech")
+    times.add_argument("--clips", type=count, metavar="N", help="sentences of WordNet; default: the correction's 8")
+    times.add_argument("--picture", type=Path, metavar="FILE", help="how many words are how far off, as PNG")
     support = add("support", "how well a bundle's aligner tells what was said from what was not")
     support.add_argument("--clips", type=count, default=100, metavar="N", help="to calibrate, and as many held out")
     support.add_argument("--people", type=Path, metavar="TSV", help="recordings of people: audio path, what is said")

@@ -33,6 +33,9 @@ CHECK_TEXT = "On Tuesday, the 13th of May, it wasn't easy: naïve sailors' 2,500
 STAGES = (ENCODER, DECODER, "aligner_scores")
 """Names in parity reports and self-checks of CROSS, LOGITS and SCORES."""
 
+_LATE_FRAMES = {(4, 51864): 3, (6, 51865): -2}
+"""(decoder layers, vocabulary) of tiny.en and base -> `AlignerSpec.late_frames` as measured."""
+
 
 @dataclass(frozen=True)
 class AlignerDecoder:
@@ -77,6 +80,14 @@ class AlignerSpec:
     heads: tuple[tuple[int, ...], ...]
     """(layer, head) of every head whose attention follows the sound."""
     tokens: AlignerTokens
+
+    @property
+    def late_frames(self) -> int:
+        """Frames of 20 ms by which a word's attention comes after its sound; 0 for a model that was not measured.
+
+        By the durations of synthetic speech, once silence is taken from words' ends (docs/words.md).
+        """
+        return _LATE_FRAMES.get((self.decoder.n_layers, self.decoder.vocab), 0)
 
     @property
     def graphs(self) -> dict[str, GraphInfo]:

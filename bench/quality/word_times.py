@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import subprocess
 import tempfile
 import time
@@ -22,6 +23,8 @@ from ...runtime.aligner.aligner import Aligner
 from ...runtime.audio.decode import read_audio
 from ...runtime.bundle import open_bundle
 from ...runtime.system.ort import OrtOptions
+from ..report.plots import Chart, Curve, curves, draw
+from .support_texts import sentences
 
 SENTENCES = (
     "the weather in london will be cold and rainy until next thursday",
@@ -33,6 +36,7 @@ SENTENCES = (
     "the train to boston leaves from platform nine in twenty minutes",
     "ask not what your country can do for you",
 )
+"""Those by which the aligner's correction was chosen (models/aligner.py::AlignerSpec.late_frames)."""
 VOICES = ("slt", "rms", "awb", "kal16")
 PAUSE = "pau"
 Span = tuple[float, float]
@@ -45,12 +49,15 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     if bundle.manifest.aligner is None:
         raise InputError(f"{bundle.directory} has no aligner: export it with --aligner")
     aligner = Aligner(bundle, OrtOptions())
+    said = SENTENCES
+    if arguments.clips:
+        said = random.Random(arguments.seed).sample(sentences(), arguments.clips)
     errors: dict[str, list[float]] = {voice: [] for voice in VOICES}
     took_ms: list[float] = []
     done = 0
     for voice in VOICES:
-        for sentence in SENTENCES:
-            progress("words", done, len(VOICES) * len(SENTENCES))
+        for sentence in said:
+            progress("words", done, len(VOICES) * len(said))
             done += 1
             found, ms = _sentence_errors(aligner, sentence, voice)
             errors[voice] += found
@@ -61,10 +68,24 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
     for name, found in rows.items():
         if found:
             print(f"{name:<8}{len(found):>11}{_ms(found, 50):>11.0f}{_ms(found, 90):>9.0f}{_ms(found, 100):>12.0f}")
+    if arguments.picture:
+        arguments.picture.parent.mkdir(parents=True, exist_ok=True)
+        arguments.picture.write_bytes(draw(_within(errors), 1).png)
     every = rows["all"]
     summary = {"boundaries": len(every), "median_ms": _ms(every, 50), "p90_ms": _ms(every, 90)}
     print(json.dumps(summary | {"median_segment_ms": round(float(np.median(took_ms)))}))
     return 0
+
+
+def _within(errors: dict[str, list[float]]) -> Chart:
+    """How many of the boundaries of each voice are no further off than that."""
+    lines: list[Curve] = []
+    for voice, found in errors.items():
+        ms = sorted(1e3 * error for error in found)
+        lines.append(
+            Curve(f"flite {voice}", [0.0, *ms], [100 * n / len(ms) for n in range(len(ms) + 1)] if ms else [0.0])
+        )
+    return curves("Word times", "", lines, "off by at most, ms", "boundaries, %")
 
 
 def _sentence_errors(aligner: Aligner, sentence: str, voice: str) -> tuple[list[float], list[float]]:

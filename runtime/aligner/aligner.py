@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 _FRAME_SAMPLES = round(SAMPLE_RATE / FRAME_RATE)
-LATE_FRAMES = 3
-"""Attention reaches a word this much after its sound: 90 ms by the durations of synthetic speech (docs/words.md)."""
 _MORE_TOKENS = 16
 """The own text may be twice as long as the given one, and so much: it loops in noise, and each token is a pass."""
 _SHORTEST = 1  # frame of 20 ms: no word is shorter
@@ -99,7 +97,7 @@ class Aligner:
             return ()
         logits, scores, _ = self._decode([*prompt, *ids, self.spec.tokens.end], self._nothing(), cross)
         frames = token_frames(scores.numpy(), len(prompt), min(n_frames, scores.shape()[2]))
-        found_in = _spans(words, frames - LATE_FRAMES)
+        found_in = _spans(words, frames - self.spec.late_frames)
         lengths = [len(word.text) for word in words]
         spans = _apart(within_sound(found_in, lengths, waveform, _FRAME_SAMPLES), n_frames)
         chances = np.exp(_log_probs(logits.numpy()[0, len(prompt) - 1 : -2], ids))

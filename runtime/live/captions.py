@@ -97,7 +97,6 @@ class Live:
         self._generation = self._options.generation or replace(engine.defaults, beams=1)
         self.ask(self._options.prompt, self._options.also)
         engine.require_aligner(self._prompts[0], self._generation)
-        self._aligner = LiveAligner(engine, self._generation)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))
         self._hop = int(self._options.hop_ms / 1e3 * SAMPLE_RATE)
         self._segment: OpenSegment | None = None
@@ -110,6 +109,7 @@ class Live:
         """Nothing was left to compute for the newest Final when its segment ended."""
         self.speculated = Speculated()
         """What was computed ahead so far."""
+        self._aligner = LiveAligner(engine, self._generation, self.speculated)
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._generation.gbnf is not None:
             with self._turn(Priority.UPDATE, time.monotonic()):
@@ -200,8 +200,9 @@ class Live:
                 self._spoken()
                 self._segmenter.done(event, decoded=False)
                 return
-            is_decoded = self._segment is not None and self._segment.decoder.has(event.end)
-            needed = not is_decoded or self._engine.times_words
+            assert self._segment is not None, "a segment was closed that was never opened"
+            is_decoded = self._segment.decoder.has(event.end)
+            needed = not is_decoded or not self._aligner.has(self._segment.decoder, event.end)
             with self._turn(Priority.FINAL, time.monotonic(), needed=needed):
                 final = self._finish(event)
             yield final
@@ -260,6 +261,7 @@ class Live:
         due = self._is_due(segment, progress)
         if segment.decoder.has(decoded_end(progress)):
             yield from self._caption(segment, progress) if due else ()
+            self._align_ahead(segment, progress)
             return
         if not due and not self._speculates(progress):
             return
@@ -273,6 +275,14 @@ class Live:
             elif self._speculates(newest):
                 segment.decoder.ahead(decoded_end(newest))
         yield from events
+
+    def _align_ahead(self, segment: OpenSegment, progress: GateProgress) -> None:
+        """In a pause that goes on after the segment was decoded."""
+        end = decoded_end(progress)
+        if self._speculates(progress) and not self._aligner.has(segment.decoder, end):
+            with self._turn(Priority.UPDATE, segment.shown_at):
+                final = segment.final(seconds(end), segment.decoder.newest)
+                self._aligner.ahead(final, segment.decoder, end)
 
     def _hop_now(self) -> int:
         """Samples between two updates: more than asked for where many speak."""
@@ -330,11 +340,11 @@ class Live:
     def _finish(self, closed: Closed) -> Final:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
-        self.was_ready = segment.decoder.has(closed.end)
+        self.was_ready = segment.decoder.has(closed.end) and self._aligner.has(segment.decoder, closed.end)
         found, _ = self._decode(segment, closed.end)
         final = self._aligner.final(segment.final(seconds(closed.end), found), segment.decoder, closed.end)
         self._spoken()
-        self._load.final.add(segment.decoder.newest_s)
+        self._load.final.add(segment.decoder.newest_s + self._aligner.newest_s)
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
         return final

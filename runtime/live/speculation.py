@@ -33,12 +33,12 @@ class Speculated:
     wasted_s: float = 0.0
     """and of those that nobody wanted."""
 
-    def spent(self, seconds: float, used: bool) -> None:
-        """One of them is over."""
+    def spent(self, seconds: float, used: bool, n_answers: int = 1) -> None:
+        """One of them is over, or (0) what belongs to one."""
         self.seconds += seconds
         self.wasted_s += 0.0 if used else seconds
-        self.n_used += used
-        self.n_wasted += not used
+        self.n_used += n_answers if used else 0
+        self.n_wasted += 0 if used else n_answers
 
     def balance(self) -> dict[str, float]:
         """As SessionEnded says it."""
@@ -80,6 +80,12 @@ class SegmentDecoder:
         newest = self._newest
         asked_all = newest is not None and len(newest.found.replies) == len(self.prompts)
         return newest is not None and newest.end == end and asked_all and newest.complete
+
+    @property
+    def newest(self) -> Hypotheses:
+        """What the newest pass found, whether anybody asks for it or not."""
+        assert self._newest is not None, "nothing was decoded"
+        return self._newest.found
 
     @property
     def newest_s(self) -> float:

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+from auricle.models.audio import Waveform
 from auricle.models.bundle import shipped_bundle
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import Caption, Final, TimedWord
-from auricle.runtime.live.captions import LiveOptions, captions
+from auricle.runtime.live.captions import Live, LiveOptions, captions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.sources.playback import FilePlayback
+from fake_microphone import Speaker
 from served import serving
 
 SAID = "turn on the kitchen dishwasher"
@@ -87,6 +89,28 @@ def test_live_captions_have_them_where_they_cost_little(
         assert [word.text for word in event.words] == (event.stable.split() if most else [])
         times = [at for word in event.words for at in (word.start_s, word.end_s)]
         assert times == sorted(times) and all(event.start_s <= at <= event.end_s for at in times)
+
+
+def test_nothing_is_aligned_once_the_pause_is_over(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The final's words are computed while the gate waits, once, and are those that it would have had without."""
+    clip = read_audio(engine.bundle.path("clips/command.wav"))
+    audio = np.concatenate([clip, np.zeros(16_000, np.float32)])
+    source = Speaker(audio)
+    aligned_at: list[int] = []
+    aligned = engine.aligned
+
+    def noting(final: Final, waveform: Waveform, generation: Generation) -> Final:
+        aligned_at.append(source.n_read)
+        return aligned(final, waveform, generation)
+
+    monkeypatch.setattr(engine, "aligned", noting)
+    live = Live(engine, source, LiveOptions(hop_ms=30_000))
+    ((final, at),) = [(event, source.n_read) for event in live if isinstance(event, Final)]
+    assert live.was_ready and len(aligned_at) == 1 and aligned_at[0] < at
+    plain = Live(engine, Speaker(audio), LiveOptions(hop_ms=30_000, speculate=False))
+    (late,) = [event for event in plain if isinstance(event, Final)]
+    assert final.words == late.words and final.support == late.support and final.finish_reason == late.finish_reason
+    assert live.speculated.n_used == 1 and live.speculated.wasted_s == 0 == plain.speculated.seconds
 
 
 def test_words_keep_their_order_over_the_cut_of_two_segments(engine: Engine) -> None:
