@@ -25,7 +25,7 @@ from .audio.silence import silent_array, silent_file
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
-from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, TimedWord, Timings
+from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
 from .families.registry import ENCODERS
 from .llm.options import LlmOptions
 from .llm.sampling import Generation, TokenScores
@@ -186,11 +186,6 @@ class Engine:
         if support is None or least is None:
             return final
         return replace(final, support=support, finish_reason="unsupported" if support < least else final.finish_reason)
-
-    @exclusively
-    def words(self, waveform: Waveform, text: str) -> tuple[TimedWord, ...]:
-        """As Aligner.words. Raises InputError for a bundle without an aligner, RunError."""
-        return self.aligner.words(waveform, text)
 
     def stages(self, waveform: Waveform) -> dict[str, NDArray[np.float32]]:
         """Every graph's output on one segment, the aligner's behind the encoders'."""

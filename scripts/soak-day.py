@@ -39,6 +39,7 @@ class Slice:
     end_s: float
     process: int
     resident_mb: float
+    """The median at its finals: the segment that is worked on meanwhile makes it 15 MB more or less."""
     n_updates: int
     p95_ms: float
 
@@ -142,6 +143,7 @@ def _follow(
     """Reads the events; a line of the state for each slice that is over."""
     assert job.stdout is not None
     updates: list[float] = []
+    resident: list[float] = []
     border_s = (start_s // slice_s + 1) * slice_s
     for line in job.stdout:
         try:
@@ -150,11 +152,14 @@ def _follow(
             break
         if event["event"] == "Caption":
             updates.append(event["work"]["latency_ms"])
+        if event["event"] == "Final":
+            resident.append(process_status(job.pid)[0])
         if event["event"] == "SessionEnded" or (event["event"] == "Final" and start_s + event["end_s"] >= border_s):
             at_s = start_s + (event["captured_s"] if event["event"] == "SessionEnded" else event["end_s"])
             p95 = float(np.percentile(updates, 95)) if updates else 0.0
-            state.slices.append(Slice(at_s, number, process_status(job.pid)[0], len(updates), p95))
-            updates = []
+            used_mb = float(np.median(resident)) if resident else 0.0
+            state.slices.append(Slice(at_s, number, used_mb, len(updates), p95))
+            updates, resident = [], []
             border_s += slice_s
             save(folder, state)
 

@@ -21,6 +21,7 @@ from ..output.terminal import waiting
 from .bundle_cache import CachedBundle, digest_of
 from .connection import LOCAL, connected
 from .jobs import Captioned, Tally, work_through
+from .parts import most_parts
 from .pool import RayPool, WorkerOptions
 from .worker import on_nodes
 
@@ -56,7 +57,7 @@ def caption_on_cluster(command: CaptionCommand, out: Path, options: ClusterOptio
         return 0
     cpus = command.options.model.engine.llm.n_threads or 1
     with connected(options.address, (options.workers or 1) * cpus) as ray, on_signals(interrupt):
-        pool = _start_pool(ray, command, options, cpus, len(todo))
+        pool = _start_pool(ray, command, options, cpus, most_parts(todo))
         try:
             with progress:
                 work_through(todo, pool, _writer(command, targets), tally, progress.show)
@@ -65,13 +66,13 @@ def caption_on_cluster(command: CaptionCommand, out: Path, options: ClusterOptio
     return 1 if tally.failed or tally.n_cut else 0
 
 
-def _start_pool(ray: Any, command: CaptionCommand, options: ClusterOptions, cpus: int, n_clips: int) -> RayPool:
+def _start_pool(ray: Any, command: CaptionCommand, options: ClusterOptions, cpus: int, n_tasks: int) -> RayPool:
     bundle = open_bundle(command.options.model.bundle)
     local = options.address == LOCAL
     cached = None if local else CachedBundle(digest_of(bundle), options.cache)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     n = options.workers or len(nodes) or 1
-    return RayPool(ray, on_nodes(command, bundle), bundle, cached, WorkerOptions(min(n, n_clips), cpus, options.gpus))
+    return RayPool(ray, on_nodes(command, bundle), bundle, cached, WorkerOptions(min(n, n_tasks), cpus, options.gpus))
 
 
 def _writer(command: CaptionCommand, targets: dict[Path, Path]) -> Callable[[Captioned], None]:
@@ -79,11 +80,11 @@ def _writer(command: CaptionCommand, targets: dict[Path, Path]) -> Callable[[Cap
 
     def keep(result: Captioned) -> None:
         for remark in result.remarks:
-            tell(f"auricle-cluster: {result.clip}: {remark}")
-        target = targets[result.clip]
+            tell(f"auricle-cluster: {result.task.clip}: {remark}")
+        target = targets[result.task.clip]
         if result.error is None or result.rows:
             named = target if result.error is None else partial_of(target)
-            write_captions(named, result.rows, command.format, command.by_word, result.clip)
+            write_captions(named, result.rows, command.format, command.by_word, result.task.clip)
 
     return keep
 

@@ -1,8 +1,9 @@
 """Jobs: clips and a pool of workers -> every clip captioned once, or named with the reason why not.
 
-waiting ─► give ─► worker ─► Captioned ─► kept
-   ▲                  └────► Lost, with its worker or without: tried again behind the others, MAX_TRIES in all
-   └─────────────────────────┘
+waiting ─► give ─► worker ─► Captioned ─► kept; of a part: when all parts of its clip are there, joined in their order
+   ▲                  ├────► Long: its parts, before all that waits
+   ├──────────────────┘
+   └───────────────── Lost, with its worker or without: tried again behind the others, MAX_TRIES in all
 """
 
 from __future__ import annotations
@@ -14,19 +15,37 @@ from pathlib import Path
 from typing import Protocol
 
 from ..output.subtitles import TimedText
+from .parts import Part
 
 MAX_TRIES = 3
 """Of a clip with which workers end or fail; what is wrong with the clip itself is told at once."""
 
 
 @dataclass(frozen=True)
-class Captioned:
-    """What a worker made of a clip."""
+class Task:
+    """What a worker is given."""
 
     clip: Path
+    part: Part | None = None
+    """None: the whole clip, or its parts where it is long."""
+
+
+@dataclass(frozen=True)
+class Long:
+    """A clip that is more than one worker's."""
+
+    clip: Path
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What a worker made of a clip, or of a part of one."""
+
+    task: Task
     rows: tuple[TimedText, ...]
     audio_s: float
-    """Up to the end of the last segment that is not silent."""
+    """Up to the end of the last segment that is not silent; of a part from its beginning."""
     error: str | None = None
     """Why the clip cannot be heard to its end."""
     remarks: tuple[str, ...] = ()
@@ -37,26 +56,26 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Lost:
-    """A clip that a worker was given, and did not answer for."""
+    """What a worker was given, and did not answer for."""
 
-    clip: Path
+    task: Task
     reason: str
 
 
 class Pool(Protocol):
-    """Workers, each with one clip at a time."""
+    """Workers, each with one task at a time."""
 
     @property
     def idle(self) -> int:
-        """How many wait for a clip."""
+        """How many wait for a task."""
         ...
 
-    def give(self, clip: Path) -> None:
+    def give(self, task: Task) -> None:
         """To an idle one."""
         ...
 
-    def wait(self) -> Sequence[Captioned | Lost]:
-        """Until something happens: a clip is done, or a worker became idle. Raises RunError when no worker is left."""
+    def wait(self) -> Sequence[Captioned | Long | Lost]:
+        """Until something happens: a task is done, or a worker became idle. Raises RunError when no worker is left."""
         ...
 
 
@@ -88,9 +107,18 @@ def work_through(
     show: Callable[[], None] = lambda: None,
 ) -> None:
     """Gives every clip to a worker until each is kept or failed. keep: writes captions; what it raises ends the job."""
-    waiting = deque(clips)
-    tries: Counter[Path] = Counter()
+    waiting = deque(Task(clip) for clip in clips)
+    tries: Counter[Task] = Counter()
+    joins: dict[Path, _Join] = {}
     n_given = 0
+
+    def done(result: Captioned) -> None:
+        tally.audio_s += result.audio_s
+        if result.task.part is None:
+            _keep(result, keep, tally)
+        elif joined := joins[result.task.clip].add(result):
+            _keep(joined, keep, tally)
+
     while waiting or n_given:
         while waiting and pool.idle:
             pool.give(waiting.popleft())
@@ -98,22 +126,49 @@ def work_through(
         for result in pool.wait():
             n_given -= 1
             if isinstance(result, Captioned):
-                _keep(result, keep, tally)
-                continue
-            tally.n_lost += 1
-            tries[result.clip] += 1
-            if tries[result.clip] < MAX_TRIES:
-                waiting.append(result.clip)
+                done(result)
+            elif isinstance(result, Long):
+                joins[result.clip] = _Join(result)
+                waiting.extendleft(Task(result.clip, part) for part in reversed(result.parts))
             else:
-                tally.failed[result.clip] = f"{result.reason}, {MAX_TRIES} times"
+                tally.n_lost += 1
+                tries[result.task] += 1
+                if tries[result.task] < MAX_TRIES:
+                    waiting.append(result.task)
+                else:
+                    done(Captioned(result.task, (), 0.0, f"{result.reason}, {MAX_TRIES} times"))
         show()
 
 
+class _Join:
+    """The parts of a clip that are done."""
+
+    def __init__(self, long: Long) -> None:
+        self._long = long
+        self._done: dict[Part, Captioned] = {}
+
+    def add(self, result: Captioned) -> Captioned | None:
+        """One more; the whole clip with the last of them."""
+        assert result.task.part is not None
+        self._done[result.task.part] = result
+        if len(self._done) < len(self._long.parts):
+            return None
+        parts = [self._done[part] for part in self._long.parts]
+        return Captioned(
+            Task(self._long.clip),
+            tuple(row for part in parts for row in part.rows),
+            sum(part.audio_s for part in parts),
+            next((part.error for part in parts if part.error is not None), None),
+            tuple(remark for part in parts for remark in part.remarks),
+            any(part.cut for part in parts),
+        )
+
+
 def _keep(result: Captioned, keep: Callable[[Captioned], None], tally: Tally) -> None:
-    keep(result)
-    tally.audio_s += result.audio_s
+    if result.error is None or result.rows or result.remarks:
+        keep(result)
     tally.n_cut += result.cut
     if result.error is None:
         tally.n_written += 1
     else:
-        tally.failed[result.clip] = result.error
+        tally.failed[result.task.clip] = result.error

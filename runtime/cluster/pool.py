@@ -6,14 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ...models.errors import RunError
 from ..bundle import Bundle
 from ..cli.caption import CaptionCommand
 from .bundle_cache import CachedBundle, Pieces, pieces_of
-from .jobs import Captioned, Lost
+from .jobs import Captioned, Long, Lost, Task
 from .worker import NO_BUNDLE, OPENED, Worker
 
 WAIT_S = 5.0
@@ -45,9 +44,9 @@ class RayPool:
         self._pieces: Pieces | None = None
         placed = {"num_cpus": options.cpus, "num_gpus": options.gpus, "scheduling_strategy": "SPREAD"}
         self._worker = ray.remote(**placed)(Worker)
-        self._words = (command, cached)
+        self._words = (command, cached, options.n)
         self._opening: dict[Any, Any] = {}  # an answer that is awaited: its actor
-        self._busy: dict[Any, tuple[Any, Path]] = {}
+        self._busy: dict[Any, tuple[Any, Task]] = {}
         self._idle: list[Any] = []
         self._n_ended_early = 0
         self._problem = ""
@@ -61,12 +60,12 @@ class RayPool:
         """See Pool."""
         return len(self._idle)
 
-    def give(self, clip: Path) -> None:
+    def give(self, task: Task) -> None:
         """See Pool."""
         actor = self._idle.pop()
-        self._busy[actor.caption.remote(clip)] = (actor, clip)
+        self._busy[actor.caption.remote(task)] = (actor, task)
 
-    def wait(self) -> Sequence[Captioned | Lost]:
+    def wait(self) -> Sequence[Captioned | Long | Lost]:
         """See Pool; nothing after WAIT_S."""
         awaited = [*self._busy, *self._opening]
         if not awaited:
@@ -78,7 +77,7 @@ class RayPool:
             raise RunError(
                 f"no worker could be started in {START_S:.0f} s: see `ray status` for nodes and their free cores"
             )
-        results: list[Captioned | Lost] = []
+        results: list[Captioned | Long | Lost] = []
         for ref in ready:
             if ref in self._opening:
                 self._opened(self._opening.pop(ref), ref)
@@ -107,17 +106,17 @@ class RayPool:
         else:
             self._ended(actor, answer)
 
-    def _captioned(self, actor: Any, clip: Path, ref: Any) -> Captioned | Lost:
+    def _captioned(self, actor: Any, task: Task, ref: Any) -> Captioned | Long | Lost:
         try:
-            result: Captioned = self._ray.get(ref)
+            result: Captioned | Long = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:  # the worker lives
             self._idle.append(actor)
-            return Lost(clip, _sentence(error))
+            return Lost(task, _sentence(error))
         except self._ray.exceptions.RayError as error:
             reason = f"its worker ended ({_sentence(error)})"
             self._ended(actor, reason)
             self._start()
-            return Lost(clip, "its worker ended")
+            return Lost(task, "its worker ended")
         self._idle.append(actor)
         return result
 

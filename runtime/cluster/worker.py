@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ...models.errors import AuricleError, BundleError, InputError
@@ -18,7 +17,8 @@ from ..cli.options import use_keywords
 from ..engine import Engine, load
 from ..keywords import Keywords
 from .bundle_cache import CachedBundle, Pieces
-from .jobs import Captioned
+from .jobs import Captioned, Long, Task
+from .parts import part_events, parts_of
 
 OPENED, NO_BUNDLE = "opened", "no bundle"
 """What `Worker.open` answers, unless it is a sentence about what went wrong."""
@@ -27,9 +27,10 @@ OPENED, NO_BUNDLE = "opened", "no bundle"
 class Worker:
     """Ray calls its methods one after the other."""
 
-    def __init__(self, command: CaptionCommand, cached: CachedBundle | None) -> None:
-        """cached: where this node keeps the bundle; None: it lies where the command says."""
+    def __init__(self, command: CaptionCommand, cached: CachedBundle | None, n_workers: int) -> None:
+        """cached: where this node keeps the bundle; None: it lies where the command says. n_workers: with this one."""
         self._command = command
+        self._n_workers = n_workers
         self._cached = cached
         self._engine: Engine | None = None
         self._prompt = ""
@@ -59,25 +60,32 @@ class Worker:
         if (n := self._engine.prompt.n_audios(self._prompt)) != 1:
             raise InputError(f"the prompt asks about {n} clips, and here each is asked about alone")
 
-    def caption(self, clip: Path) -> Captioned:
+    def caption(self, task: Task) -> Captioned | Long:
         """Raises RunError, and whatever else goes wrong with this process and not with the clip."""
         if self._engine is None:
             raise RuntimeError("the bundle is not opened")
+        clip, part = task.clip, task.part
         if not clip.exists():
             here = f"{clip} is not there on {platform.node()}"
-            return Captioned(clip, (), 0.0, f"{here}: clips must lie where every node sees them under the same path")
+            return Captioned(task, (), 0.0, f"{here}: clips must lie where every node sees them under the same path")
         options = self._command.options
+        if part is None and (parts := parts_of(self._engine, clip, options.selection, self._n_workers)):
+            return Long(clip, parts)
         generation = self._command.generation(self._engine, self._prompt)
-        events = self._engine.stream(clip, self._prompt, generation, options.selection)
+        if part is None:
+            events = self._engine.stream(clip, self._prompt, generation, options.selection)
+        else:
+            events = part_events(self._engine, clip, part, self._prompt, generation, options.selection)
         collected = collect(events, lambda _: None)
         error = collected.interruption
         if error is not None and not (isinstance(error, InputError) and not isinstance(error, BundleError)):
             raise error
         remarks = [cut_remark(final, options.decoding.schema) for final in collected.finals]
+        begun_s = 0.0 if part is None else part.start_s
         return Captioned(
-            clip,
+            task,
             tuple(timed_rows(collected, self._prompt, clip)),
-            max((final.end_s for final in collected.finals), default=0.0),
+            max((final.end_s - begun_s for final in collected.finals), default=0.0),
             None if error is None else str(error),
             tuple(line for line, _ in remarks if line),
             any(cut for _, cut in remarks),

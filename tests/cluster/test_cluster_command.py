@@ -10,14 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from auricle.models.audio import SAMPLE_RATE
 from auricle.models.bundle import shipped_bundle
+from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.bundle import open_bundle
 from auricle.runtime.cluster import caption as caption_module
 from auricle.runtime.cluster.__main__ import main
 from auricle.runtime.cluster.caption import CaptionCommand
-from auricle.runtime.cluster.jobs import Captioned
+from auricle.runtime.cluster.jobs import Captioned, Long, Task
 from auricle.runtime.cluster.worker import OPENED, Worker, on_nodes
+from served import write_wav
 
 
 class OwnPool:
@@ -27,15 +31,15 @@ class OwnPool:
 
     def __init__(self, _ray: object, command: CaptionCommand, *_: object) -> None:
         self.idle = 1
-        self._worker = Worker(command, None)
+        self._worker = Worker(command, None, 1)
         assert self._worker.open() == OPENED
-        self._results: list[Captioned] = []
+        self._results: list[Captioned | Long] = []
 
-    def give(self, clip: Path) -> None:
+    def give(self, task: Task) -> None:
         self.idle -= 1
-        self._results.append(self._worker.caption(clip))
+        self._results.append(self._worker.caption(task))
 
-    def wait(self) -> list[Captioned]:
+    def wait(self) -> list[Captioned | Long]:
         self.idle += 1
         results = self._results
         self._results = []
@@ -121,15 +125,16 @@ def test_a_target_that_cannot_be_is_refused(
 
 
 def test_a_clip_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
-    worker = Worker(on_nodes(CaptionCommand(()), open_bundle()), None)
+    worker = Worker(on_nodes(CaptionCommand(()), open_bundle()), None, 1)
     assert worker.open() == OPENED
-    assert "every node sees them" in (worker.caption(tmp_path / "none.wav").error or "")
+    found = worker.caption(Task(tmp_path / "none.wav"))
+    assert isinstance(found, Captioned) and "every node sees them" in (found.error or "")
 
 
 def test_a_worker_that_cannot_open_the_bundle_says_why(tmp_path: Path) -> None:
     command = CaptionCommand(())
     elsewhere = replace(command.options, model=replace(command.options.model, bundle=tmp_path))
-    assert "is not an Auricle bundle" in Worker(replace(command, options=elsewhere), None).open()
+    assert "is not an Auricle bundle" in Worker(replace(command, options=elsewhere), None, 1).open()
 
 
 @pytest.mark.parametrize(
@@ -137,4 +142,23 @@ def test_a_worker_that_cannot_open_the_bundle_says_why(tmp_path: Path) -> None:
     [(CaptionCommand((), format="srt", by_word=True), "cannot time words"), (CaptionCommand(()), OPENED)],
 )
 def test_what_no_clip_can_be_asked_is_told_once(command: CaptionCommand, sentence: str) -> None:
-    assert sentence in Worker(command, None).open()
+    assert sentence in Worker(command, None, 1).open()
+
+
+def test_a_long_clip_in_parts_is_the_same_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut where it is cut anyway: the same segments, times and words; a silent one in the middle is nobody's fault."""
+    sound = [read_audio(path) for path in sorted((shipped_bundle() / "clips").glob("*.wav"))[:3]]
+    pause = np.zeros(12 * SAMPLE_RATE, np.float32)
+    whole = np.concatenate([sound[0], pause, sound[1], pause, sound[2], pause, sound[0]])
+    write_wav(tmp_path / "long.wav", whole)
+    command = on_nodes(CaptionCommand(()), open_bundle())
+    alone, worker = Worker(command, None, 1), Worker(command, None, 2)
+    assert alone.open() == OPENED == worker.open()
+    monkeypatch.setattr("auricle.runtime.cluster.parts.SHORTEST_S", 10.0)
+    task = Task(tmp_path / "long.wav")
+    one, long = alone.caption(task), worker.caption(task)
+    assert isinstance(one, Captioned) and isinstance(long, Long) and len(long.parts) == 4
+    parts = [worker.caption(Task(task.clip, part)) for part in long.parts]
+    assert all(isinstance(part, Captioned) for part in parts)
+    assert [row for part in parts if isinstance(part, Captioned) for row in part.rows] == list(one.rows)
+    assert len(one.rows) >= 2 and one.audio_s > 40

@@ -11,11 +11,11 @@ import pytest
 from auricle.models.errors import RunError
 from auricle.runtime.bundle import open_bundle
 from auricle.runtime.cli.caption import CaptionCommand
-from auricle.runtime.cluster.jobs import Captioned, Lost
+from auricle.runtime.cluster.jobs import Captioned, Lost, Task
 from auricle.runtime.cluster.pool import MAX_STARTS, RayPool, WorkerOptions
 from auricle.runtime.cluster.worker import NO_BUNDLE, OPENED, Worker
 
-CLIP = Path("a.wav")
+CLIP = Task(Path("a.wav"))
 
 
 class RayError(Exception):
@@ -110,7 +110,7 @@ def test_the_bundle_is_sent_once_and_only_where_it_is_not() -> None:
 )
 def test_a_worker_that_ended_is_replaced_one_that_failed_goes_on(error: RayError, reason: str, n_actors: int) -> None:
     done = Captioned(CLIP, (), 1.0)
-    tries: list[Path] = []
+    tries: list[Task] = []
 
     def answers(_number: int, name: str, words: tuple[Any, ...]) -> object:
         if name == "open":
