@@ -22,14 +22,12 @@ from ..engine import Engine
 from ..live.estimate import estimate_costs
 from ..scheduler import EngineStream, Scheduler
 from ..stream_load import LIMIT
-from ..system.heap import trim_heap
+from ..system.heap import TRIM_SECONDS, trim_heap
 from .errors import ApiError
 from .metrics import Metrics
 from .options import ServerOptions
 
 POLL_SECONDS = 0.05
-TRIM_SECONDS = 10.0
-"""At least, between two times at which memory is given back while others are served."""
 THREADS = (
     3  # of a session at most: one that hears, one that answers, one that has not yet noticed that it was cancelled
 )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from auricle.runtime.system.heap import trim_heap
+from auricle.runtime.system.heap import heap_trimmed, trim_heap
 
 HOLES = """
 import sys
@@ -34,3 +34,11 @@ def test_it_may_be_called_anywhere() -> None:
 def test_holes_below_what_is_used_are_given_back() -> None:
     run = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
     assert int(run.stdout) > 50_000
+
+
+@pytest.mark.parametrize(("seconds", "n"), [(0.0, 3), (60.0, 0)])
+def test_it_is_given_back_between_items_now_and_then(monkeypatch: pytest.MonkeyPatch, seconds: float, n: int) -> None:
+    trimmed: list[None] = []
+    monkeypatch.setattr("auricle.runtime.system.heap.TRIM_SECONDS", seconds)
+    monkeypatch.setattr("auricle.runtime.system.heap.trim_heap", lambda: trimmed.append(None))
+    assert list(heap_trimmed(iter("abc"))) == ["a", "b", "c"] and len(trimmed) == n

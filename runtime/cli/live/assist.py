@@ -17,6 +17,7 @@ from ...output.cues import harmless
 from ...output.remarks import clock, remark, was_cut
 from ...output.transcript import event_line
 from ...sources.until_error import UntilError
+from ...system.heap import heap_trimmed
 from ..answers import half_json
 from ..options import ModelOptions, check_prompts, open_engine
 from .session import SourceOptions, open_source, output_error, stopped_by_signals
@@ -44,7 +45,7 @@ def assist(command: AssistCommand) -> int:
         stack.enter_context(stopped_by_signals(assistant.stop))
         if command.source.audio is None:
             print("listening; Ctrl-C ends", file=sys.stderr)
-        for event in events:
+        for event in heap_trimmed(events):
             try:
                 answers.show(event)
             except OSError as error:

@@ -21,6 +21,7 @@ from ...output.remarks import clock
 from ...output.terminal import JsonLines, Meter, PlainLines, Screen, View
 from ...output.transcript import Transcript
 from ...sources.until_error import UntilError
+from ...system.heap import heap_trimmed
 from ..answers import half_json
 from ..options import ModelOptions, check_prompts, open_engine
 from .keyboard import Keys, Menu, keys_work
@@ -69,7 +70,7 @@ def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> i
         if with_keys:
             stack.enter_context(Keys(sys.stdin, Menu(live, view, command.live).press))
         stack.enter_context(signals_wait())
-        for event in interruptible(live):
+        for event in heap_trimmed(interruptible(live)):
             try:
                 if transcript is not None:
                     transcript.add(event)
