@@ -2,10 +2,10 @@
 
     soak-day.py FOLDER [--hours 24] [--slice-hours 1] [--bundle DIR] [--kill-seconds S]
 
-FOLDER/state.json says how far it came. Run again, it goes on where the last caption file ends: a killed `listen` leaves
-a file that is whole to its last line. Status 1 when a day's rules do not hold: memory grows by less than 5 MB after
-the first slice of a process, an update of the last slice takes at most 1.1 times as long as one of the second (p95),
-and every sample that was given is decoded, skipped or dropped.
+FOLDER/state.json says how far it came. Run again, it goes on where the last caption file ends: a killed `listen`
+leaves a file that is whole to its last line. Status 1 when a day's rules do not hold: a slice's least memory grows by
+less than 5 MB after the first of a process, an update of the last slice takes at most 1.1 times as long as one of the
+second (p95), and every sample that was given is decoded, skipped or dropped.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from ...runtime.aligner.support import LEAST_SUPPORT, Evidence, log_odds, suppor
 from ...runtime.audio.decode import read_audio
 from ...runtime.bundle import open_bundle
 from ...runtime.system.ort import OrtOptions
-from ..report.plots import Chart, Curve, curves, draw
-from .support_texts import RIGHT, WRONG, sentences, wrong_texts
+from ..report.plots import Chart, Curve, curves, draw, require_place
+from .support_texts import RIGHT, WRONG, drawn, wrong_texts
 
 CALIBRATED = (Voice("flite", "rms"), Voice("flite", "kal16"), Voice("espeak-ng", "en-us"))
 HELD_OUT = (Voice("flite", "slt"), Voice("flite", "awb"), Voice("espeak-ng", "en-gb"))
@@ -61,6 +61,7 @@ class Judged:
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Prints a table, and one JSON line last. Raises InputError, BundleError."""
+    require_place(arguments.picture)
     bundle = open_bundle(arguments.bundle)
     if bundle.manifest.aligner is None:
         raise InputError(f"{bundle.directory} has no aligner: export it with --aligner")
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
 
 def _synthetic(aligner: Aligner, n: int, seed: int, progress: Progress) -> Iterator[Judged]:
     rng = random.Random(seed)
-    texts = rng.sample(sentences(), 4 * n)
+    texts = drawn(4 * n, rng)
     groups = (("calibrated", CALIBRATED), ("held out", HELD_OUT))
     for number, said in enumerate(texts[: 2 * n]):
         progress("support", number, 2 * n)
@@ -103,7 +104,7 @@ def _people(aligner: Aligner, table: Path, seed: int) -> Iterator[Judged]:
     rows = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
     if any(len(row) != 2 for row in rows):
         raise InputError(f"{table} must hold lines of an audio file, a tab, and what is said in it")
-    others = rng.sample(sentences(), len(rows))
+    others = drawn(len(rows), rng)
     for number, ((path, said), other) in enumerate(zip(rows, others, strict=True)):
         clip = read_audio(table.parent / path)
         yield from _judged(aligner, "people", -1 - number, clip, said, other, rng)
@@ -125,7 +126,7 @@ def _foreign(aligner: Aligner, seed: int) -> dict[str, list[float]]:
     for language, texts in FOREIGN.items():
         clips = [speak(text, Voice("espeak-ng", language), rng).astype(np.float32) for text in texts]
         told[f"{language}, what is said"] = [aligner.support(c, t) or 0.0 for c, t in zip(clips, texts, strict=True)]
-        english = random.Random(seed).sample(sentences(), len(texts))
+        english = drawn(len(texts), random.Random(seed))
         told[f"{language}, English text"] = [aligner.support(c, t) or 0.0 for c, t in zip(clips, english, strict=True)]
     return told
 
@@ -136,7 +137,7 @@ def _sounds(aligner: Aligner, seed: int) -> dict[str, list[float]]:
     clips = {name: 0.3 * synthesize(name, rng, SOUND_SAMPLES) for name in SOUND_NAMES}
     clips["white noise"] = rng.normal(0, 0.1, SOUND_SAMPLES).astype(np.float32)
     clips["silence"] = np.zeros(SOUND_SAMPLES, np.float32)
-    texts = random.Random(seed).sample(sentences(), len(clips))
+    texts = drawn(len(clips), random.Random(seed))
     found = zip(clips, clips.values(), texts, strict=True)
     return {name: [aligner.support(clip, text) or 0.0] for name, clip, text in found}
 

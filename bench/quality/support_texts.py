@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 from ...models.corpus.wordnet import WORDNET, wordnet_sentences
+from ...models.errors import InputError
 
 MIN_WORDS = 5
 MAX_WORDS = 14
@@ -20,6 +21,14 @@ def sentences(folder: Path = WORDNET) -> list[str]:
     """WordNet's examples of MIN_WORDS to MAX_WORDS words. Raises InputError where there is no WordNet."""
     examples, _ = wordnet_sentences(folder)
     return [text for text in examples if MIN_WORDS <= len(text.split()) <= MAX_WORDS]
+
+
+def drawn(n: int, rng: random.Random) -> list[str]:
+    """n of them, each once. Raises InputError for more than there are."""
+    known = sentences()
+    if n > len(known):
+        raise InputError(f"WordNet has {len(known)} sentences for this, and {n} are asked for: give a smaller --clips")
+    return rng.sample(known, n)
 
 
 def wrong_texts(said: str, other: str, rng: random.Random) -> dict[str, str]:

@@ -23,8 +23,8 @@ from ...runtime.aligner.aligner import Aligner
 from ...runtime.audio.decode import read_audio
 from ...runtime.bundle import open_bundle
 from ...runtime.system.ort import OrtOptions
-from ..report.plots import Chart, Curve, curves, draw
-from .support_texts import sentences
+from ..report.plots import Chart, Curve, curves, draw, require_place
+from .support_texts import drawn
 
 SENTENCES = (
     "the weather in london will be cold and rainy until next thursday",
@@ -45,13 +45,12 @@ Progress = Callable[[str, int, int], None]
 
 def run(arguments: argparse.Namespace, progress: Progress) -> int:
     """Prints a table by voice, and one JSON line last. Raises InputError, BundleError."""
+    require_place(arguments.picture)
     bundle = open_bundle(arguments.bundle)
     if bundle.manifest.aligner is None:
         raise InputError(f"{bundle.directory} has no aligner: export it with --aligner")
     aligner = Aligner(bundle, OrtOptions())
-    said = SENTENCES
-    if arguments.clips:
-        said = random.Random(arguments.seed).sample(sentences(), arguments.clips)
+    said = drawn(arguments.clips, random.Random(arguments.seed)) if arguments.clips else SENTENCES
     errors: dict[str, list[float]] = {voice: [] for voice in VOICES}
     took_ms: list[float] = []
     done = 0
@@ -69,7 +68,6 @@ def run(arguments: argparse.Namespace, progress: Progress) -> int:
         if found:
             print(f"{name:<8}{len(found):>11}{_ms(found, 50):>11.0f}{_ms(found, 90):>9.0f}{_ms(found, 100):>12.0f}")
     if arguments.picture:
-        arguments.picture.parent.mkdir(parents=True, exist_ok=True)
         arguments.picture.write_bytes(draw(_within(errors), 1).png)
     every = rows["all"]
     summary = {"boundaries": len(every), "median_ms": _ms(every, 50), "p90_ms": _ms(every, 90)}
@@ -81,10 +79,8 @@ def _within(errors: dict[str, list[float]]) -> Chart:
     """How many of the boundaries of each voice are no further off than that."""
     lines: list[Curve] = []
     for voice, found in errors.items():
-        ms = sorted(1e3 * error for error in found)
-        lines.append(
-            Curve(f"flite {voice}", [0.0, *ms], [100 * n / len(ms) for n in range(len(ms) + 1)] if ms else [0.0])
-        )
+        shares = [100 * n / max(1, len(found)) for n in range(len(found) + 1)]
+        lines.append(Curve(f"flite {voice}", [0.0, *sorted(1e3 * error for error in found)], shares))
     return curves("Word times", "", lines, "off by at most, ms", "boundaries, %")
 
 

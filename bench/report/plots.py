@@ -8,14 +8,16 @@ Text becomes outlines, so a chart looks the same wherever it is opened; nothing 
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ...models.errors import missing_package
+from ...models.errors import InputError, missing_package
 from .numbers import number, quantity
 
 INK, FAINT, GRID, PAPER = "#1f2328", "#57606a", "#d5dae0", "#fffffe"
@@ -108,6 +110,12 @@ class Curve:
     label: str
     x: Sequence[float]
     y: Sequence[float]
+
+
+def require_place(path: Path | None) -> None:
+    """Before the work whose picture is to be written there. Raises InputError where that cannot be."""
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK)):
+        raise InputError(f"{path} cannot be written: give a file in a directory that is there")
 
 
 def draw(chart: Chart, number_on_page: int) -> Picture:

@@ -33,7 +33,12 @@ class Part:
 
 
 def parts_of(engine: Engine, clip: Path, selection: Selection, n_workers: int) -> tuple[Part, ...]:
-    """A long clip's, in order; none of a short, a silent or a faulty one, which is one worker's. It is read once."""
+    """A long clip's, in order; none of a short, a silent or a faulty one, which is one worker's.
+
+    It is read once, unless it is too small a file to be long, or there is nobody to share it with.
+    """
+    if n_workers < 2 or most_parts([clip]) < 2:
+        return ()
     starts: list[float] = []
     end_s, audible = 0.0, False
     try:
@@ -43,7 +48,7 @@ def parts_of(engine: Engine, clip: Path, selection: Selection, n_workers: int) -
             audible = audible or not segment.silent
     except AuricleError:
         return ()
-    n = min(PARTS * n_workers, int(end_s / SHORTEST_S)) if n_workers > 1 else 0
+    n = min(PARTS * n_workers, int(end_s / SHORTEST_S))
     if n < 2 or not audible:
         return ()
     firsts = sorted({next(i for i, at in enumerate(starts) if at >= k * starts[-1] / n) for k in range(n)})

@@ -66,19 +66,6 @@ class LiveAligner:
             aligned, self.newest_s = self._timed(final, decoder, end)
         return replace(final, words=aligned.words, support=aligned.support, finish_reason=aligned.finish_reason)
 
-    def _timed(self, final: Final, decoder: SegmentDecoder, end: int) -> tuple[Final, float]:
-        started = time.perf_counter()
-        aligned = self._engine.aligned(final, decoder.samples(end), self._generation)
-        took_s = time.perf_counter() - started
-        if self._seconds.value is None:
-            self._seconds.add(took_s)
-        return aligned, took_s
-
-    def _over(self, used: bool) -> None:
-        if self._ahead is not None:
-            self._speculated.spent(self._ahead.seconds, used, n_answers=0)
-            self._ahead = None
-
     def stable_words(
         self, stable: str, text: str, decoder: SegmentDecoder, end: int, update_s: float | None
     ) -> tuple[TimedWord, ...]:
@@ -102,6 +89,19 @@ class LiveAligner:
                 break
             found.append(word)
         return tuple(found)
+
+    def _timed(self, final: Final, decoder: SegmentDecoder, end: int) -> tuple[Final, float]:
+        started = time.perf_counter()
+        aligned = self._engine.aligned(final, decoder.samples(end), self._generation)
+        took_s = time.perf_counter() - started
+        if self._seconds.value is None:
+            self._seconds.add(took_s)
+        return aligned, took_s
+
+    def _over(self, used: bool) -> None:
+        if self._ahead is not None:
+            self._speculated.spent(self._ahead.seconds, used, n_answers=0)
+            self._ahead = None
 
     def _aligns(self, prompt: str) -> bool:
         return self._engine.times_words and self._engine.prompt.transcribes(prompt)
