@@ -21,7 +21,7 @@ from ....models.corpus import examples
 from ....models.corpus.examples import Clip, expected_answer, task_prompt, training_task
 from ....models.corpus.sentences import SLOT_NAMES, sample_utterance
 from ....models.families.salmonn import prompt_halves
-from ..bridge import Bridge, hear_views
+from ..bridge import Bridge, encode_views
 from ..shards import View
 from ..small.bridge import Reader, ctc_loss, disturb
 from ..trainer import Trainer
@@ -60,18 +60,25 @@ class Turn:
 
 @dataclass(frozen=True)
 class Reading:
-    """CTC in the language model's pieces, beside the answers."""
+    """CTC of the audio tokens against the language model's own embeddings, beside the answers."""
 
     reader: Reader
+    length: float
+    """Of those embeddings, on average."""
+
+    @classmethod
+    def of(cls, embeddings: Tensor) -> Reading:
+        """embeddings [vocabulary, d_llm]."""
+        return cls(Reader(embeddings), float(embeddings.norm(dim=-1).mean()))
 
     def loss(
-        self, views: Sequence[View], hidden: Sequence[Tensor], tokenizer: sentencepiece.SentencePieceProcessor
+        self, views: Sequence[View], tokens: Sequence[Tensor], tokenizer: sentencepiece.SentencePieceProcessor
     ) -> Tensor:
-        """Of the views whose words the tokenizer has; hidden: the Q-Former's."""
-        spoken = [(view, rows) for view, rows in zip(views, hidden, strict=True) if not _open_english(view)]
+        """Of the views whose words the tokenizer has; tokens: their audio tokens."""
+        spoken = [(view, rows) for view, rows in zip(views, tokens, strict=True) if not _open_english(view)]
         texts = [view.utterance.text if view.utterance else "" for view, _ in spoken]
         targets = [[token + 1 for token in tokenizer.encode(text)] for text in texts]
-        return ctc_loss(self.reader, [rows for _, rows in spoken], targets)
+        return ctc_loss(self.reader, [rows for _, rows in spoken], targets, self.length)
 
 
 def train_bridge(
@@ -98,11 +105,10 @@ def train_bridge(
         size = rng.choice((2, 3, 4, 5)) if several else 1
         conversations = [turns[at : at + size] for at in range(0, len(turns), size)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = hear_views(bridge, chosen, disturb if reading else None)
-            tokens = [bridge.qformer.projection(rows).float() for rows in hidden]
+            tokens = encode_views(bridge, chosen, disturb if reading else None)
             loss = answer_loss(llm, conversations, tokens, doubt)
         if reading is not None:
-            loss = loss + _CTC_WEIGHT * reading.loss(chosen, hidden, tokenizer)
+            loss = loss + _CTC_WEIGHT * reading.loss(chosen, tokens, tokenizer)
         trainer.step(loss)
 
 

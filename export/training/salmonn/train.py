@@ -32,7 +32,6 @@ from ...encoders.beats import Beats
 from ...encoders.whisper import load_whisper, shortened
 from ...packages import TINY_EN as TINY_EN_PACKAGE
 from ..bridge import Bridge
-from ..small.bridge import Reader
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
 from .attention_init import look_at_neighbours
 from .bridge import OWN_SPEECH, TINY_EN, adapted, unfreeze
@@ -204,8 +203,7 @@ class Demo(Training[Options]):
 
     def _train_bridge(self, stage: str, model: PeftModel, rate: float) -> None:
         modules: dict[str, nn.Module] = {"bridge": self.bridge, "llm": model}
-        n_pieces = self.llm.model.embed_tokens.num_embeddings
-        reading = Reading(Reader(self.layout.spec.hidden, n_pieces)) if self.options.whisper else None
+        reading = Reading.of(self.llm.model.embed_tokens.weight.detach()) if self.options.whisper else None
         if reading is not None:
             modules["reader"] = reading.reader
             if stage == "joint":

@@ -1,80 +1,83 @@
-"""The bridge of `small` and its first training: CTC on the Q-Former's hidden state, in the language model's pieces.
+"""The bridge of `small` and its first training: a CTC loss against the language model's own input embeddings.
 
-The projection to the language model is then set to say the pieces' embeddings, before that is ever run: this costs a
-fraction of running it.
+A token's score at a window is the cosine of the bridge's output with that token's embedding, or a learned blank's. So
+the Q-Former speaks the language model's embeddings before that is ever run, which costs a fraction of running it.
 """
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
 
 from ....models.encoders.qformer import QFormerSpec
-from ..bridge import Bridge, hear_views
+from ..bridge import Bridge, encode_views
 from ..shards import View, read_shard, shard_names
 from ..trainer import Trainer
 
 SPEC = QFormerSpec(
-    hidden=512, n_heads=8, d_ffn=2048, d_speech=512, d_audio=96, d_llm=576, second_per_window=0.08, second_stride=0.08
+    hidden=512, n_heads=8, d_ffn=2048, d_speech=512, d_audio=96, d_llm=576, second_per_window=0.16, second_stride=0.16
 )
-_BATCH_ROWS = 24 * 60  # encoder frames of one step: 29 s
+EMBEDDING_LENGTH = 3.2
+"""Of SmolLM2's token embeddings, on average; audio tokens are drawn to it."""
+_BATCH_ROWS = 24 * 150  # encoder frames of one step: 72 s
 _SHIFT, _NOISE = 8, 0.25
-N_MERGES = 1000
-"""920 pieces of 2.7 letters in the training texts, 98.7 % of them ones that are seen often; 5.5 a second are said."""
+_LENGTH_WEIGHT = 0.02
+_NEGATIVES = 5000
 
 
 class Reader(nn.Module):
-    """The Q-Former's hidden state -> CTC scores of the blank (0) and of the pieces (from 1).
+    """Audio tokens -> CTC scores of the blank (0) and of each token of `vocabulary` (from 1)."""
 
-    Weights of its own: against the language model's embeddings, where letters lie close together, it learned three
-    times as slowly.
-    """
+    embeddings: Tensor
 
-    def __init__(self, hidden: int, n_pieces: int) -> None:
+    def __init__(self, embeddings: Tensor) -> None:
+        """embeddings [n, d_llm]: the language model's, of the tokens that occur."""
         super().__init__()
-        self.scores = nn.Linear(hidden, 1 + n_pieces)
+        self.blank, self.scale = nn.Linear(embeddings.shape[1], 1), nn.Parameter(torch.tensor(20.0))
+        self.register_buffer("embeddings", F.normalize(embeddings.float(), dim=-1), persistent=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """hidden [n, hidden] -> [n, 1 + n_pieces], float32."""
-        return self.scores(hidden).float()
+    def forward(self, audio_tokens: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """audio_tokens [n, d_llm] -> [n, 1 + vocabulary], or [n, 1 + len(chosen)] of the chosen tokens (from 0)."""
+        unit = F.normalize(audio_tokens.float(), dim=-1)
+        embeddings = self.embeddings if chosen is None else self.embeddings[chosen]
+        return torch.cat([self.blank(unit).float(), self.scale * (unit @ embeddings.T).float()], -1)
 
 
 class Vocabulary:
-    """The pieces that CTC spells words with: the language model's tokenizer cut to its first merges.
+    """The language model's tokens that texts are made of."""
 
-    A word is then made of the short pieces that occur everywhere. Of its whole tokens every second one would be seen
-    too rarely to be learned.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, n_merges: int = N_MERGES) -> None:
-        """tokenizer: a byte-level BPE, left as it is."""
-        description = json.loads(tokenizer.to_str())
-        merges = description["model"]["merges"][:n_merges]
-        description["model"]["merges"] = merges
-        vocab = description["model"]["vocab"]
-        self._pieces = Tokenizer.from_str(json.dumps(description))
-        pieces = [*ByteLevel.alphabet(), *("".join(merge) for merge in merges)]
-        self.ids = tuple(sorted(vocab[piece] for piece in set(pieces) if piece in vocab))
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.ids = tuple(ids)
         self.index = {token: number for number, token in enumerate(self.ids, 1)}
 
-    def encode(self, text: str) -> list[int]:
-        """CTC's labels of a text; none of an empty one."""
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+        """Every token of the texts, each of which begins with a space."""
+        found: set[int] = set()
+        for start in range(0, len(texts), 4096):
+            for ids in tokenizer(
+                [f" {text}" for text in texts[start : start + 4096]], add_special_tokens=False
+            ).input_ids:
+                found.update(ids)
+        return cls(sorted(found))
+
+    def encode(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """CTC's labels of a text, tokens that are not in the vocabulary left out."""
         if not text:
             return []
-        return [self.index[token] for token in self._pieces.encode(f" {text}", add_special_tokens=False).ids]
+        ids = tokenizer(f" {text}", add_special_tokens=False).input_ids
+        return [self.index[token] for token in ids if token in self.index]
 
-    def decode(self, scores: Tensor) -> str:
+    def decode(self, scores: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
         """Greedy CTC of scores [n_windows, 1 + n]."""
         best = torch.unique_consecutive(scores.argmax(-1)).tolist()
-        return self._pieces.decode([self.ids[number - 1] for number in best if number]).strip()
+        return str(tokenizer.decode([self.ids[number - 1] for number in best if number])).strip()
 
 
 class Shards:
@@ -125,30 +128,25 @@ def disturb(speech: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
     return speech + noise, audio
 
 
-def ctc_loss(reader: Reader, hidden: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
-    """Mean CTC loss per label; hidden [n_windows, hidden] of each clip."""
-    lengths = [len(rows) for rows in hidden]
-    labels = torch.tensor([label for target in targets for label in target], dtype=torch.int64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores = reader(torch.cat(list(hidden)))
-    padded = nn.utils.rnn.pad_sequence(list(F.log_softmax(scores, -1).split(lengths)))
-    sizes = torch.tensor([len(target) for target in targets])
-    return F.ctc_loss(padded, labels, torch.tensor(lengths), sizes, zero_infinity=True)
+def ctc_loss(
+    reader: Reader, tokens: Sequence[Tensor], targets: Sequence[Sequence[int]], length: float = EMBEDDING_LENGTH
+) -> Tensor:
+    """Mean CTC loss per label, and a pull of the tokens' length to that of embeddings, `length`.
 
-
-@torch.no_grad()
-def fit_projection(bridge: Bridge, reader: Reader, embeddings: Tensor, views: Sequence[View]) -> None:
-    """Set the projection to say what the reader hears: of each window the embeddings of the pieces, as likely as each.
-
-    embeddings [n_pieces, d_llm]: the language model's. By least squares over the windows of `views`; a blank is zero.
+    Tokens that nobody said stand against _NEGATIVES of their kind drawn anew each time, not all: a third of the time.
     """
-    bridge.eval()
-    hidden = torch.cat(hear_views(bridge, views)).float()
-    bridge.train()
-    wanted = torch.softmax(reader(hidden), -1)[:, 1:] @ embeddings.float()
-    found = torch.linalg.lstsq(F.pad(hidden, (0, 1), value=1.0).double(), wanted.double()).solution.float()
-    bridge.qformer.projection.weight.copy_(found[:-1].T)
-    bridge.qformer.projection.bias.copy_(found[-1])
+    lengths = [len(rows) for rows in tokens]
+    flat = torch.cat(list(tokens)).float()
+    labels = torch.tensor([label for target in targets for label in target], dtype=torch.int64)
+    others = torch.randint(0, len(reader.embeddings), (_NEGATIVES,))
+    chosen, where = torch.unique(torch.cat([labels - 1, others]), return_inverse=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = reader(flat, chosen)
+    padded = nn.utils.rnn.pad_sequence(list(F.log_softmax(scores, -1).split(lengths)))
+    labels = where[: len(labels)] + 1
+    sizes = torch.tensor([len(target) for target in targets])
+    loss = F.ctc_loss(padded, labels, torch.tensor(lengths), sizes, zero_infinity=True)
+    return loss + _LENGTH_WEIGHT * (flat.norm(dim=-1) - length).square().mean()
 
 
 def train_bridge(
@@ -156,12 +154,13 @@ def train_bridge(
     bridge: Bridge,
     reader: Reader,
     vocabulary: Vocabulary,
+    tokenizer: PreTrainedTokenizerBase,
     shards: Shards,
 ) -> None:
     """CTC alone, until the trainer's time is spent."""
     for _ in trainer:
         views = shards.batch()
-        targets = [vocabulary.encode(view.utterance.text if view.utterance else "") for view in views]
+        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            hidden = hear_views(bridge, views, disturb)
-        trainer.step(ctc_loss(reader, hidden, targets))
+            tokens = encode_views(bridge, views, disturb)
+        trainer.step(ctc_loss(reader, tokens, targets))

@@ -35,7 +35,8 @@ WINDOW = SPEC.window
 """Encoder frames (20 ms) that one audio token hears."""
 MAX_SECONDS = 10.0
 SHARD_CLIPS, MAX_SHARDS = 240, 60
-KINDS = {"open": 0.8, "commands": 0.13, "sound": 0.05, "silence": 0.02}
+KINDS = {"open": 0.6, "commands": 0.25, "sound": 0.13, "silence": 0.02}
+_SOUND_BEHIND = {"open": 0.2, "commands": 0.45}
 _BATCH = 6  # clips encoded at once
 
 
@@ -94,7 +95,7 @@ class ClipMaker:
             clip = demo_corpus.sound_clip(rng.choice(demo_sounds.SOUND_NAMES), generator)
             return Heard(clip.waveform, None, clip.sound)
         utterance, clean = self._command(rng) if kind == "commands" else self._open(rng, generator)
-        sound = rng.choice(demo_sounds.SOUND_NAMES) if rng.random() < 0.2 else None
+        sound = rng.choice(demo_sounds.SOUND_NAMES) if rng.random() < _SOUND_BEHIND[kind] else None
         return Heard(disturb(clean, generator, sound), utterance, sound)
 
     def _command(self, rng: random.Random) -> tuple[Utterance, Waveform]:

@@ -1,7 +1,7 @@
 """Train `small`: `python -m auricle.export.training.small.train --work DIR --real DIR --out CHECKPOINT_DIR`.
 
-Stages, in order: `base` (the language model, dequantized), `bridge` (the Q-Former, by CTC in the
-language model's pieces), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
+Stages, in order: `base` (the language model, dequantized), `bridge` (Q-Former and projection, CTC against the language
+model's own embeddings), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
 `write` (salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on
 where it was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
 `bridge` and `joint` can be run by torchrun, one process per core and twice the batch:
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ....models.audio import Waveform
 from ....models.corpus.people import people
+from ....models.corpus.sentences import sample_utterance
 from ....models.errors import RunError
 from ....models.llm import KEEP
 from ...llm.export import read_llm
@@ -39,13 +40,13 @@ from ..shards import View, shard_names
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
 from ..trainer import is_first_process
 from .base import open_base, write_base
-from .bridge import SPEC, Reader, Shards, Vocabulary, fit_projection, train_bridge
+from .bridge import SPEC, Reader, Shards, Vocabulary, train_bridge
 from .corpus import Encoders, Texts
 from .evaluate import held_out, word_error
 from .joint import LORA_ALPHA, LORA_RANK, Adapter, Prompts, answer, train_joint
 
+_COMMANDS = 4000  # of the demo's grammar: all of its words are among them
 _FIRST_SHARDS = 2
-_FITTED_ROWS = 24 * 3000  # encoder frames
 _JUDGED = 100  # held-out sentences
 
 
@@ -71,7 +72,7 @@ class Small(Training[SmallOptions]):
     def _bridge(self) -> None:
         trainer = self.trainer("bridge", self._heads(), self.RATES["bridge"], muon=False)
         with self._clips() as shards:
-            train_bridge(trainer, self.bridge, self.reader, self.vocabulary, shards)
+            train_bridge(trainer, self.bridge, self.reader, self.vocabulary, self.tokenizer, shards)
 
     def _joint(self) -> None:
         if not self.checkpoint("joint").exists():
@@ -79,9 +80,6 @@ class Small(Training[SmallOptions]):
         adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
         trainer = self.trainer("joint", self._heads() | {"lora": Adapter(adapted)}, self.RATES["joint"], muon=False)
         with self._clips() as shards:
-            if not trainer.steps:  # the same clips in each process of torchrun's
-                views = Shards(self.work / "shards", random.Random(0)).batch(_FITTED_ROWS)
-                fit_projection(self.bridge, self.reader, self._pieces(), views)
             train_joint(trainer, self.bridge, self.reader, adapted, self.vocabulary, self.tokenizer, shards)
 
     def _write(self) -> None:
@@ -128,8 +126,15 @@ class Small(Training[SmallOptions]):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The pieces that CTC spells with."""
-        return Vocabulary(self.tokenizer.backend_tokenizer)
+        """The tokens of all that is spoken in training, read once."""
+        path = self.work / "vocabulary.txt"
+        if not path.exists():
+            texts = Texts.load(self.work / "prose.txt", held_out=False)
+            rng = random.Random(0)
+            commands = [sample_utterance(rng, "train").text for _ in range(_COMMANDS)]
+            spoken = [*texts.examples, *texts.definitions, *texts.prose, *commands]
+            path.write_text(" ".join(map(str, Vocabulary.of(spoken, self.tokenizer).ids)))
+        return Vocabulary([int(word) for word in path.read_text().split()])
 
     @cached_property
     def bridge(self) -> Bridge:
@@ -139,11 +144,7 @@ class Small(Training[SmallOptions]):
     @cached_property
     def reader(self) -> Reader:
         """What CTC reads them with."""
-        return Reader(SPEC.hidden, len(self.vocabulary.ids))
-
-    def _pieces(self) -> Tensor:
-        """Embeddings [n, d_llm] of the vocabulary."""
-        return self.llm.model.embed_tokens.weight[list(self.vocabulary.ids)]
+        return Reader(self.llm.model.embed_tokens.weight[list(self.vocabulary.ids)])
 
     def _heads(self) -> dict[str, nn.Module]:
         return {"bridge": self.bridge, "reader": self.reader}
