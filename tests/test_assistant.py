@@ -29,7 +29,7 @@ from auricle.runtime.engine import EncodedSegment, Engine, load
 from auricle.runtime.events import Answered, AssistantEvent, Piece, SessionEnded, SpeechEnded, SpeechStarted
 from auricle.runtime.live.gate import GateOptions, Opened, SpeechGate
 from auricle.runtime.live.segmenter import Segmenter
-from auricle.runtime.live.silero import VadState
+from auricle.runtime.live.silero import FRAME_LENGTH, VadState
 from auricle.runtime.llm.conversation import Conversation
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import Llm
@@ -60,10 +60,10 @@ class Loudness:
     """A speech gate's ear that takes every loud frame for speech."""
 
     def create_state(self) -> VadState:
-        return VadState(np.zeros((2, 1, 128), np.float32), np.zeros(64, np.float32))
+        return VadState((np.zeros(0, np.float32), np.zeros(0, np.float32)), np.zeros(0, np.float32))
 
-    def step(self, frame: Waveform, state: VadState) -> tuple[float, VadState]:
-        return float(np.abs(frame).max() > 0.1), state
+    def step(self, samples: Waveform, state: VadState) -> tuple[list[float], VadState]:
+        return [float(frame.max() > 0.1) for frame in np.abs(samples.reshape(-1, FRAME_LENGTH))], state
 
 
 class Script:

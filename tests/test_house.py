@@ -27,7 +27,7 @@ LAYERS = {
     "export": (
         "progress hub packages",
         "bundle formats graphs",
-        "provenance encoders llm",
+        "provenance encoders llm vad",
         "aligner family options parity",
         "pipeline",
         "families synthetic training",

@@ -12,6 +12,7 @@ lies in none is silence. The outcome does not depend on how the samples are cut 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -76,7 +77,7 @@ class Vad(Protocol):
 
     def create_state(self) -> VadState: ...
 
-    def step(self, frame: Waveform, state: VadState) -> tuple[float, VadState]: ...
+    def step(self, samples: Waveform, state: VadState) -> tuple[list[float], VadState]: ...
 
 
 class Gate(Protocol):
@@ -94,6 +95,10 @@ class Gate(Protocol):
 
     def step(self, samples: Waveform) -> list[GateEvent]:
         """The next samples, any number of them; what that decides, in order."""
+        ...
+
+    def frames(self, samples: Waveform) -> Iterator[list[GateEvent]]:
+        """step(), one frame of 512 samples after the other: what each decides; `decided` and `expected` as of then."""
         ...
 
     def flush(self) -> list[GateEvent]:
@@ -138,18 +143,25 @@ class SpeechGate:
 
     def step(self, samples: Waveform) -> list[GateEvent]:
         """See Gate. Raises RunError when the graph fails."""
+        return [event for events in self.frames(samples) for event in events]
+
+    def frames(self, samples: Waveform) -> Iterator[list[GateEvent]]:
+        """See Gate. Raises RunError when the graph fails."""
         waiting = np.concatenate([self._waiting, samples])
         n_whole = len(waiting) // FRAME_LENGTH * FRAME_LENGTH
         self._waiting = waiting[n_whole:].copy()
-        events: list[GateEvent] = []
-        for at in range(0, n_whole, FRAME_LENGTH):
-            events += self._judge(waiting[at : at + FRAME_LENGTH], FRAME_LENGTH)
-        return events
+        if not n_whole:
+            return
+        probabilities, self._state = self._vad.step(waiting[:n_whole], self._state)
+        for probability, at in zip(probabilities, range(0, n_whole, FRAME_LENGTH), strict=True):
+            yield self._judge(probability, waiting[at : at + FRAME_LENGTH])
 
     def flush(self) -> list[GateEvent]:
         """See Gate."""
-        n = len(self._waiting)
-        events = self._judge(np.pad(self._waiting, (0, FRAME_LENGTH - n)), n) if n else []
+        events: list[GateEvent] = []
+        if n := len(self._waiting):
+            (probability,), self._state = self._vad.step(np.pad(self._waiting, (0, FRAME_LENGTH - n)), self._state)
+            events += self._judge(probability, self._waiting)
         events += self._close("end")
         self._closed = self._position
         self._forget()
@@ -171,12 +183,11 @@ class SpeechGate:
         self._speech: int | None = None  # where speech began that may be too short for a segment
         self._pause: int | None = None  # where the pause began that may end it
 
-    def _judge(self, frame: Waveform, n: int) -> list[GateEvent]:
-        """One frame, of which the first n samples are real."""
-        probability, self._state = self._vad.step(frame, self._state)
+    def _judge(self, probability: float, frame: Waveform) -> list[GateEvent]:
+        """One frame, the last of a stream less than 512 samples."""
         start = self._position
-        self._position = self._position + n
-        self._recent.append(frame[:n])
+        self._position = self._position + len(frame)
+        self._recent.append(frame)
         if probability >= self._options.threshold:
             self._pause = None
             self._speech = start if self._speech is None else self._speech
@@ -259,6 +270,11 @@ class FixedGate:
             at += n
         self._waiting = waiting[at:].copy()
         return events
+
+    def frames(self, samples: Waveform) -> Iterator[list[GateEvent]]:
+        """See Gate."""
+        for at in range(0, len(samples), FRAME_LENGTH):
+            yield self.step(samples[at : at + FRAME_LENGTH])
 
     def flush(self) -> list[GateEvent]:
         """See Gate."""

@@ -118,11 +118,12 @@ class Segmenter:
     def _judge(self, whole: bool = False) -> list[SegmenterEvent]:
         """The gate over the whole frames that have come in; with `whole`, over the rest too."""
         events: list[SegmenterEvent] = []
-        while (left := self._tape.end - self._judged) >= FRAME_LENGTH or (whole and left):
-            end = self._judged + min(left, FRAME_LENGTH)
-            found = self._gate.step(self._tape.read(self._judged, end))
-            self._judged = end
-            events += [*self._settle(found), GateProgress(end, newest=False, expected=self._gate.expected)]
+        left = self._tape.end - self._judged
+        end = self._judged + (left if whole else left // FRAME_LENGTH * FRAME_LENGTH)
+        for found in self._gate.frames(self._tape.read(self._judged, end)):
+            self._judged = min(self._judged + FRAME_LENGTH, end)
+            events += [*self._settle(found), GateProgress(self._judged, newest=False, expected=self._gate.expected)]
+        self._judged = end
         return events
 
     def _settle(self, found: list[Opened | Closed]) -> list[SegmenterEvent]:
