@@ -9,8 +9,9 @@ FOLDER/state.json says how far it came; run again, it goes on with a server of i
 
 Status 1 when a rule does not hold. In each session: every sample that was sent is captured, and decoded or skipped; at
 least one text comes, and no word that only another client says. Between two slices, when nobody is connected: the
-server counts no session and no turn that is waited for. A server has at most MAX_THREADS threads, and from its third
-slice on, when those it needs are there, its memory grows by less than GROWTH_MB.
+server counts no session and no turn that is waited for. A server has at most MAX_THREADS threads. Of its memory the
+least counts within SETTLE_SECONDS, in which it gives back what was freed: on average of its last four slices it is less
+than GROWTH_MB more than of its third to sixth, when it has the threads it needs.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,12 +40,15 @@ from soaking import process_status, save
 from websockets.asyncio.client import ClientConnection, connect
 
 GROWTH_MB = 10.0
+SETTLE_SECONDS = 5.0
 MAX_THREADS = 40
 CLIPS = ("command", "weather", "unseen-voice", "sum", "reminder", "shopping")
 """Of the bundle; each client has one."""
 CHUNK_SECONDS = 0.1
 SESSION_SECONDS = (10.0, 60.0)
 PAUSE_SECONDS = (1.0, 3.0)
+CUT_SAMPLES = SAMPLE_RATE // 20
+"""Between two places where a clip is cut off to learn as what it may be misheard."""
 LEAVING = 0.3
 """Of all sessions, those that end in the middle."""
 COMMITTING = 0.3
@@ -186,8 +191,10 @@ def sound(clip: np.ndarray, rng: random.Random) -> np.ndarray:
     return np.concatenate(parts)
 
 
-async def talk(base: str, path: str, samples: np.ndarray, pace: float, rng: random.Random, n: int) -> Told | None:
-    """One session over the first n samples; None when the client left in the middle."""
+async def talk(
+    base: str, path: str, samples: np.ndarray, pace: float, rng: random.Random, n: int, leave: bool = True
+) -> Told | None:
+    """One session over the first n samples; None when the client left in the middle, unless it is not to leave."""
     session = PROTOCOLS[path]()
     size = round(CHUNK_SECONDS * SAMPLE_RATE)
     async with connect(f"{base}{path}", compression=None, max_size=None, ping_interval=None) as connection:
@@ -196,7 +203,7 @@ async def talk(base: str, path: str, samples: np.ndarray, pace: float, rng: rand
         for at in range(0, n, size):
             await session.send(connection, samples[at : min(at + size, n)].astype("<i2").tobytes())
             await asyncio.sleep(max(0.0, began + (at + size) / SAMPLE_RATE / pace - time.monotonic()))
-        if n < len(samples):
+        if leave and n < len(samples):
             if rng.random() < 0.5:
                 connection.transport.abort()
             return None
@@ -250,6 +257,15 @@ async def run_slice(base: str, state: State, voices: list[Voice], seconds: float
     return now
 
 
+def settled(process: int) -> tuple[float, int]:
+    """The least memory of a server that has nothing to do, in MB, and its threads."""
+    found: list[tuple[float, int]] = []
+    for _ in range(10):
+        time.sleep(SETTLE_SECONDS / 10)
+        found.append(process_status(process))
+    return min(found)
+
+
 def left_behind(base: str) -> list[str]:
     """What the server still counts when nobody is connected any more."""
     deadline = time.monotonic() + QUIET_SECONDS
@@ -269,7 +285,7 @@ def metrics(base: str) -> dict[str, float]:
 
 
 async def learn(base: str, names: list[str], bundle: Path | None) -> list[Voice]:
-    """Each clip said alone, to know its words: as itself several times, for the model may mishear."""
+    """Each clip said alone, to know its words: several times over, and cut off everywhere, for then it is misheard."""
     folder = open_bundle(bundle).path("clips")
     clips = [(read_audio(folder / f"{name}.wav") * 32767).astype(np.int16) for name in names]
     own: list[frozenset[str]] = []
@@ -277,7 +293,12 @@ async def learn(base: str, names: list[str], bundle: Path | None) -> list[Voice]
         samples = sound(clip, random.Random(0))
         told = await talk(base, Realtime.PATH, samples, 100.0, random.Random(0), len(samples))
         assert told is not None
-        own.append(frozenset().union(*map(words_of, told.texts)))
+        texts = list(told.texts)
+        for n in range(CUT_SAMPLES, len(clip), CUT_SAMPLES):
+            told = await talk(base, Live.PATH, clip, 100.0, random.Random(0), n, leave=False)
+            assert told is not None
+            texts += told.texts
+        own.append(frozenset().union(*map(words_of, texts)))
     everything = frozenset().union(*own)
     others = [everything - words for words in own]
     return [Voice(*each) for each in zip(clips, own, others, strict=True)]
@@ -310,9 +331,10 @@ def broken_rules(state: State) -> list[str]:
     wrong = list(state.faults)
     for process in sorted({each.process for each in state.slices}):
         measured = [each for each in state.slices if each.process == process]
-        growth = measured[-1].resident_mb - measured[min(2, len(measured) - 1)].resident_mb
+        used_mb = [each.resident_mb for each in measured[2:]]
+        growth = fmean(used_mb[-4:]) - fmean(used_mb[:4]) if used_mb else 0.0
         if growth >= GROWTH_MB:
-            wrong.append(f"server {process} grew by {growth:.1f} MB after its third slice")
+            wrong.append(f"server {process} grew by {growth:.1f} MB from its third to sixth slice to its last four")
         if (most := max(each.n_threads for each in measured)) > MAX_THREADS:
             wrong.append(f"server {process} has {most} threads")
     return wrong
@@ -337,7 +359,7 @@ def main() -> int:
             seed = len(state.slices)
             now = asyncio.run(run_slice(base, state, voices, words.slice_hours * 3600, words.pace, seed))
             now.process = number
-            now.resident_mb, now.n_threads = process_status(process.pid)
+            now.resident_mb, now.n_threads = settled(process.pid)
             save(words.folder, state)
             print(json.dumps(asdict(now)), flush=True)
     wrong = broken_rules(state)

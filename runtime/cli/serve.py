@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ...models.errors import missing_package
 from ..server.options import ServerOptions
 from ..server.wyoming.options import WyomingOptions
+from ..system.heap import share_heap
 from .live.session import SourceOptions, open_source
 from .options import ModelOptions, open_engine
 
@@ -25,6 +26,7 @@ class ServeCommand:
 
 def serve(command: ServeCommand) -> int:
     """Answers requests until SIGTERM or Ctrl-C."""
+    share_heap()
     try:
         from ..server import run
         from ..server.page import local_source

@@ -14,6 +14,18 @@ TRIM_SECONDS = 10.0
 """At least, between two times at which one who goes on working gives memory back."""
 
 
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+
+
+def share_heap() -> None:
+    """One heap for all threads that are started from now on, where glibc would give each its own.
+
+    Each keeps the holes of whatever large array it freed last: a server's seven took 20 MB in eight hours.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # macOS and musl, Windows
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
 def trim_heap() -> None:
     """Give back what was freed, where glibc keeps a heap for each thread; elsewhere nothing happens.
 

@@ -166,6 +166,8 @@ def session_settings(threads: int | None = None) -> Any:
     # Planning which value may lie where another one lay takes 30 s for the 6,500 nodes of an int8 Whisper; without the
     # plan the arena hands out the same memory again just as well.
     settings.enable_mem_reuse = False
+    # Nor one block for a whole run, remembered for each length of sound: blocks of all sizes fill the arena with holes.
+    settings.enable_mem_pattern = False
     if sums_overflow():
         settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings

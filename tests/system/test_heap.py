@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from auricle.runtime.system.heap import heap_trimmed, trim_heap
+from auricle.runtime.system.heap import heap_trimmed, share_heap, trim_heap
 
 HOLES = """
 import sys
@@ -25,9 +25,40 @@ trim_heap()
 print(before - resident_kb())
 """
 
+HEAPS = """
+import ctypes, os, sys, threading
+from auricle.runtime.system.heap import share_heap
+
+if sys.argv[1] == "shared":
+    share_heap()
+blocks = []
+threads = [threading.Thread(target=lambda: blocks.append(bytearray(60_000))) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(os.dup(1), b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
 
 def test_it_may_be_called_anywhere() -> None:
     trim_heap()
+    share_heap()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone has a heap for each thread")
+def test_threads_share_one_heap() -> None:
+    heaps = {
+        how: subprocess.run(
+            [sys.executable, "-c", HEAPS, how], capture_output=True, text=True, check=True
+        ).stdout.count("<heap nr=")
+        for how in ("shared", "apart")
+    }
+    assert heaps["shared"] == 1 < heaps["apart"]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps such holes")
