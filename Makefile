@@ -188,7 +188,7 @@ cluster-test: $(VENV)/test.stamp
 	BIN=$(BIN) bash scripts/cluster.sh
 
 home-assistant: $(VENV)/test.stamp
-	bash scripts/home-assistant.sh $(BIN)/auricle
+	bash scripts/home-assistant.sh $(BIN)/auricle $(PICTURE)
 
 browsers: $(VENV)/test.stamp system
 	bash scripts/browsers.sh $(BIN)/python $(PICTURES)

@@ -1,13 +1,15 @@
 """A whole Home Assistant, unmodified, is told of `auricle serve` by its own config flow and asked over its REST API.
 
-    python home-assistant.py AURICLE FOLDER        with Home Assistant's own Python; FOLDER is made anew
+    python home-assistant.py AURICLE FOLDER [PNG]  with Home Assistant's own Python; FOLDER is made anew
 
 Speech to text, the spoken answer, and an intent that switches a lamp: exit status 1 when one of them is not so.
+PNG: a picture of its page on the service, by Chromium.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import secrets
 import shutil
@@ -29,10 +31,13 @@ import jwt
 CLIPS = Path(__file__).parents[1] / "models/demo/clips"
 SAID = "turn on the kitchen dishwasher"
 CONFIGURATION = """
-homeassistant: {{name: test, latitude: 0, longitude: 0, elevation: 0, unit_system: metric, time_zone: UTC, country: US}}
+homeassistant:
+  {{name: test, latitude: 0, longitude: 0, elevation: 0, unit_system: metric, time_zone: UTC, country: US,
+    auth_providers: [{{type: trusted_networks, trusted_networks: [127.0.0.1], allow_bypass_login: true}}]}}
 http: {{server_host: 127.0.0.1, server_port: {port}}}
 api:
 config:
+frontend:
 conversation:
 stt:
 assist_pipeline:
@@ -41,6 +46,11 @@ logger: {{default: warning}}
 """
 LIFETIME = 3600.0
 PAUSE = 64_000  # bytes, 2 s: Auricle's own voice detection answers before all of it is sent
+
+
+SEEN = "config/integrations/integration/wyoming"
+BROWSER = ["chromium", "--headless=new", "--no-sandbox", "--remote-debugging-port=0", "--window-size=1000,640"]
+SETTLE_SECONDS = 60.0
 
 
 def free_port() -> int:
@@ -142,6 +152,25 @@ class Home:
         return (await self.get("states/input_boolean.dishwasher"))["state"]
 
 
+async def picture(port: int, path: Path, folder: Path) -> None:
+    """What its page on the service shows; the browser is logged in by its address."""
+    profile = folder / "browser"
+    address = profile / "DevToolsActivePort"
+    with running([*BROWSER, f"--user-data-dir={profile}"], folder / "browser.log"):
+        while not address.exists() or len(address.read_text().split()) < 2:
+            await asyncio.sleep(0.2)
+        devtools = f"http://127.0.0.1:{address.read_text().split()[0]}"
+        seen = f"http://127.0.0.1:{port}/{SEEN}"
+        async with aiohttp.ClientSession() as session:
+            async with session.put(f"{devtools}/json/new?{seen}") as answer:
+                tab = (await answer.json())["webSocketDebuggerUrl"]
+            await asyncio.sleep(SETTLE_SECONDS)  # its page says nowhere that it is complete
+            async with session.ws_connect(tab, max_msg_size=0) as socket:
+                await socket.send_json({"id": 1, "method": "Page.captureScreenshot"})
+                shot = await socket.receive_json()
+    path.write_bytes(base64.b64decode(shot["result"]["data"]))
+
+
 async def ask(port: int, token: str, wyoming: int, intents: bool) -> bool:
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
         home = Home(session, port)
@@ -161,7 +190,8 @@ async def ask(port: int, token: str, wyoming: int, intents: bool) -> bool:
 
 
 def main() -> int:
-    auricle, folder = sys.argv[1], Path(sys.argv[2])
+    auricle = sys.argv[1]
+    folder, *pictures = map(Path, sys.argv[2:])
     passed = True
     for answers in ("handle", "intent"):
         port, wyoming = free_port(), free_port()
@@ -172,6 +202,8 @@ def main() -> int:
         hass = [sys.executable, "-m", "homeassistant", "-c", str(home), "--skip-pip"]
         with running(serve, home / "auricle.log"), running(hass, home / "home-assistant.log"):
             passed &= asyncio.run(asyncio.wait_for(ask(port, token, wyoming, answers == "intent"), 180))
+            if pictures and answers == "intent":
+                asyncio.run(asyncio.wait_for(picture(port, pictures[0], home), 150))
     return 0 if passed else 1
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Home Assistant 2025.4.4 in build/home-assistant/venv, then scripts/home-assistant.py in it (make home-assistant).
+# Usage: home-assistant.sh AURICLE [PNG]      with PNG: a picture of its page on the service, by Debian's Chromium
 # It needs Python 3.13, and half a gigabyte for the environment; without that Python it is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,4 +25,4 @@ if [ ! -e "$work/installed" ]; then
     pyspeex-noise ha-ffmpeg mutagen home-assistant-frontend wyoming==1.5.4
   touch "$work/installed"
 fi
-"$work/venv/bin/python" scripts/home-assistant.py "$auricle" "$work/homes"
+"$work/venv/bin/python" scripts/home-assistant.py "$auricle" "$work/homes" "${@:2}"

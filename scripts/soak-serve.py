@@ -307,7 +307,8 @@ async def learn(base: str, names: list[str], bundle: Path | None) -> list[Voice]
 @contextmanager
 def served(bundle: Path | None) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server and its address, as ws://HOST:PORT."""
-    command = [sys.executable, "-m", "auricle", "serve", "--port", "0", *(["--bundle", str(bundle)] if bundle else [])]
+    command = [sys.executable, "-m", "auricle", "serve", "--port", "0", "--no-admission"]
+    command += ["--bundle", str(bundle)] if bundle else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
