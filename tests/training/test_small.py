@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any, cast
+
 import pytest
 
 torch = pytest.importorskip("torch")
 from auricle.export.training.bridge import Bridge, encode_views
 from auricle.export.training.shards import View
 from auricle.export.training.small.bridge import Reader, Vocabulary, ctc_loss, disturb
+from auricle.export.training.small.joint import draw_question
 from auricle.export.training.small.prose import sentences_of
-from auricle.models.corpus.sentences import Utterance
+from auricle.models.corpus import examples
+from auricle.models.corpus.sentences import Utterance, sample_utterance
 from auricle.models.corpus.wordnet import is_held_out, spoken
 from auricle.models.encoders.qformer import QFormerSpec
 
@@ -113,6 +118,26 @@ def test_the_bridge_in_training_is_the_reference() -> None:
     found = bridge(speech, torch.nn.functional.pad(audio, (0, 0, 0, 4)), real)
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_sounds_is_asked_about_and_open_english_for_its_words() -> None:
+    class Asked:
+        def question(self, task: str, answer: str) -> tuple[str, str]:
+            return task.partition(":")[0], answer
+
+    nothing = torch.zeros(0, 8).numpy()
+
+    def shares(utterance: Utterance | None, sound: str | None) -> dict[str, float]:
+        view = View(nothing, nothing, utterance, sound)
+        rng = random.Random(0)
+        tasks = [draw_question(view, cast(Any, Asked()), rng) for _ in range(400)]
+        return {name: sum(task[0] == name for task in cast(Any, tasks)) / 400 for name in examples.TASKS}
+
+    prose, order = Utterance("it was late", ""), sample_utterance(random.Random(1), "train")
+    assert shares(prose, None)["asr"] == 1
+    assert 0.1 < shares(prose, "rain")["audiocaption"] < 0.3 and shares(prose, "rain")["asr"] > 0.6
+    assert shares(None, "rain")["audiocaption"] > 0.5
+    assert 0.2 < shares(order, "rain")["audiocaption"] < 0.45 and shares(order, "rain")["speech_query"] > 0.05
 
 
 def test_disturbed_clips_keep_their_length() -> None:
