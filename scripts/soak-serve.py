@@ -47,8 +47,8 @@ CLIPS = ("command", "weather", "unseen-voice", "sum", "reminder", "shopping")
 CHUNK_SECONDS = 0.1
 SESSION_SECONDS = (10.0, 60.0)
 PAUSE_SECONDS = (1.0, 3.0)
-CUT_SAMPLES = SAMPLE_RATE // 20
-"""Between two places where a clip is cut off to learn as what it may be misheard."""
+LEARNING_SESSIONS = 12
+"""In which each clip is said alone, before, to know as what it is heard."""
 LEAVING = 0.3
 """Of all sessions, those that end in the middle."""
 COMMITTING = 0.3
@@ -191,10 +191,8 @@ def sound(clip: np.ndarray, rng: random.Random) -> np.ndarray:
     return np.concatenate(parts)
 
 
-async def talk(
-    base: str, path: str, samples: np.ndarray, pace: float, rng: random.Random, n: int, leave: bool = True
-) -> Told | None:
-    """One session over the first n samples; None when the client left in the middle, unless it is not to leave."""
+async def talk(base: str, path: str, samples: np.ndarray, pace: float, rng: random.Random, n: int) -> Told | None:
+    """One session over the first n samples; None when the client left in the middle."""
     session = PROTOCOLS[path]()
     size = round(CHUNK_SECONDS * SAMPLE_RATE)
     async with connect(f"{base}{path}", compression=None, max_size=None, ping_interval=None) as connection:
@@ -203,7 +201,7 @@ async def talk(
         for at in range(0, n, size):
             await session.send(connection, samples[at : min(at + size, n)].astype("<i2").tobytes())
             await asyncio.sleep(max(0.0, began + (at + size) / SAMPLE_RATE / pace - time.monotonic()))
-        if leave and n < len(samples):
+        if n < len(samples):
             if rng.random() < 0.5:
                 connection.transport.abort()
             return None
@@ -284,18 +282,17 @@ def metrics(base: str) -> dict[str, float]:
     return {name: float(value) for name, value in wanted}
 
 
-async def learn(base: str, names: list[str], bundle: Path | None) -> list[Voice]:
-    """Each clip said alone, to know its words: several times over, and cut off everywhere, for then it is misheard."""
+async def learn(base: str, names: list[str], bundle: Path | None, pace: float) -> list[Voice]:
+    """Each clip said alone, to know its words: often, for where an update ends within a word it is misheard."""
     folder = open_bundle(bundle).path("clips")
     clips = [(read_audio(folder / f"{name}.wav") * 32767).astype(np.int16) for name in names]
     own: list[frozenset[str]] = []
     for clip in clips:
-        samples = sound(clip, random.Random(0))
-        told = await talk(base, Realtime.PATH, samples, 100.0, random.Random(0), len(samples))
-        assert told is not None
-        texts = list(told.texts)
-        for n in range(CUT_SAMPLES, len(clip), CUT_SAMPLES):
-            told = await talk(base, Live.PATH, clip, 100.0, random.Random(0), n, leave=False)
+        texts: list[str] = []
+        for seed in range(LEARNING_SESSIONS):
+            rng = random.Random(seed)
+            samples = sound(clip, rng)
+            told = await talk(base, list(PROTOCOLS)[seed % len(PROTOCOLS)], samples, pace, rng, len(samples))
             assert told is not None
             texts += told.texts
         own.append(frozenset().union(*map(words_of, texts)))
@@ -355,7 +352,7 @@ def main() -> int:
     state = read_state(words.folder)
     number = 1 + max((each.process for each in state.slices), default=0)
     with served(words.bundle) as (process, base):
-        voices = asyncio.run(learn(base, list(CLIPS[: words.clients]), words.bundle))
+        voices = asyncio.run(learn(base, list(CLIPS[: words.clients]), words.bundle, words.pace))
         while state.heard_s < words.hours * 3600:
             seed = len(state.slices)
             now = asyncio.run(run_slice(base, state, voices, words.slice_hours * 3600, words.pace, seed))
