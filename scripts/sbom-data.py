@@ -19,9 +19,10 @@ DATA = {  # what a file's path begins with: kind, licence, where it comes from
         "Apache-2.0",
         "trained by this project on synthetic speech",
     ),
+    "auricle/models/small/": ("machine-learning-model", "Apache-2.0", "trained by this project on synthetic speech"),
     "auricle/export/jfk.wav": ("data", "Public Domain", "John F. Kennedy's inaugural address, 1961"),
 }
-SUFFIXES = (".onnx", ".gguf", ".npz", ".wav")
+SUFFIXES = (".onnx", ".gguf", ".npz", ".pt", ".pth", ".wav")
 
 
 def main() -> int:
