@@ -8,8 +8,8 @@ are those of sound, all clients together.
 FOLDER/state.json says how far it came; run again, it goes on with a server of its own.
 
 Status 1 when a rule does not hold. In each session: every sample that was sent is captured, and decoded or skipped; at
-least one text comes, and no word that only another client says. Between two slices, when nobody is connected: the
-server counts no session and no turn that is waited for. A server has at most MAX_THREADS threads. Of its memory the
+least one text comes, and no longer word that only another client says. Between two slices, when nobody is connected,
+the server counts no session and no turn that is waited for. A server has at most MAX_THREADS threads. Of its memory the
 least counts within SETTLE_SECONDS, in which it gives back what was freed: on average of its last four slices it is less
 than GROWTH_MB more than of its third to sixth, when it has the threads it needs.
 """
@@ -49,6 +49,8 @@ SESSION_SECONDS = (10.0, 60.0)
 PAUSE_SECONDS = (1.0, 3.0)
 LEARNING_SESSIONS = 12
 """In which each clip is said alone, before, to know as what it is heard."""
+TELLING_LETTERS = 5
+"""From so many on a word tells whose it is: "tell" is "turn on the" to the demo, where an update ends within it."""
 LEAVING = 0.3
 """Of all sessions, those that end in the middle."""
 COMMITTING = 0.3
@@ -179,7 +181,7 @@ class Voice:
     own: frozenset[str]
     """Words that it may be told."""
     foreign: frozenset[str]
-    """Words of others alone."""
+    """Longer words of others alone."""
 
 
 def sound(clip: np.ndarray, rng: random.Random) -> np.ndarray:
@@ -297,7 +299,8 @@ async def learn(base: str, names: list[str], bundle: Path | None, pace: float) -
             texts += told.texts
         own.append(frozenset().union(*map(words_of, texts)))
     everything = frozenset().union(*own)
-    others = [everything - words for words in own]
+    telling = frozenset(word for word in everything if len(word) >= TELLING_LETTERS)
+    others = [telling - words for words in own]
     return [Voice(*each) for each in zip(clips, own, others, strict=True)]
 
 
