@@ -7,6 +7,7 @@ reads them as a sequence, and convolutions are matrix products.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ..models.errors import CheckpointError
+from ..models.errors import AuricleError, CheckpointError, InputError
 from .graphs.builder import Operators
 from .graphs.onnx_graph import read_model, write_model
 
@@ -119,9 +120,20 @@ def _value(name: str, shape: list[str | int] | list[int]) -> onnx.ValueInfoProto
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """FILE, the package's graph -> OUT."""
-    source, out = arguments if arguments is not None else sys.argv[1:]
-    write_model(several_frames(read_model(Path(source))), Path(out))
+    """FILE, the package's graph -> OUT. Auricle's errors become one sentence and an exit status."""
+    parser = argparse.ArgumentParser(prog="python -m auricle.export.vad", description=(__doc__ or "").split(":")[0])
+    parser.add_argument("file", type=Path, help="silero_vad_16k_op15.onnx of silero-vad 6.2.3")
+    parser.add_argument("out", type=Path, help="the graph that is written")
+    given = parser.parse_args(arguments)
+    try:
+        if not given.file.is_file():
+            raise InputError(
+                f"{given.file} is not there: take silero_vad/data/silero_vad_16k_op15.onnx of silero-vad 6.2.3"
+            )
+        write_model(several_frames(read_model(given.file)), given.out)
+    except AuricleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
     return 0
 
 

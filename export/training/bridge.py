@@ -35,11 +35,7 @@ class Bridge(nn.Module):
                 module.p = dropout
 
     def forward(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
-        """speech [n * window, d], audio [n * window, d], its real rows [n * window, 1] -> audio tokens [n, d_llm]."""
-        return self.qformer.projection(self.hear(speech, audio, real))
-
-    def hear(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
-        """The Q-Former's hidden state [n, hidden], which the projection makes audio tokens of.
+        """speech [n * window, d], audio [n * window, d], its real rows [n * window, 1] -> audio tokens [n, d_llm].
 
         What transformers' Blip2QFormerModel computes, with half the multiplications: there is one query
         (encoders/qformer.py::FoldedQFormer says why).
@@ -53,7 +49,7 @@ class Bridge(nn.Module):
             x = own.output(own.attention.value(x), x)
             x = cross.output(_attend(cross.attention, x, windows), x)
             x = layer.output_query(layer.intermediate_query(x), x)
-        return x
+        return self.qformer.projection(x)
 
 
 def _attend(attention: Any, x: Tensor, windows: Tensor) -> Tensor:
@@ -69,12 +65,7 @@ def _attend(attention: Any, x: Tensor, windows: Tensor) -> Tensor:
 
 
 def encode_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None = None) -> list[Tensor]:
-    """Audio tokens [n_windows, d_llm] of each view; float32."""
-    return [bridge.qformer.projection(rows).float() for rows in hear_views(bridge, views, disturb)]
-
-
-def hear_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None = None) -> list[Tensor]:
-    """The Q-Former's hidden state [n_windows, hidden] of each view, all windows in one pass."""
+    """Audio tokens [n_windows, d_llm] of each view, all windows in one pass; float32."""
     speech_rows: list[Tensor] = []
     audio_rows: list[Tensor] = []
     real_rows: list[Tensor] = []
@@ -88,8 +79,8 @@ def hear_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None = 
         audio_rows.append(F.pad(audio, (0, 0, 0, len(speech) - len(audio))))
         real_rows.append((torch.arange(len(speech)) < len(audio)).float()[:, None])
         counts.append(len(speech) // bridge.spec.window)
-    hidden = bridge.hear(torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows))
-    return list(hidden.split(counts))
+    tokens = bridge(torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows)).float()
+    return list(tokens.split(counts))
 
 
 def with_lora(llm: LlamaForCausalLM, rank: int, alpha: int) -> PeftModel:

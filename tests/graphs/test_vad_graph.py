@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 import onnx
 import onnxruntime
-from auricle.export.vad import several_frames
+from auricle.export.vad import main, several_frames
 from auricle.models.errors import CheckpointError
 from onnx import helper, numpy_helper
 from torch.nn import functional as F
@@ -77,3 +78,9 @@ def test_another_graph_is_refused() -> None:
     del weights["model.encoder.3.reparam_conv.bias"]
     with pytest.raises(CheckpointError, match=r"not Silero VAD's graph for 16 kHz .*encoder\.3\.reparam_conv\.bias"):
         several_frames(graph_of(weights))
+
+
+def test_what_is_missing_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "none.onnx"), str(tmp_path / "out.onnx")]) == 2
+    assert "none.onnx is not there: take silero_vad/data" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

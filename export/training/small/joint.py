@@ -32,11 +32,8 @@ END = "<|im_end|>"
 _CTC_WEIGHT = 0.3
 _BATCH_ROWS = 24 * 100  # encoder frames that the language model reads in one step: 48 s
 _SOUND_TASKS = {"audiocaption": 0.7, "audio_speech_description": 0.15, "asr": 0.15}
-_SOUND_QUESTIONS = {
-    "open": 0.3,
-    "commands": 0.4,
-    "alone": 0.8,
-}  # shares of the clips with a sound that are asked about it
+_SOUND_QUESTIONS = {"open": 0.3, "commands": 0.4, "alone": 0.8}
+"""Of the clips with a sound, those asked about it."""
 _IGNORED = -100
 
 
