@@ -93,6 +93,11 @@ class Gate(Protocol):
         """What closes the open segment if the pause goes on; None while nobody pauses, or it cannot be told yet."""
         ...
 
+    @property
+    def earliest_event(self) -> int:
+        """Samples until an event can come at the earliest: fewer than these tell nothing, and may wait for the rest."""
+        ...
+
     def step(self, samples: Waveform) -> list[GateEvent]:
         """The next samples, any number of them; what that decides, in order."""
         ...
@@ -140,6 +145,15 @@ class SpeechGate:
         end = self._pause + _samples(self._options.speech_pad_ms)
         known = max(end, self._pause + _samples(EXPECTED_AFTER_MS))
         return Closed(self._open, end, "pause") if self._position >= known else None
+
+    @property
+    def earliest_event(self) -> int:
+        """See Gate."""
+        if self._open is not None or self._position < self._sure_until:
+            return FRAME_LENGTH
+        begun = self._position if self._speech is None else self._speech
+        needed = begun + _samples(self._options.min_speech_ms) - self._position
+        return max(1, -(-needed // FRAME_LENGTH)) * FRAME_LENGTH
 
     def step(self, samples: Waveform) -> list[GateEvent]:
         """See Gate. Raises RunError when the graph fails."""
@@ -259,6 +273,11 @@ class FixedGate:
     def expected(self) -> Closed | None:
         """See Gate."""
         return None
+
+    @property
+    def earliest_event(self) -> int:
+        """See Gate."""
+        return self._block_length() - len(self._waiting)
 
     def step(self, samples: Waveform) -> list[GateEvent]:
         """See Gate."""

@@ -116,9 +116,14 @@ class Segmenter:
         self._source.close()
 
     def _judge(self, whole: bool = False) -> list[SegmenterEvent]:
-        """The gate over the whole frames that have come in; with `whole`, over the rest too."""
+        """The gate over the whole frames that have come in; with `whole`, over the rest too.
+
+        While nobody speaks it is asked as seldom as no event comes later for it: mostly it costs to be asked at all.
+        """
         events: list[SegmenterEvent] = []
         left = self._tape.end - self._judged
+        if not whole and self.realtime and left < self._gate.earliest_event:
+            return events
         end = self._judged + (left if whole else left // FRAME_LENGTH * FRAME_LENGTH)
         for found in self._gate.frames(self._tape.read(self._judged, end)):
             self._judged = min(self._judged + FRAME_LENGTH, end)

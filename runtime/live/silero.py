@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ...models.audio import Waveform
@@ -68,7 +67,9 @@ class SileroVad:
         if self._session is None:
             raise RunError("the speech gate was closed and cannot run")
         whole = np.concatenate([state.context, samples], dtype=np.float32)
-        frames = sliding_window_view(whole, CONTEXT_LENGTH + FRAME_LENGTH)[::FRAME_LENGTH]
+        fresh = whole[CONTEXT_LENGTH:].reshape(-1, FRAME_LENGTH)
+        before = whole[:-CONTEXT_LENGTH].reshape(-1, FRAME_LENGTH)[:, :CONTEXT_LENGTH]
+        frames = np.concatenate([before, fresh], axis=1)
         found: list[float] = []
         h, c = state.lstm
         try:

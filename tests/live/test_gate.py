@@ -141,6 +141,32 @@ def test_a_gap_ends_everything_and_positions_move_on(
 
 
 @settings(deadline=None, max_examples=40)
+@given(stretches, st.sampled_from([0.0, 100.0, 250.0, 600.0]), st.floats(1, 3))
+def test_no_event_comes_before_the_earliest(
+    parts: list[tuple[float, float]], min_speech_ms: float, max_segment_s: float
+) -> None:
+    """So that who waits for that many samples gets each event as soon as who does not."""
+    waveform = speech(*parts)
+    options = GateOptions(min_speech_ms=min_speech_ms, max_segment_s=max_segment_s)
+    gates: tuple[Gate, ...] = (SpeechGate(LoudnessVad(), options), FixedGate(max_segment_s))
+    for gate in gates:
+        not_before = 0
+        for at in range(FRAME_LENGTH, len(waveform) + 1, FRAME_LENGTH):
+            not_before = max(not_before, at - FRAME_LENGTH + gate.earliest_event)
+            events = gate.step(waveform[at - FRAME_LENGTH : at])
+            assert not events or at >= not_before
+
+
+def test_silence_waits_for_as_much_as_speech_needs() -> None:
+    gate = SpeechGate(LoudnessVad(), GateOptions(min_speech_ms=250))
+    assert gate.earliest_event == 8 * FRAME_LENGTH
+    gate.step(speech((0.096, 0.3)))
+    assert gate.earliest_event == 5 * FRAME_LENGTH
+    gate.step(speech((0.2, 0.3)))
+    assert gate.earliest_event == FRAME_LENGTH  # a segment is open
+
+
+@settings(deadline=None, max_examples=40)
 @given(stretches, st.sampled_from([0.0, 130.0, 192.0, 450.0, 700.0]), st.sampled_from([100.0, 300.0, 512.0]))
 def test_what_is_expected_comes_when_the_silence_goes_on(
     parts: list[tuple[float, float]], pad_ms: float, min_silence_ms: float
