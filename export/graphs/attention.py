@@ -14,7 +14,9 @@ to 1, so values may be centred too: then what rounding takes from the many small
 as the mean of all values. What the mean of all queries gives is a number per key. k and v use 6 bits and a sign: two
 products of them and 8-bit numbers fit into 16 bits, which is all that x86 without VNNI adds; so each key and each
 channel of v has its own scale, which a trained model's loud channels need. With relative positions, whose term is made
-of q's integers too, q is not centred. TensorRT reads neither form, so fp32 and fp16 graphs keep the plain one.
+of q's integers too, q is not centred. A gated bias (BEATs) is left in float and goes head by head for memory's sake:
+for all heads at once there are scores, bias and sum at the same time. TensorRT reads none of these forms, so fp32 and
+fp16 graphs keep the plain one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from .builder import DOMAIN, Operators, replace_nodes
-from .patterns import Attention, Distances, Graph
+from .patterns import Attention, BiasedAttention, Distances, Graph
 from .relative_attention import FarHead, FarWriter
 
 Q_LEVELS, KV_LEVELS, P_LEVELS = 127.0, 63.0, 255.0
@@ -62,6 +64,27 @@ def rewrite_attention(
         _integer(ops, attention, write_far, directory)
         replaced[id(attention.nodes[-1])] = ops.take()
     gone = {id(node) for attention in (*fused, *integer) for node in attention.nodes}
+    kept = [new for node in model.graph.node for new in replaced.get(id(node), [] if id(node) in gone else [node])]
+    replace_nodes(model, kept)
+    model.graph.initializer.extend(ops.constants())
+
+
+def separate_heads(model: onnx.ModelProto) -> None:
+    """Compute every attention that has a gated bias (BEATs) head by head, in place: the same numbers in less memory."""
+    graph = Graph(model.graph)
+    softmaxes = (node for node in model.graph.node if node.op_type == "Softmax")
+    found = [each for each in map(graph.biased_attention, softmaxes) if each is not None]
+    if not found:
+        return
+    ops = Operators("heads")
+    biases: dict[str, list[str]] = {}
+    replaced: dict[int, list[onnx.NodeProto]] = {}
+    for each in found:
+        if each.index not in biases:
+            biases[each.index] = _biases(ops, each)
+        _separate(ops, each, biases[each.index])
+        replaced[id(each.nodes[-1])] = ops.take()
+    gone = {id(node) for each in found for node in (*each.nodes, *each.bias)}
     kept = [new for node in model.graph.node for new in replaced.get(id(node), [] if id(node) in gone else [node])]
     replace_nodes(model, kept)
     model.graph.initializer.extend(ops.constants())
@@ -117,6 +140,27 @@ def _fused(attention: Attention) -> onnx.NodeProto:
     output = attention.nodes[-1].output[0]
     heads: dict[str, Any] = {"num_heads": attention.n_heads, "scale": 1.0}
     return helper.make_node("MultiHeadAttention", attention.inputs, [output], attention.name, domain=DOMAIN, **heads)
+
+
+def _biases(ops: Operators, attention: BiasedAttention) -> list[str]:
+    """Each head's bias [1, n, n]."""
+    rows = _split(ops, attention.table.name, attention.table.dims[0], 0)
+    return [ops.add("Gather", [row, attention.index], f"{row}/bias", axis=1) for row in rows]
+
+
+def _separate(ops: Operators, attention: BiasedAttention, biases: list[str]) -> None:
+    name = attention.nodes[-1].output[0]
+    q, k, v = attention.inputs
+    q = ops.add("Mul", [q, attention.factor], f"{name}/q")  # a power of two: here it is exact, and cheap
+    split = (_split(ops, x, len(biases), 1) for x in (q, k, v, attention.gate))
+    outputs: list[str] = []
+    for h, (q_head, k_head, v_head, gate, bias) in enumerate(zip(*split, biases, strict=True)):
+        place = f"{name}/{h}"
+        scores = ops.add("MatMul", [q_head, k_head], f"{place}/scores")
+        gated = ops.add("Mul", [gate, bias], f"{place}/gated")
+        p = ops.add("Softmax", [ops.add("Add", [scores, gated], f"{place}/sum")], f"{place}/p", axis=-1)
+        outputs.append(ops.add("MatMul", [p, v_head], f"{place}/out"))
+    ops.add("Concat", outputs, name, axis=1)
 
 
 def _integer(ops: Operators, attention: Attention, write_far: FarWriter, directory: Path) -> None:

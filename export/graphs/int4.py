@@ -24,7 +24,7 @@ from onnx import helper
 
 from ...models.errors import RunError
 from ..progress import Report, no_report
-from .attention import find_attention, rewrite_attention
+from .attention import find_attention, rewrite_attention, separate_heads
 from .builder import DOMAIN
 from .int8 import Errors, Quantized, int8_weights, meet_budget, rank, use_integers
 from .linear_layers import Floats, Layer, Named, channel_error, linear_layers, replace_products, write_tensors
@@ -64,6 +64,7 @@ def write_int4(path_in: Path, path_out: Path, eight_bits: Collection[str] = ()) 
     eight = {name: layer for name, layer in layers.items() if name in eight_bits}
     four = {name: layer for name, layer in layers.items() if name not in eight_bits}
     rewrite_attention(model, (), find_attention(model).values(), place)
+    separate_heads(model)
     use_integers(model, eight)
     replace_products(model, four, lambda *parts: [_product(*parts)])
     n_bytes = sum(math.prod(layer.weight.dims) for layer in eight.values())

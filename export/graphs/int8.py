@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from ...models.errors import RunError
 from ..progress import Report, counter, no_report
 from . import onnx_graph
-from .attention import WIDEST, find_attention, float_attention, integer_attention, rewrite_attention
+from .attention import WIDEST, find_attention, float_attention, integer_attention, rewrite_attention, separate_heads
 from .builder import Operators
 from .linear_layers import (
     Floats,
@@ -158,6 +158,7 @@ def write_int8(
     attention = find_attention(model).values()
     kept = [each for each in attention if each.name in float_layers]
     rewrite_attention(model, kept, [each for each in attention if each.name not in float_layers], path_in.parent)
+    separate_heads(model)
     use_integers(model, layers, forms)
     size = sum(math.prod(layer.weight.dims) for layer in layers.values())
     write_tensors(model, size, int8_weights(layers, path_in.parent), path_in.parent, path_out)

@@ -28,6 +28,26 @@ class Attention:
     """What relative positions add to the scores, where there are any."""
 
 
+@dataclass(frozen=True)
+class BiasedAttention:
+    """softmax(factor q k^T + gate bias) v of one layer, as torch's exporter writes BEATs': [1, n_heads, ...] each."""
+
+    nodes: tuple[onnx.NodeProto, ...]
+    """All that it is made of; the last gives its output [1, n_heads, n, d_head]."""
+    inputs: tuple[str, str, str]
+    """q [1, n_heads, n, d_head], k turned [1, n_heads, d_head, n], v as q."""
+    factor: str
+    """A scalar."""
+    gate: str
+    """[1, n_heads, n, 1]."""
+    table: TensorProto
+    """float32 [n_heads, distances]: one bias for all layers."""
+    index: str
+    """int64 [n, n]: the distance of each query and key, a column of the table."""
+    bias: tuple[onnx.NodeProto, ...]
+    """What all layers make their bias of, together."""
+
+
 class Graph:
     """Who makes a value, and who uses it."""
 
@@ -62,6 +82,28 @@ class Graph:
             return None
         nodes = (*(far.nodes if far else ()), softmax, scores, mix, *q[:2], *k[:2], *v[:2], joined, flat)
         return Attention(self._module(inputs[1]) or f"attention/{softmax.name}", nodes, inputs, *q[2:], far)
+
+    def biased_attention(self, softmax: onnx.NodeProto) -> BiasedAttention | None:
+        """The attention with a gated bias around a softmax, if it has exactly the known form."""
+        added = self.made_by(softmax.input[0], "Add")
+        mix = self._only_user(softmax.output[0], "MatMul")
+        if added is None or mix is None or mix.input[0] != softmax.output[0]:
+            return None
+        scaled, gated = (self.made_by(name, "Mul") for name in added.input)
+        if scaled is None or gated is None or self.constant(scaled.input[1]) is None:
+            return None
+        scores = self.made_by(scaled.input[0], "MatMul")
+        bias, gather = (self.behind(gated.input[1], *row) for row in (("Reshape",), ("Reshape", "Gather")))
+        if scores is None or bias is None or gather is None:
+            return None
+        flat, table = self.behind(gather.input[1], "Reshape"), self.constant(gather.input[0])
+        if flat is None or table is None:
+            return None
+        nodes = (scores, scaled, gated, added, softmax, mix)
+        inputs = (scores.input[0], scores.input[1], mix.input[1])
+        return BiasedAttention(
+            nodes, inputs, scaled.input[1], gated.input[0], table, flat.input[0], (bias, gather, flat)
+        )
 
     def heads(self, name: str, permutation: tuple[int, ...]) -> tuple[onnx.NodeProto, onnx.NodeProto, int, int] | None:
         """Transpose, Reshape, the number of heads and their width, behind a value [1, heads, ...]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from auricle.models.graph_io import TensorInfo
 torch = pytest.importorskip("torch")
 import onnx
 from auricle.export.graphs import onnx_graph
-from auricle.export.graphs.attention import find_attention, float_attention, integer_attention, rewrite_attention
+from auricle.export.graphs.attention import (
+    find_attention,
+    float_attention,
+    integer_attention,
+    rewrite_attention,
+    separate_heads,
+)
 from auricle.export.graphs.float16 import to_fp16
 from auricle.export.graphs.int8 import rank_layers, to_int8
 from auricle.export.graphs.linear_layers import tap
@@ -189,6 +196,30 @@ def test_the_ranking_s_attention_is_the_graph_s(graphs: dict[str, Path], feature
 def test_attention_of_another_form_is_left_alone(graphs: dict[str, Path]) -> None:
     """BEATs adds a bias to its scores."""
     assert find_attention(read_model(graphs["beats"])) == {}
+
+
+def test_a_gated_bias_goes_head_by_head(
+    graphs: dict[str, Path], features: Features, parts: SimpleNamespace, tmp_path: Path
+) -> None:
+    """The same numbers, and never the scores of all heads at once."""
+    model = read_model(graphs["beats"])
+    separate_heads(model)
+    onnx.checker.check_model(model)
+    onnx.save_model(model, str(tmp_path / "new.onnx"))
+    spec = parts.beats_spec
+    assert operators(tmp_path / "new.onnx")["Softmax"] == spec.n_layers * spec.n_heads
+    for n_frames in (16, 250, 998):
+        feed = {"fbank": features["beats"]["fbank"][:, :n_frames]}
+        plain, other = (run_graph(path, feed)[0] for path in (graphs["beats"], tmp_path / "new.onnx"))
+        np.testing.assert_allclose(other, plain, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["qformer", "whisper"])
+def test_only_a_gated_bias_is_separated(graphs: dict[str, Path], name: str) -> None:
+    model = read_model(graphs[name])
+    before = model.SerializeToString(deterministic=True)
+    separate_heads(model)
+    assert model.SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize("name", ["qformer", "whisper"])

@@ -14,12 +14,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from auricle.export.training.salmonn import corpus
-from auricle.export.training.salmonn.encoders import new_whisper
+from auricle.export.training.salmonn.encoders import new_letters, new_whisper, train_letters
 from auricle.export.training.salmonn.joint import Turn, answer_loss
 from auricle.export.training.salmonn.train import main
 from auricle.export.training.salmonn.views import read_views
 from auricle.export.training.salmonn.write import write_whisper
 from auricle.export.training.shards import View
+from auricle.export.training.trainer import Trainer
 from auricle.models.audio import SAMPLE_RATE
 from auricle.models.corpus.examples import Clip
 from auricle.models.corpus.sentences import Utterance
@@ -77,6 +78,14 @@ def test_stages_on_a_given_encoder_follow_one_another(tmp_path: Path, monkeypatc
     assert main([*arguments, "--stage", "joint"]) == 0 and steps(work / "joint.pt") == before  # finished
     arguments[-1] = "1e-3"
     assert main([*arguments, "--stage", "joint"]) == 0 and steps(work / "joint.pt") > before
+
+
+def test_letters_are_learned_from_clips_as_long_as_the_window(tmp_path: Path) -> None:
+    clip = corpus.render(Clip(np.zeros(11 * SAMPLE_RATE, np.float32), Utterance("don't go", ""), sound=None))
+    head = new_letters(64)
+    trainer = Trainer(tmp_path / "letters.pt", {"letters": head}, minutes=1e-9)
+    train_letters(trainer, new_whisper(d_model=64, n_layers=1), head, [clip])
+    assert trainer.steps == 1
 
 
 def test_another_encoder_needs_a_finished_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ heard and looking names up in a list), `encoder` (spelling, CTC), `joint` (every
 `write` (canary-qwen's checkpoint format) and `judge` (what a word list is good for, measured on the written
 checkpoint). Each continues where it was stopped; a finished one returns at once. A stage that trains can also run under
 torchrun, one process per core:
-`torchrun --nproc-per-node 2 -m auricle.export.training.salm.train --threads 1 --stage joint ...`
+`torchrun --nproc-per-node 2 -m -- auricle.export.training.salm.train --threads 1 --stage joint ...`
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ def train_letters(trainer: Trainer, encoder: WhisperEncoder, head: nn.Module, cl
             batches = _buckets(rng.choices([clip for clip in clips if clip.utterance], k=512))
             rng.shuffle(batches)
         group, longest = batches.pop()
-        mel = torch.from_numpy(np.stack([clip.padded_mel(-(-longest // 32) * 32) for clip in group]))
+        n_frames = min(WINDOW_FRAMES, -(-longest // 32) * 32)
+        mel = torch.from_numpy(np.stack([clip.padded_mel(n_frames) for clip in group]))
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = encode(encoder, mel)
         targets = [spell(clip.utterance.text if clip.utterance else "") for clip in group]

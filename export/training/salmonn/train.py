@@ -8,7 +8,7 @@ checkpoint formats) and `judge` (marks). Each continues where it was stopped; a 
 left out. With `--whisper DIR` too the speech encoder is whisper-tiny.en's, frozen, the sound encoder and the language
 model are the finished model's, and `llm`, `whisper` and `beats` do nothing; else `letters`, the head that finds where
 words end, does nothing, for `whisper` has taught it. A stage that trains can also run under torchrun, one process per
-core: `torchrun --nproc-per-node 2 -m auricle.export.training.salmonn.train --threads 1 --stage whisper ...`
+core: `torchrun --nproc-per-node 2 -m -- auricle.export.training.salmonn.train --threads 1 --stage whisper ...`
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ model's own embeddings), `joint` (the language model reads the audio tokens thro
 `write` (salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on
 where it was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
 `bridge` and `joint` can be run by torchrun, one process per core and twice the batch:
-`torchrun --nproc-per-node 2 -m auricle.export.training.small.train --threads 1 --stage joint ...`.
+`torchrun --nproc-per-node 2 -m -- auricle.export.training.small.train --threads 1 --stage joint ...`.
 """
 
 from __future__ import annotations
