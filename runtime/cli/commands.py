@@ -52,6 +52,7 @@ def engine_options(arguments: Namespace) -> EngineOptions:
         n_gpu_layers=arguments.n_gpu_layers,
         lora_scale=getattr(arguments, "lora_scale", None),
         kv_type=arguments.kv_type,
+        repack=arguments.repack,
     )
     return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)
 

@@ -265,6 +265,11 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
     device.add_argument(
         "--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the key-value cache; q8_0, q4_0: less memory"
     )
+    device.add_argument(
+        "--repack",
+        action=argparse.BooleanOptionalAction,
+        help="weights in an order of llama.cpp's own too: twice the memory, long answers faster; default: by type",
+    )
     device.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="default: all, when the build can")
 
 

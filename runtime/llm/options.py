@@ -19,6 +19,7 @@ class LlmOptions:
     n_threads: int | None = None  # None: llm_threads()
     n_gpu_layers: int = -1  # -1: all, when this build of llama.cpp can offload
     kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
+    repack: bool | None = None  # weights twice in memory, for faster decoding; None: where that pays for short answers
     lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
 
     def __post_init__(self) -> None:

@@ -70,7 +70,8 @@ class Llm:
         if options.kv_type.startswith("q") and self.spec.d_head % KV_BLOCK:
             wide = f"this model's heads are {self.spec.d_head} wide"
             raise InputError(f"kv_type={options.kv_type} keeps {KV_BLOCK} values together, but {wide}: give f16")
-        self._model = Model(path, options.n_gpu_layers, repack=worth_repacking(manifest.quantization.llm))
+        worth = worth_repacking(manifest.quantization.llm)
+        self._model = Model(path, options.n_gpu_layers, repack=worth if options.repack is None else options.repack)
         try:
             self._model.require_sizes(self.spec)
             self.eos = self._model.eos

@@ -64,12 +64,12 @@ def test_without_options_everything_is_as_the_library_has_it(monkeypatch: pytest
 
 
 def test_every_option_of_a_question_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "--bundle b --provider cpu --threads 3 --n-gpu-layers 5 --kv-type q8_0 --lora-scale 1.5"
+    words = "--bundle b --provider cpu --threads 3 --n-gpu-layers 5 --kv-type q8_0 --repack --lora-scale 1.5"
     words += " --track 2 --mix --text-only"
     words += " --max-new-tokens 7 --beams 1 --temperature 0.5 --top-p 0.8 --seed 4 --repetition-penalty 1.1"
     words += " --stop . --stop ! --max-seconds 2 --json --timings ?"
     command = told(monkeypatch, "ask", *words.split())
-    llm = LlmOptions(n_threads=3, n_gpu_layers=5, lora_scale=1.5, kv_type="q8_0")
+    llm = LlmOptions(n_threads=3, n_gpu_layers=5, lora_scale=1.5, kv_type="q8_0", repack=True)
     model = ModelOptions(Path("b"), EngineOptions(OrtOptions(provider="cpu", threads=3), llm))
     decoding = DecodingOptions(7, 1, 0.5, 0.8, 4, 1.1, (".", "!"), 2.0)
     options = ClipOptions(model, decoding, None, Selection(2, None, True))

@@ -16,7 +16,8 @@ import pytest
 from auricle.models.bundle import Manifest, read_manifest
 from auricle.models.errors import BundleError, InputError, RunError
 from auricle.models.families.salmonn import TASKS, prompt_halves
-from auricle.runtime.llm.llama import Context, Floats, Ints
+from auricle.runtime.llm import session
+from auricle.runtime.llm.llama import Context, Floats, Ints, Model
 from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import Llm
@@ -427,3 +428,21 @@ def test_a_quantized_cache_is_smaller_and_says_nearly_the_same(
 def test_heads_too_narrow_for_a_quantized_cache_are_refused(salm_bundle: Path) -> None:
     with pytest.raises(InputError, match="heads are 16 wide: give f16"):
         Llm(salm_bundle / "llm.gguf", read_manifest(salm_bundle), None, LlmOptions(kv_type="q8_0"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "worth", "repacked"), [(None, True, True), (None, False, False), (True, False, True)]
+)
+def test_weights_are_repacked_where_it_pays_or_is_asked_for(
+    golden_bundle: Path, monkeypatch: pytest.MonkeyPatch, asked: bool | None, worth: bool, repacked: bool
+) -> None:
+    told: list[bool] = []
+
+    def opened(path: Path, n_gpu_layers: int, repack: bool) -> Model:
+        told.append(repack)
+        return Model(path, n_gpu_layers, repack)
+
+    monkeypatch.setattr(session, "Model", opened)
+    monkeypatch.setattr(session, "worth_repacking", lambda _: worth)
+    with open_llm(golden_bundle, repack=asked):
+        assert told == [repacked]
