@@ -58,8 +58,8 @@ def run_self_check(engine: Engine, check: SelfCheck) -> tuple[StageResult, ...]:
     results = [_compare(stage, outputs.get(stage.stage, _NOTHING)) for stage in check.stages]
     ids = greedy_ids(engine, clip, check.prompt)
     pairs = enumerate(zip_longest(ids, check.token_ids))
-    first = next((n for n, (made, wanted) in pairs if made != wanted), len(check.token_ids))
-    share = max(0.0, 1 - first / max(1, len(check.token_ids)))
+    first = next((n for n, (made, wanted) in pairs if made != wanted), None)
+    share = 0.0 if first is None else max(0.0, 1 - first / max(1, len(check.token_ids)))
     quantized = engine.bundle.manifest.quantization.llm not in ("f32", "f16")
     return (*results, StageResult("greedy tokens", share, 0.75 if quantized else 0.5))
 

@@ -9,6 +9,7 @@ import shutil
 import time
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from auricle.models.bundle import MANIFEST
 from auricle.models.errors import AudioError, AuricleError, BundleError, InputError, RunError
 from auricle.models.families.salmonn import TASKS
 from auricle.models.prompt import prompt_for
+from auricle.runtime import self_check
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import open_audio, read_audio
 from auricle.runtime.chat import Chat
@@ -478,6 +480,20 @@ def test_lora_scale_needs_an_adapter(golden_bundle: Path, beep: Path, tmp_path: 
     document["files"] = [entry for entry in document["files"] if entry["path"] != "lora.gguf"]
     (bundle / MANIFEST).write_text(json.dumps(document), encoding="utf-8")
     assert auricle("ask", beep, "asr", "--bundle", bundle, "--lora-scale", 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted", "error"),
+    [((), (), 0.0), ((5,), (), 1.0), ((), (5, 6), 1.0), ((5, 6), (5, 6), 0.0), ((5, 7), (5, 6), 0.5)],
+)
+def test_the_first_other_token_tells(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, made: tuple[int, ...], wanted: tuple[int, ...], error: float
+) -> None:
+    """A model that finds no words in the clip answers with none."""
+    check = engine.bundle.manifest.self_check
+    assert check
+    monkeypatch.setattr(self_check, "greedy_ids", lambda *_: made)
+    assert self_check.run_self_check(engine, replace(check, token_ids=wanted))[-1].error == error
 
 
 def test_verify_runs_the_exporters_check(
