@@ -257,6 +257,7 @@ def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=count, metavar="N", help="default: one per core")
     command.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="-1: all that fit")
     command.add_argument("--n-ctx", type=count, metavar="N", help="KV cells")
+    command.add_argument("--repack", action=argparse.BooleanOptionalAction, help="see auricle ask --help")
     _add_kv_type(command)
 
 

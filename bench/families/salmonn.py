@@ -30,10 +30,20 @@ def works(spec: SalmonnSpec, precision: str, seconds: float) -> dict[str, Work]:
     return {
         whisper.INPUT: flops.log_mel(spec.whisper, seconds),
         beats.INPUT: flops.fbank(seconds),
-        _WHISPER: flops.whisper(spec.whisper, precision),
+        _WHISPER: flops.whisper(spec.whisper, precision, heard(spec, seconds)),
         _BEATS: flops.beats(spec.beats, precision, seconds),
-        _QFORMER: flops.qformer(spec.qformer, spec.whisper.n_positions, precision),
+        _QFORMER: flops.qformer(spec.qformer, heard(spec, seconds), precision),
     }
+
+
+def heard(spec: SalmonnSpec, seconds: float) -> int:
+    """Whisper frames of a clip: of its window, or of the clip alone where the model was trained so."""
+    return spec.heard_positions(round(seconds * SAMPLE_RATE)) or spec.whisper.n_positions
+
+
+def n_audio_tokens(spec: SalmonnSpec, seconds: float) -> int:
+    """See Family."""
+    return spec.qformer.n_windows(heard(spec, seconds))
 
 
 def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
@@ -42,14 +52,15 @@ def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
     spec = cast(SalmonnSpec, engine.spec)
     missing = round(MIN_MODEL_SECONDS * SAMPLE_RATE) - len(waveform)
     padded = np.pad(waveform, (0, missing)) if missing > 0 else waveform
-    n_mel = spec.whisper.n_frames
+    n = heard(spec, len(waveform) / SAMPLE_RATE)
+    n_mel = 2 * n
     n_bank = beats.n_frames(len(padded))
-    yield Part(whisper.INPUT, lambda: log_mel(waveform, spec.whisper), (1, spec.whisper.n_mels, n_mel), n_mel)
+    yield Part(whisper.INPUT, lambda: log_mel(waveform, spec.whisper, n_mel), (1, spec.whisper.n_mels, n_mel), n_mel)
     yield Part(beats.INPUT, lambda: fbank(padded), (1, n_bank, beats.N_MELS), n_bank)
     outputs: dict[str, OrtValue] = {}
     sessions = {_WHISPER: encoders.whisper.session, _BEATS: encoders.beats.session}
     feeds = {
-        _WHISPER: {whisper.INPUT: log_mel(waveform, spec.whisper)},
+        _WHISPER: {whisper.INPUT: log_mel(waveform, spec.whisper, n_mel)},
         _BEATS: {beats.INPUT: fbank(padded)},
     }
 
@@ -57,14 +68,13 @@ def parts(engine: Engine, waveform: Waveform) -> Iterator[Part]:
         outputs[name] = sessions[name].run(**feeds[name])
         return outputs[name].numpy()
 
-    n = spec.whisper.n_positions
     n_audio = spec.beats.n_tokens(n_bank)
     yield Part(_WHISPER, lambda: encode(_WHISPER), (1, n, spec.whisper.d_model), n, feeds[_WHISPER])
     yield Part(_BEATS, lambda: encode(_BEATS), (1, n_audio, spec.beats.d_model), n_audio, feeds[_BEATS])
     speech = outputs[_WHISPER]
     audio = outputs[_BEATS]
     read = {qformer.SPEECH_INPUT: speech.numpy(), qformer.AUDIO_INPUT: audio.numpy()}
-    n_windows = spec.n_audio_tokens
+    n_windows = spec.qformer.n_windows(n)
     run = encoders.qformer.audio_tokens
     yield Part(_QFORMER, lambda: run(speech, audio), (n_windows, spec.llm.hidden), n_windows, read)
 
@@ -74,9 +84,10 @@ def probe(
 ) -> dict[str, float]:
     """See Family. The Q-Former's products have few rows: they are taken to be half as fast as Whisper's."""
     clip = synthetic_clip(1, seconds)
-    speech = probe_encoders.whisper(spec.whisper, precision, threads, provider, tick).seconds(spec.whisper.n_layers)
+    whole = probe_encoders.whisper(spec.whisper, precision, threads, provider, tick).seconds(spec.whisper.n_layers)
     audio = probe_encoders.beats(spec.beats, seconds, precision, threads, provider, tick).seconds(spec.beats.n_layers)
     work = works(spec, precision, seconds)
+    speech = whole * work[_WHISPER].flop / flops.whisper(spec.whisper, precision).flop
     return {
         whisper.INPUT: median(repeat(lambda: log_mel(clip, spec.whisper), 3).wall_s),
         beats.INPUT: median(repeat(lambda: fbank(clip), 3).wall_s),
@@ -89,9 +100,10 @@ def probe(
 def scratch(spec: SalmonnSpec, seconds: float) -> float:
     """See Family: attention's scores of both encoders, kept for the next clip, and rows of activations."""
     w, b = spec.whisper, spec.beats
+    n_speech = heard(spec, seconds)
     n_audio = flops.beats_tokens(b, seconds)
-    scores = 4.0 * (2 * w.n_heads * w.n_positions**2 + 3 * b.n_heads * n_audio**2)
-    return scores + 4.0 * w.n_positions * (w.d_ffn + 4 * w.d_model)
+    scores = 4.0 * (2 * w.n_heads * n_speech**2 + 3 * b.n_heads * n_audio**2)
+    return scores + 4.0 * n_speech * (w.d_ffn + 4 * w.d_model)
 
 
 def params(spec: SalmonnSpec) -> int:
@@ -102,7 +114,7 @@ def params(spec: SalmonnSpec) -> int:
 
 DESCRIPTION = Family(
     works=works,
-    n_audio_tokens=lambda spec, _seconds: spec.n_audio_tokens,
+    n_audio_tokens=n_audio_tokens,
     parts=parts,
     probe=probe,
     shares={

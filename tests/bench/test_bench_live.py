@@ -352,6 +352,7 @@ def test_the_command_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> No
     arguments = SimpleNamespace(
         bundle=Path("b"), source=Path("s"), words=None, task="audiocaption", hop_ms=250.0, context="short", settle=1.5,
         no_draft=True, no_speculation=True, pace="fast", provider="cpu", threads=3, n_gpu_layers=0, kv_type="f16",
+        repack=None,
     )  # fmt: skip
     live.run(arguments)  # pyright: ignore[reportArgumentType]
     options = LiveOptions("audiocaption", hop_ms=250.0, context="short", settle_s=1.5, draft=False, speculate=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("onnx")  # of the extra [bench]
 from auricle.bench import flops
 from auricle.bench.families import salmonn
+from auricle.bench.families.salmonn import heard
 from auricle.bench.machine import kernels, limits
 from auricle.bench.machine.limits import Limits
 from auricle.bench.result import Record, read_record, to_line
@@ -208,7 +210,8 @@ def test_rates_are_work_over_time_against_the_best_of_the_limits(demo: Record) -
     spec = cast(SalmonnSpec, open_bundle().manifest.spec)
     wall, rate, share = (demo.find("whisper", name) for name in ("wall", "rate", "share"))
     assert wall and rate and share
-    assert rate.value == pytest.approx(flops.whisper(spec.whisper).flop / wall.value / 1e9)
+    work = flops.whisper(spec.whisper, n_positions=heard(spec, FAST.seconds))
+    assert rate.value == pytest.approx(work.flop / wall.value / 1e9)
     assert share.value == pytest.approx(100 * rate.value / 400)  # int8
     decode, share = demo.find("decode", "rate"), demo.find("decode", "share")
     assert decode and share and share.value == pytest.approx(100 * decode.value / 25)
@@ -217,10 +220,30 @@ def test_rates_are_work_over_time_against_the_best_of_the_limits(demo: Record) -
 
 def test_counts_prove_the_work(demo: Record) -> None:
     tokens = {group: found.value for group in demo.groups if (found := demo.find(group, "tokens"))}
-    assert (tokens["whisper"], tokens["beats"], tokens["qformer"]) == (500, 96, 29)
+    spec = cast(SalmonnSpec, open_bundle().manifest.spec)
+    n = heard(spec, FAST.seconds)
+    assert (tokens["whisper"], tokens["beats"], tokens["qformer"]) == (n, 96, spec.qformer.n_windows(n))
     accepted = demo.find("live update", "accepted")
     assert accepted and accepted.value == stage_runner.HYPOTHESIS - 1
     assert any(note.startswith("whisper ran ") for note in demo.notes)
+
+
+@pytest.mark.parametrize(("hears", "n_frames"), [("window", 500), ("clip", 100)])
+def test_whisper_is_timed_on_what_the_model_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hears: str, n_frames: int
+) -> None:
+    """2 s in a window of 10 s."""
+    bundle = Path(shutil.copytree(open_bundle().directory, tmp_path / "bundle"))
+    document = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    document["spec"]["hears"] = hears
+    (bundle / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    monkeypatch.setattr(limits, "measure", lambda *_, **__: LIMITS)
+    record = stages.measure(bundle, FAST)
+    spec = cast(SalmonnSpec, read_manifest(bundle).spec)
+    n = max(n_frames, heard(spec, FAST.seconds))  # in whole windows
+    tokens = {group: found.value for group in record.groups if (found := record.find(group, "tokens"))}
+    assert n - n_frames < spec.qformer.window
+    assert (tokens["log_mel"], tokens["whisper"], tokens["hear"]) == (2 * n, n, spec.qformer.n_windows(n))
 
 
 def test_every_stage_of_the_other_family(salm_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +347,7 @@ def test_the_command(demo: Record, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(stages, "measure", lambda *arguments: asked.extend(arguments) or demo)
     words = {"runs": 2, "warmup": 1, "seconds": 5.0, "new_tokens": 8, "prompt": "asr", "threads": 3}
-    device = {"provider": "cpu", "n_gpu_layers": 0, "kv_type": "f16"}
+    device = {"provider": "cpu", "n_gpu_layers": 0, "kv_type": "f16", "repack": None}
     assert stages.run(argparse.Namespace(bundle=None, **words, **device)) is demo
     bundle, options, progress = asked
     assert (bundle, progress) == (None, None)

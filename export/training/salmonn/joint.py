@@ -15,6 +15,7 @@ import sentencepiece
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ....models.audio import SILENCE
 from ....models.corpus import examples
@@ -30,6 +31,7 @@ from .corpus import is_prose
 _BATCH = 32
 _FIRST_STAGE = 0.15  # of the time: transcription and description only
 _SEVERAL_TURNS = 0.25  # of the steps
+_SOUND_ASKED = 0.4  # of the clips with a sound: what it is, beside the other tasks' share
 _BOS, _EOS = 1, 2
 _IGNORED = -100  # label of what is not to be learned
 _CTC_WEIGHT = 0.5
@@ -139,7 +141,8 @@ def answer_loss(
         rows.append(torch.cat(pieces))
         labels.append(torch.tensor(wanted))
         doubts.append(torch.tensor(doubted))
-    logits = llm(inputs_embeds=nn.utils.rnn.pad_sequence(rows, batch_first=True)).logits[:, :-1]
+    with sdpa_kernel(SDPBackend.MATH):  # see small/joint.py
+        logits = llm(inputs_embeds=nn.utils.rnn.pad_sequence(rows, batch_first=True)).logits[:, :-1]
     targets = nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=_IGNORED)[:, 1:]
     unsure = nn.utils.rnn.pad_sequence(doubts, batch_first=True)[:, 1:]
     answers = targets != _IGNORED
@@ -159,6 +162,8 @@ def _turn(view: View, rng: random.Random, tokenizer: sentencepiece.SentencePiece
         return _turn_about_prose(view, rng, tokenizer)
     if first or view.cut:  # of half a sentence nothing is known but its words
         task = rng.choices(examples.TASKS[:3], (0.8, 0.1, 0.1))[0]
+    elif view.sound and rng.random() < _SOUND_ASKED:
+        task = "audiocaption"
     else:
         task = training_task(Clip(SILENCE, view.utterance, sound=view.sound), rng)
     before, after = prompt_ids(task, tokenizer)
