@@ -55,11 +55,15 @@ def test_features_match_the_reference(tables: Featurizer, clip: dict[str, np.nda
 
 
 def test_what_remains_is_the_rounding_of_the_reference(loaded: Any, clip: dict[str, np.ndarray]) -> None:
-    """NeMo's recipe in torch: in float32 it gives the golden features, in float64 it gives ours."""
+    """NeMo's recipe in torch: in float32 it gives the golden features, in float64 it gives ours.
+
+    In which order float32 is transformed is the processor's: 1.2e-4 apart on the golden data's, 1.4e-3 on another.
+    """
     import torch
 
     result = features(clip["pcm_float32"], Featurizer(loaded.fb, loaded.window))[0]
-    np.testing.assert_allclose(recipe(clip, loaded, torch.float32), clip["features"], rtol=0, atol=1.2e-4)
+    off = recipe(clip, loaded, torch.float32) - clip["features"]
+    assert np.abs(off).max() < 2e-3 and np.sqrt(np.mean(off**2)) < 1e-4
     np.testing.assert_allclose(recipe(clip, loaded, torch.float64), result, rtol=0, atol=3e-4)
 
 
