@@ -64,9 +64,7 @@ def rewrite_attention(
         _integer(ops, attention, write_far, directory)
         replaced[id(attention.nodes[-1])] = ops.take()
     gone = {id(node) for attention in (*fused, *integer) for node in attention.nodes}
-    kept = [new for node in model.graph.node for new in replaced.get(id(node), [] if id(node) in gone else [node])]
-    replace_nodes(model, kept)
-    model.graph.initializer.extend(ops.constants())
+    _put(model, ops, replaced, gone)
 
 
 def separate_heads(model: onnx.ModelProto) -> None:
@@ -85,6 +83,13 @@ def separate_heads(model: onnx.ModelProto) -> None:
         _separate(ops, each, biases[each.index])
         replaced[id(each.nodes[-1])] = ops.take()
     gone = {id(node) for each in found for node in (*each.nodes, *each.bias)}
+    _put(model, ops, replaced, gone)
+
+
+def _put(
+    model: onnx.ModelProto, ops: Operators, replaced: dict[int, list[onnx.NodeProto]], gone: Collection[int]
+) -> None:
+    """Nodes, by the id of one whose place they take, in a graph without those of the ids in `gone`."""
     kept = [new for node in model.graph.node for new in replaced.get(id(node), [] if id(node) in gone else [node])]
     replace_nodes(model, kept)
     model.graph.initializer.extend(ops.constants())

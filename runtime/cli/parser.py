@@ -268,7 +268,7 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
     device.add_argument(
         "--repack",
         action=argparse.BooleanOptionalAction,
-        help="weights in an order of llama.cpp's own too: twice the memory, long answers faster; default: by type",
+        help="weights in an order of llama.cpp's own too: up to twice the memory, faster long answers; by type",
     )
     device.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="default: all, when the build can")
 
