@@ -35,6 +35,7 @@ from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import Llm
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.sources.source import Chunk
+from memory import held_bytes
 from voices import say, wait_for
 
 FRAME = 512
@@ -460,10 +461,9 @@ def test_a_missing_voice_is_a_sentence(golden_bundle: Path, capsys: pytest.Captu
 
 
 def test_sessions_leave_nothing_behind(engine: Engine) -> None:
-    psutil = pytest.importorskip("psutil")
     options = AssistantOptions(json_schema=SWITCH, generation=Generation(30))
     resident: list[int] = []
     for _ in range(20):
         list(Assistant(engine, options).run(FilePlayback(TURN, "fast")))
-        resident.append(psutil.Process().memory_info().rss)
+        resident.append(held_bytes())
     assert resident[-1] - resident[5] < 8 << 20

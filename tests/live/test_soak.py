@@ -5,12 +5,9 @@ Work is compared in CPU seconds, not wall time: these machines are shared.
 
 from __future__ import annotations
 
-import gc
 import json
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import noises
 import numpy as np
@@ -22,6 +19,7 @@ from auricle.runtime.events import AudioDropped, Caption, Final, SessionEnded
 from auricle.runtime.live.captions import captions
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.sources.source import Chunk, Source, SourceItem
+from memory import held_bytes
 
 ALLOWED_GROWTH_MB = 5.0
 SETTLED_S = 60.0  # after a minute nothing should grow
@@ -65,9 +63,8 @@ def clips(engine: Engine) -> list[Waveform]:
     return [read_audio(folder / row["file"]) for row in rows]
 
 
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / 2**20
+def held_mb() -> float:
+    return held_bytes() / 2**20
 
 
 def soak(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
@@ -83,10 +80,8 @@ def soak(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
         n_finals += isinstance(event, Final)
         assert not isinstance(event, AudioDropped)
         if early_mb is None and isinstance(event, Final) and event.end_s > SETTLED_S:
-            gc.collect()
-            early_mb = resident_mb()
+            early_mb = held_mb()
         balance = event
-    gc.collect()
     assert isinstance(balance, SessionEnded) and early_mb is not None
     assert balance.captured_s == pytest.approx(balance.decoded_s + balance.skipped_s + balance.dropped_s)
     assert balance.captured_s == pytest.approx(seconds, abs=0.2)
@@ -96,7 +91,7 @@ def soak(engine: Engine, source: Source, seconds: float) -> dict[str, float]:
         "seconds": seconds,
         "finals": n_finals,
         "updates": len(cpu_ms),
-        "growth_mb": resident_mb() - early_mb,
+        "growth_mb": held_mb() - early_mb,
         "p95_first_quarter_ms": float(np.percentile(first, 95)),
         "p95_last_quarter_ms": float(np.percentile(final, 95)),
     }
@@ -142,6 +137,5 @@ def test_opened_and_closed_fifty_times_memory_is_flat(clips: list[Waveform]) -> 
     for _ in range(50):
         with load() as opened:
             list(captions(FilePlayback(clips[0], "fast"), opened))
-        gc.collect()
-        sizes.append(resident_mb())
+        sizes.append(held_mb())
     assert max(sizes[-10:]) - max(sizes[10:20]) < 2 * ALLOWED_GROWTH_MB, sizes

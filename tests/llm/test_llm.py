@@ -23,6 +23,7 @@ from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import Llm
 from auricle.runtime.system import machine as cores
 from auricle.runtime.system.machine import cpu_quota
+from memory import held_bytes
 
 SHORT = Generation(max_new_tokens=16)
 Clip = dict[str, np.ndarray]
@@ -175,12 +176,11 @@ class TestSession:
             llm.prefill(jfk["audio_tokens"], "What is it?")
 
     def test_opening_often_leaks_nothing(self, golden_bundle: Path, jfk: Clip) -> None:
-        psutil = pytest.importorskip("psutil")
         resident: list[int] = []
         for _ in range(20):
             with open_llm(golden_bundle, adapter=True) as llm:
                 answer(llm, jfk, Generation(max_new_tokens=2, beams=2))
-            resident.append(psutil.Process().memory_info().rss)
+            resident.append(held_bytes())
         assert resident[-1] - resident[4] < 20 << 20
 
     def test_nothing_is_printed(self, golden_bundle: Path, jfk: Clip, capfd: pytest.CaptureFixture[str]) -> None:

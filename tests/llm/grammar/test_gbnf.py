@@ -17,6 +17,7 @@ from auricle.runtime.llm.grammar.json_schema import JsonSchema, read_schema
 from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.llm.session import Llm
+from memory import held_bytes
 
 INTENT: dict[str, Any] = {
     "type": "object",
@@ -190,12 +191,11 @@ def test_a_repetition_that_llama_would_never_finish_unrolling(llm: Llm) -> None:
 
 
 def test_opening_often_leaks_nothing(llm: Llm) -> None:
-    psutil = pytest.importorskip("psutil")
     gbnf, resident = JsonSchema(INTENT).gbnf, list[int]()
     for _ in range(60):
         rules = Grammar(llm._model, gbnf)
         rules.mask(np.zeros(32000, np.float32))
         rules.close()
         rules.close()
-        resident.append(psutil.Process().memory_info().rss)
+        resident.append(held_bytes())
     assert resident[-1] - resident[9] < 4 << 20
