@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..models.bundle import is_mean_logprob
 from ..models.errors import InputError
 from ..models.llm import GPTQ_TYPES, KEEP
 from ..models.precision import DEFAULT_PRECISION, PrecisionName
@@ -30,6 +31,8 @@ class ExportOptions:
     force: bool = False
     chats: bool = True
     """The language model was trained to chat before it was taught to listen."""
+    min_avg_logprob: float | None = None
+    """Below it an assistant does not act on an answer, unless its user says otherwise."""
     threads: int | None = None
     imatrix: Path | Literal["auto"] | None = None
     """A file that says how strongly each input of the language model is driven, or measured here."""
@@ -41,6 +44,8 @@ class ExportOptions:
     """The directory of a small Whisper, for a bundle that times words."""
 
     def __post_init__(self) -> None:
+        if self.min_avg_logprob is not None and not is_mean_logprob(self.min_avg_logprob):
+            raise InputError(f"--min-logprob {self.min_avg_logprob:g} must be 0 or less: a mean log-probability")
         if self.llm != KEEP:
             require_type(self.llm_type)
         if self.imatrix is not None:

@@ -310,7 +310,7 @@ def _manifest(
             chats=options.chats,
         ),
         prompt=family.prompt,
-        generation=GenerationInfo(family.max_new_tokens, beams=1),
+        generation=GenerationInfo(family.max_new_tokens, beams=1, min_avg_logprob=options.min_avg_logprob),
         quantization=QuantizationInfo(options.encoders, family.llm.type_name(options.llm_type), float_layers),
         licences=(*options.licence, *((ALIGNER_LICENCE,) if aligner else ())),
         provenance=Provenance(

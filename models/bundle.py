@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class GenerationInfo:
 
     max_new_tokens: int
     beams: int
+    min_avg_logprob: float | None
+    """An assistant acts on no answer below it; None: on every one."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,10 @@ def _current(document: Any, path: Path) -> Any:
 
 
 def _with_added(found: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest did not say once: it had no aligner, and every SALMONN heard its window."""
+    """What a manifest did not say once: no aligner, nothing too unsure, every SALMONN heard its window."""
     found = {"aligner": None} | found
+    if isinstance(generation := found.get("generation"), dict):
+        found |= {"generation": {"min_avg_logprob": None} | cast(dict[str, Any], generation)}
     spec = cast(Any, found.get("spec"))
     if found.get("family") != salmonn.FAMILY or not isinstance(spec, dict):
         return found
@@ -288,8 +293,16 @@ def _impossible(manifest: Manifest) -> str | None:
         for name, value in sizes.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < float("inf"):
                 return f"{part}.{name} = {value}"
+    least = manifest.generation.min_avg_logprob
+    if least is not None and not is_mean_logprob(least):
+        return f"generation.min_avg_logprob = {least}"
     aligner = manifest.aligner and manifest.aligner.impossible()
     return manifest.spec.impossible() or aligner or _impossible_prompt(manifest.prompt)
+
+
+def is_mean_logprob(value: float) -> bool:
+    """Whether a mean of log-probabilities can be that."""
+    return -math.inf < value <= 0
 
 
 def _impossible_prompt(prompt: PromptInfo) -> str | None:

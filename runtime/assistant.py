@@ -101,6 +101,8 @@ class _Session:
         self._prompt = engine.prompt.prompt_for(options.prompt) if options.prompt else default_prompt(engine)
         self._schema = None if options.json_schema is None else JsonSchema(options.json_schema)
         self._generation = answer_generation(engine, options, self._prompt, self._schema)
+        least = engine.bundle.manifest.generation.min_avg_logprob
+        self._min_avg_logprob = least if options.min_avg_logprob is None else options.min_avg_logprob
         self._conversation = Conversation(engine.llm, options.system)
         self._ear = Segmenter(source, open_gate(engine, options.gate, vad=True))
         self._speaker: Speaker | None = None
@@ -266,7 +268,7 @@ class _Session:
         Where it must be sure of an answer, none is spoken before its end. waveform: by which its support is judged.
         """
         sentences = Sentences()
-        at_once = self._options.min_avg_logprob is None and waveform is None
+        at_once = self._min_avg_logprob is None and waveform is None
         held: list[str] = []
         while True:
             try:
@@ -343,7 +345,7 @@ class _Session:
         )
 
     def _is_sure(self, decoded: Decoded) -> bool:
-        least = self._options.min_avg_logprob
+        least = self._min_avg_logprob
         sure = least is None or (decoded.avg_logprob is not None and decoded.avg_logprob >= least)
         return sure and (decoded.support is None or decoded.support >= (self._generation.min_support or 0.0))
 

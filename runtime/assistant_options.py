@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..models.bundle import is_mean_logprob
 from ..models.errors import InputError
 from ..models.prompt import nonempty
 from .aligner.support import LEAST_SUPPORT
@@ -34,7 +34,7 @@ class AssistantOptions:
     speculate: bool = True  # False: no answer is begun before its pause is over
     barge_in: bool = True  # speech ends an answer; False: it is finished first, and while it is spoken nothing is heard
     gate: GateOptions = field(default_factory=GateOptions)
-    min_avg_logprob: float | None = None  # an answer below it is no intent and is not spoken; None: every one counts
+    min_avg_logprob: float | None = None  # an answer below it is no intent and is not spoken; None: as the bundle says
     min_support: float | None = None  # the same by a transcription's support; None: LEAST_SUPPORT, with an aligner
 
     def __post_init__(self) -> None:
@@ -43,7 +43,7 @@ class AssistantOptions:
         generation = self.generation or Generation()
         if generation.beams > 1:
             raise InputError(f"beams={generation.beams} cannot be remembered: a conversation needs beams=1")
-        if self.min_avg_logprob is not None and not -math.inf < self.min_avg_logprob <= 0:
+        if self.min_avg_logprob is not None and not is_mean_logprob(self.min_avg_logprob):
             raise InputError(f"min_avg_logprob {self.min_avg_logprob:g} must be 0 or less: a mean log-probability")
         if self.min_support is not None:
             Generation(min_support=self.min_support)

@@ -117,6 +117,15 @@ def test_a_bundle_of_schema_2_is_read_as_it_was(spoiled: Path) -> None:
     assert "auricle" in refused(spoiled)
 
 
+def test_what_is_too_unsure_may_be_left_unsaid_but_must_be_possible(spoiled: Path) -> None:
+    edit_manifest(spoiled, lambda m: m["generation"].pop("min_avg_logprob", None))
+    assert read_manifest(spoiled).generation.min_avg_logprob is None
+    edit_manifest(spoiled, lambda m: m["generation"].update(min_avg_logprob=-0.5))
+    assert read_manifest(spoiled).generation.min_avg_logprob == -0.5
+    edit_manifest(spoiled, lambda m: m["generation"].update(min_avg_logprob=0.5))
+    assert "min_avg_logprob" in refused(spoiled)
+
+
 def test_another_schema_version_is_refused(spoiled: Path) -> None:
     edit_manifest(spoiled, lambda m: m.update(schema_version=1))
     assert "schema version 1" in refused(spoiled)

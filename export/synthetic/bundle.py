@@ -177,7 +177,7 @@ def _manifest(plan: _Plan, prompt: PromptInfo) -> Manifest:
         graphs=spec.graphs,
         llm=LlmInfo(LLM_FILE, lora="merged", lora_scale=spec.lora.scale, adapter=None, chats=False),
         prompt=prompt,
-        generation=GenerationInfo(plan.family.max_new_tokens, beams=1),
+        generation=GenerationInfo(plan.family.max_new_tokens, beams=1, min_avg_logprob=None),
         quantization=QuantizationInfo(
             plan.encoders.name, plan.llm, {name: () for name in spec.graphs} if plan.encoders.integer else {}
         ),

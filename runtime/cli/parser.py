@@ -145,7 +145,7 @@ def _add_assist(assist: argparse.ArgumentParser) -> None:
         help="finish every answer, deaf to what is said while it is spoken: for loudspeakers that the microphone "
         "hears; with headphones leave it out, and speaking stops the answer",
     )
-    sure = "mean log-probability below which an answer is not acted on, such as -0.5"
+    sure = "mean log-probability below which an answer is not acted on, such as -0.5; default: as the bundle says"
     assist.add_argument("--min-logprob", type=float, dest="min_avg_logprob", metavar="X", help=sure)
     _add_support_option(assist, "a transcription with less is not acted on; default: 0.5")
     assist.add_argument("--no-memory", action="store_true", help="every question stands alone")

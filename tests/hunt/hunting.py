@@ -107,7 +107,8 @@ class Tally:
 
 def kind_of(name: str) -> Kind:
     """The module of a kind."""
-    paths = [str(path) for path in (HERE, ROOT / "tests", ROOT / "tests" / "helpers")]
+    helpers = ROOT / "tests" / "helpers"
+    paths = [str(path) for path in (HERE, ROOT / "tests", helpers, helpers / "llm")]
     sys.path[:0] = [path for path in paths if path not in sys.path]
     module: Any = importlib.import_module(f"{name}_cases")
     return module

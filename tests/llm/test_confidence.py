@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def test_an_assistant_does_nothing_with_what_it_is_not_sure_of(engine: Engine, c
     for wrong in (0.5, float("-inf"), float("nan")):
         with pytest.raises(InputError, match="min_avg_logprob"):
             AssistantOptions(min_avg_logprob=wrong)
+
+
+@pytest.mark.parametrize(("said", "confident"), [(None, False), (-20.0, True)])
+def test_a_bundle_says_of_what_it_is_too_unsure(
+    engine: Engine, command: Waveform, monkeypatch: pytest.MonkeyPatch, said: float | None, confident: bool
+) -> None:
+    manifest = engine.bundle.manifest
+    generation = replace(manifest.generation, min_avg_logprob=0.0)
+    monkeypatch.setattr(engine, "bundle", replace(engine.bundle, manifest=replace(manifest, generation=generation)))
+    (answered,) = answers(engine, command, AssistantOptions("asr", min_avg_logprob=said), [])
+    assert answered.confident == confident
 
 
 def test_the_commands_say_it(engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
