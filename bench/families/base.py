@@ -52,8 +52,8 @@ class Family:
     """Stage, or "stage fp32" where that differs -> share of this machine's limit, where nothing was measured."""
     params: Callable[[Any], int]
     """spec -> weights of all graphs."""
-    scratch: Callable[[Any, float], float]
-    """spec, seconds of audio -> bytes that the graphs compute in."""
+    scratch: Callable[[Any, str, float], float]
+    """spec, precision, seconds of audio -> bytes that the graphs compute in."""
     question: tuple[int, int]
     """Positions before and after the audio of the transcription prompt, with the tokenizer of the released models."""
     max_new_tokens: int

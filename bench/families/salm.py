@@ -60,7 +60,7 @@ def probe(spec: SalmSpec, seconds: float, precision: str, threads: int, provider
     }
 
 
-def scratch(spec: SalmSpec, seconds: float) -> float:
+def scratch(spec: SalmSpec, _precision: str, seconds: float) -> float:
     """See Family: what the first convolution gives and its copy, attention's scores, rows of activations."""
     s = spec.fastconformer
     n = flops.fastconformer_tokens(seconds)

@@ -14,6 +14,7 @@ from ...models.encoders import beats, qformer, whisper
 from ...models.encoders.beats import fbank
 from ...models.encoders.whisper import log_mel
 from ...models.families.salmonn import MAX_NEW_TOKENS, SalmonnSpec
+from ...models.precision import PRECISIONS
 from ...runtime.engine import Engine
 from ...runtime.families.salmonn import SalmonnEncoders
 from .. import flops
@@ -97,12 +98,16 @@ def probe(
     }
 
 
-def scratch(spec: SalmonnSpec, seconds: float) -> float:
-    """See Family: attention's scores of both encoders, kept for the next clip, and rows of activations."""
+def scratch(spec: SalmonnSpec, precision: str, seconds: float) -> float:
+    """See Family: attention's scores of both encoders, kept for the next clip, and rows of activations.
+
+    BEATs' whole numbers go head by head (export/graphs/attention.py).
+    """
     w, b = spec.whisper, spec.beats
     n_speech = heard(spec, seconds)
     n_audio = flops.beats_tokens(b, seconds)
-    scores = 4.0 * (2 * w.n_heads * n_speech**2 + 3 * b.n_heads * n_audio**2)
+    n_heads = 1 if PRECISIONS[precision].integer else b.n_heads
+    scores = 4.0 * (2 * w.n_heads * n_speech**2 + 3 * n_heads * n_audio**2)
     return scores + 4.0 * n_speech * (w.d_ffn + 4 * w.d_model)
 
 

@@ -253,7 +253,7 @@ def memory(
         "encoders": float(family.params(spec) * PRECISIONS[encoders].weight_bytes),
         "work": BASE_BYTES
         + min(LLM_WORK_BYTES, spec.llm.hidden * 40_000.0)
-        + family.scratch(spec, min(seconds, spec.seconds)),
+        + family.scratch(spec, encoders, min(seconds, spec.seconds)),
     }
 
 
