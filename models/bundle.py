@@ -63,7 +63,12 @@ class GenerationInfo:
     max_new_tokens: int
     beams: int
     min_avg_logprob: float | None
-    """An assistant acts on no answer below it; None: on every one."""
+    """An answer below it was not understood: it is marked, and an assistant does not act on it. None: there is none."""
+
+    def is_sure(self, avg_logprob: float | None) -> bool:
+        """Whether such an answer counts as understood; one whose probability is not known does."""
+        least = self.min_avg_logprob
+        return least is None or avg_logprob is None or avg_logprob >= least
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from typing import Any
 from ..models.audio import Waveform
 from ..models.errors import RunError
 from .assistant_options import AssistantOptions, answer_generation, default_prompt
-from .engine import Decoded, Engine
+from .engine import Engine
 from .events import (
     Answered,
     AssistantEvent,
+    Decoded,
     FinishReason,
     KeywordsRead,
     Piece,

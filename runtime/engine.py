@@ -25,7 +25,7 @@ from .audio.silence import silent_array, silent_file
 from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
-from .events import AnswerEvent, Final, FinishReason, Piece, SegmentStarted, Timings
+from .events import AnswerEvent, Decoded, Final, FinishReason, Piece, SegmentStarted
 from .families.registry import ENCODERS
 from .llm.options import LlmOptions
 from .llm.sampling import Generation, TokenScores
@@ -54,35 +54,6 @@ class Answer:
     text: str
     prompt: str
     segments: tuple[Final, ...]
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One decoded answer and what it took."""
-
-    text: str
-    """Without space around it."""
-    token_ids: tuple[int, ...]
-    timings: Timings
-    finish_reason: FinishReason
-    avg_logprob: float | None = None
-    """As Final.avg_logprob."""
-    support: float | None = None
-    """As Final.support."""
-
-    def final(self, start_s: float, end_s: float, prompt: str) -> Final:
-        """The answer to a prompt about these seconds of a clip."""
-        return Final(
-            start_s,
-            end_s,
-            self.text,
-            self.token_ids,
-            self.timings,
-            prompt,
-            self.finish_reason,
-            avg_logprob=self.avg_logprob,
-            support=self.support,
-        )
 
 
 class Engine:
@@ -337,7 +308,8 @@ class Engine:
         timings = encoded.timings((prefilled - start) * 1e3, decode_ms, len(criteria.ids))
         text = cut_at(self.llm.text(criteria.ids), generation.stop).strip()
         finish_reason = reason or criteria.finish_reason or "eos"
-        return Decoded(text, tuple(criteria.ids), timings, finish_reason, scores.mean)
+        sure = self.bundle.manifest.generation.is_sure(scores.mean)
+        return Decoded(text, tuple(criteria.ids), timings, finish_reason, scores.mean, confident=sure)
 
     @exclusively
     def close(self) -> None:

@@ -132,11 +132,45 @@ class Final:
     """Mean log-probability of the answer's tokens and its end, nats: how sure the model was. None by beam search."""
     support: float | None = None
     """With an aligner, of a transcription, where it is asked for: how far a small recognizer agrees, 0 to 1."""
+    confident: bool = True
+    """Whether avg_logprob reaches what the bundle says that understood sound has, if it says so."""
 
     @property
     def supported(self) -> bool:
         """Whether its support was not below what was asked for, as far as that is known."""
         return self.finish_reason != "unsupported"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One decoded answer and what it took."""
+
+    text: str
+    """Without space around it."""
+    token_ids: tuple[int, ...]
+    timings: Timings
+    finish_reason: FinishReason
+    avg_logprob: float | None = None
+    """As Final.avg_logprob."""
+    support: float | None = None
+    """As Final.support."""
+    confident: bool = True
+    """As Final.confident."""
+
+    def final(self, start_s: float, end_s: float, prompt: str) -> Final:
+        """The answer to a prompt about these seconds of a clip."""
+        return Final(
+            start_s,
+            end_s,
+            self.text,
+            self.token_ids,
+            self.timings,
+            prompt,
+            self.finish_reason,
+            avg_logprob=self.avg_logprob,
+            support=self.support,
+            confident=self.confident,
+        )
 
 
 @dataclass(frozen=True)

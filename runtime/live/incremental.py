@@ -47,6 +47,8 @@ class Hypotheses:
     """Audio tokens whose KV was kept."""
     n_steps: int
     """Passes through the language model after the prefill."""
+    confident: bool
+    """As Final.confident, of the first."""
 
     def work(self, latency_ms: float, was_there: bool) -> Work:
         """Of the update that shows this; was_there: it was decoded before."""
@@ -114,7 +116,8 @@ class IncrementalDecoder:
         settled = self._settled(state.settled, tokens, len(waveform) / SAMPLE_RATE)
         drafts = (*ids, *state.drafts[len(ids) :]) if options.draft else state.drafts
         after = IncrementalState(drafts, settled)
-        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps), after
+        sure = engine.bundle.manifest.generation.is_sure(found.replies[0].avg_logprob)
+        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps, sure), after
 
     def _limit(self, prompt: str, seconds: float) -> int:
         most = self._options.generation.max_new_tokens

@@ -40,6 +40,7 @@ class OpenSegment:
             words=self.agreement.words(end_s),
             also=also_answers(self.decoder, found),
             n_revised=self.agreement.n_revised(),
+            confident=found.confident,
         )
 
 

@@ -14,8 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from ...models.audio import Waveform
-from ..engine import Decoded
-from ..events import Piece
+from ..events import Decoded, Piece
 from .gate import Closed
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalState
 

@@ -56,6 +56,8 @@ def remark(event: LiveEvent) -> str:
     """A sentence about what is no speech, or text that nobody is taken to have said; empty for the rest."""
     if isinstance(event, Final) and not event.supported:
         return f"[{clock(event.start_s)}-{clock(event.end_s)}] support {event.support or 0:.2f}: withheld"
+    if isinstance(event, Final) and event.text and not event.confident:
+        return f"[{clock(event.start_s)}-{clock(event.end_s)}] not sure of this ({event.avg_logprob or 0:.2f})"
     if isinstance(event, AudioDropped):
         return f"[{clock(event.start_s)}] {_lost_sound(event.seconds)} lost"
     if isinstance(event, DeviceLost):

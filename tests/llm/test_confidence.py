@@ -20,6 +20,7 @@ from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import Answered, Final
 from auricle.runtime.live.captions import LiveOptions, captions
 from auricle.runtime.llm.sampling import Generation, TokenScores, log_softmax
+from auricle.runtime.output.remarks import remark
 from auricle.runtime.sources.playback import FilePlayback
 
 SCHEMA = {"type": "object", "properties": {"room": {"enum": ["kitchen", "cellar"]}}, "required": ["room"]}
@@ -82,15 +83,30 @@ def test_an_assistant_does_nothing_with_what_it_is_not_sure_of(engine: Engine, c
             AssistantOptions(min_avg_logprob=wrong)
 
 
-@pytest.mark.parametrize(("said", "confident"), [(None, False), (-20.0, True)])
-def test_a_bundle_says_of_what_it_is_too_unsure(
-    engine: Engine, command: Waveform, monkeypatch: pytest.MonkeyPatch, said: float | None, confident: bool
-) -> None:
+@pytest.fixture
+def doubting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Of a bundle that says that it understands nothing."""
     manifest = engine.bundle.manifest
     generation = replace(manifest.generation, min_avg_logprob=0.0)
     monkeypatch.setattr(engine, "bundle", replace(engine.bundle, manifest=replace(manifest, generation=generation)))
-    (answered,) = answers(engine, command, AssistantOptions("asr", min_avg_logprob=said), [])
+    return engine
+
+
+@pytest.mark.parametrize(("said", "confident"), [(None, False), (-20.0, True)])
+def test_a_bundle_says_what_an_assistant_is_too_unsure_of(
+    doubting: Engine, command: Waveform, said: float | None, confident: bool
+) -> None:
+    (answered,) = answers(doubting, command, AssistantOptions("asr", min_avg_logprob=said), [])
     assert answered.confident == confident
+
+
+def test_what_a_bundle_is_not_sure_of_is_given_and_marked(doubting: Engine, command: Waveform) -> None:
+    live = captions(FilePlayback(command, "fast"), doubting, LiveOptions(vad=False))
+    finals = [*doubting.ask(command, "asr").segments, *(event for event in live if isinstance(event, Final))]
+    assert [final.confident for final in finals] == [False, False] and all(final.text for final in finals)
+    assert all("not sure of this (-0" in remark(final) for final in finals)
+    (beams,) = doubting.ask(command, "asr", Generation(20, beams=2)).segments
+    assert beams.confident and not remark(beams)  # nobody knows
 
 
 def test_the_commands_say_it(engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

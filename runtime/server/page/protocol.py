@@ -74,7 +74,8 @@ def event_json(event: LiveSessionEvent) -> dict[str, Any] | None:
             times = {"start_s": _s(event.start_s), "end_s": _s(event.end_s)}
             told = {"type": "final", **times, "text": event.text, "avg_logprob": sure}
             support = {} if event.support is None else {"support": event.support}
-            return {**told, **support, "finish_reason": event.finish_reason}
+            unsure = {} if event.confident else {"confident": False}
+            return {**told, **support, **unsure, "finish_reason": event.finish_reason}
         case Lagging():
             return {"type": "lagging", "heard_s": _s(event.heard_s), "every_s": _s(event.every_s)}
         case AudioDropped():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from auricle.models.errors import RunError
 from auricle.runtime.engine import Engine
-from auricle.runtime.events import Lagging
+from auricle.runtime.events import Final, Lagging, Timings
 from auricle.runtime.server.live_session import LiveSessionEvent, SegmentFailed
 from auricle.runtime.server.options import ServerOptions
 from auricle.runtime.server.page import live
@@ -112,6 +112,13 @@ def test_messages_that_make_no_sense_are_told_and_the_session_lives(
         assert "16-bit" in hear(connection)["error"]["message"]
         tell(connection, "start", sample_rate=16_000)
         assert hear(connection)["type"] == "error"
+
+
+@pytest.mark.parametrize(("confident", "told"), [(True, {}), (False, {"confident": False})])
+def test_a_final_that_the_model_doubts_says_so(confident: bool, told: dict[str, bool]) -> None:
+    final = Final(0.0, 1.0, "turn on the lamp", (1,), Timings({}, 0.0, 0.0, 0.0, 0, 1), confident=confident)
+    message = event_json(final)
+    assert message is not None and {key: message[key] for key in message if key == "confident"} == told
 
 
 def test_what_lags_or_fails_is_told() -> None:

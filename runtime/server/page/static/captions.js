@@ -13,12 +13,12 @@ export class Band {
     this.unstable.className = 'unstable';
   }
 
-  show({ type, stable, unstable, text }) {
+  show({ type, stable, unstable, text, confident }) {
     if (type === 'caption') {
       this.stable.textContent = stable;
       this.unstable.textContent = stable && unstable ? ` ${unstable}` : unstable;
     } else if (type === 'final' || type === 'failed') {
-      if (text) this.last.textContent = text;
+      if (text) this.last.textContent = marked(text, confident);
       this.stable.textContent = this.unstable.textContent = '';
     } else {
       return;
@@ -40,6 +40,11 @@ export class Band {
   }
 }
 
+// The server says `confident: false` of what the model itself doubts.
+function marked(text, confident = true) {
+  return text && !confident ? `${text} (?)` : text;
+}
+
 // Stable text as it comes, for readers and screen readers: what was read out is not read again unless it was revised.
 export class Log {
   constructor(element, most = Infinity) {
@@ -48,9 +53,9 @@ export class Log {
     this.line = null;
   }
 
-  show({ type, stable, text, start_s }, offset = 0) {
+  show({ type, stable, text, start_s, confident }, offset = 0) {
     if (type === 'caption') this.write(stable, start_s + offset);
-    if (type === 'final') this.write(text, start_s + offset);
+    if (type === 'final') this.write(marked(text, confident), start_s + offset);
     if (type === 'final' || type === 'failed') this.endLine();
   }
 
