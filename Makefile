@@ -42,7 +42,7 @@ DEMO_NEEDS := tiny-en
 DEMO_LICENCE := models/demo/LICENSE.whisper-tiny.en.txt
 endif
 EXPORT_DEMO := $(BIN)/auricle-export salmonn $(DEMO_SPEECH) --beats $(DEMO)/beats.pt \
-	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --name auricle-demo --no-chat \
+	--vicuna $(DEMO)/vicuna --salmonn $(DEMO)/salmonn.pth --name auricle-demo --no-chat --min-logprob -0.1 \
 	--licence "Apache-2.0: trained by this project on synthetic speech and sounds"
 export PYTHON
 

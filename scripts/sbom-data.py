@@ -13,6 +13,11 @@ from pathlib import Path
 
 DATA = {  # what a file's path begins with: kind, licence, where it comes from
     "auricle/models/vad/": ("machine-learning-model", "MIT", "Silero VAD, see auricle/models/vad/README.md"),
+    "auricle/models/demo/whisper.onnx": (
+        "machine-learning-model",
+        "MIT",
+        "whisper-tiny.en's encoder (OpenAI), quantized; see auricle/models/demo/LICENSE.whisper-tiny.en.txt",
+    ),
     "auricle/models/demo/": ("machine-learning-model", "Apache-2.0", "trained by this project on synthetic speech"),
     "auricle/models/demo-salm/": (
         "machine-learning-model",

@@ -117,7 +117,7 @@ def test_an_assistant_does_nothing_with_it(engine: Engine, judge: Judge, tmp_pat
     assert answer(0.1).confident
     judge(0.9)
     assert answer().confident and not answer(0.95).confident
-    options = AssistantOptions("asr", json_schema=SCHEMA)
+    options = AssistantOptions("asr", json_schema=SCHEMA, min_avg_logprob=-100)
     (untold,) = [e for e in Assistant(engine, options).run(FilePlayback(clip, "fast")) if isinstance(e, Answered)]
     assert untold.support is None and untold.confident
 

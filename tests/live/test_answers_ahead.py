@@ -102,7 +102,7 @@ def test_an_answer_goes_on_where_it_was_when_the_pause_was_over(engine: Engine, 
 def test_an_intent_is_told_once_and_none_of_what_was_taken_back(engine: Engine, hesitant: Waveform) -> None:
     intents: list[Any] = []
     schema = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
-    options = AssistantOptions("asr", json_schema=schema, generation=Generation(30))
+    options = AssistantOptions("asr", json_schema=schema, generation=Generation(30), min_avg_logprob=-100)
     events = list(Assistant(engine, options, intents.append).run(Speaker(hesitant)))
     assert [event.intent for event in events if isinstance(event, Answered)] == intents and len(intents) == 3
 

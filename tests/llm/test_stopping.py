@@ -228,7 +228,7 @@ class TestChat:
             monkeypatch.setattr(llm, name, counting(getattr(llm, name), computed))
         answers = [self.answer(chat, question, computed) for question in ("asr", "What did she say?", "And now?")]
         (first, n_first), *later = answers
-        assert n_first >= engine.spec.n_audio_tokens + len(first.token_ids)
+        assert n_first >= first.timings.n_audio_tokens + len(first.token_ids)
         for before, (answer, n), question in zip(answers, later, ("What did she say?", "And now?"), strict=False):
             own = len(llm.prompts.text_turn(question)) + len(llm.prompts.info.end_ids)
             assert n <= own + len(answer.token_ids) + 1, before
@@ -246,7 +246,7 @@ class TestChat:
             chat = Chat(small, command)
             finals = [list(chat.ask("What is the room?", Generation(8)))[-1] for _ in range(12)]
             assert all(isinstance(final, Final) for final in finals) and chat._conversation.n_turns < 12
-            assert len(chat._conversation._turns[0].audio_tokens) == small.spec.n_audio_tokens
+            assert len(chat._conversation._turns[0].audio_tokens) == len(small.encode(read_audio(command)).audio_tokens)
 
     def test_a_question_that_has_no_room_leaves_the_others_be(self, command: Path) -> None:
         with load(None, EngineOptions(llm=LlmOptions(n_ctx=160, n_threads=1))) as small:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from auricle.export.training.salmonn import corpus
 from auricle.export.training.salmonn.encoders import new_letters, new_whisper, train_letters
-from auricle.export.training.salmonn.joint import Turn, answer_loss
+from auricle.export.training.salmonn.joint import Turn, answer_loss, listed_words, prompt_ids
 from auricle.export.training.salmonn.train import main
 from auricle.export.training.salmonn.views import read_views
 from auricle.export.training.salmonn.write import write_whisper
@@ -24,6 +25,9 @@ from auricle.export.training.trainer import Trainer
 from auricle.models.audio import SAMPLE_RATE
 from auricle.models.corpus.examples import Clip
 from auricle.models.corpus.sentences import Utterance
+from auricle.models.prompt import MAX_KEYWORDS
+from auricle.runtime.engine import load
+from sentencepiece import SentencePieceProcessor
 
 STARTED = Path(__file__).parents[2] / "checkpoints" / "demo"
 N_CLIPS = 48
@@ -86,6 +90,19 @@ def test_letters_are_learned_from_clips_as_long_as_the_window(tmp_path: Path) ->
     trainer = Trainer(tmp_path / "letters.pt", {"letters": head}, minutes=1e-9)
     train_letters(trainer, new_whisper(d_model=64, n_layers=1), head, [clip])
     assert trainer.steps == 1
+
+
+def test_words_are_listed_as_the_runtime_lists_them() -> None:
+    tokenizer = SentencePieceProcessor(model_file=str(STARTED / "vicuna" / "tokenizer.model"))
+    rng = random.Random(3)
+    lists = [listed_words("turn on the lamp", rng) for _ in range(400)]
+    assert 50 < sum(map(bool, lists)) < 150 and any("lamp" in listed for listed in lists)
+    with load() as engine:
+        for listed in ((), *(listed for listed in lists if listed)):
+            engine.keywords = listed[:MAX_KEYWORDS]
+            before, after = prompt_ids("asr", tokenizer, engine.keywords)
+            told = engine.llm.prompts.around(engine.prompt.prompt_for("asr"))
+            assert (tuple(before), tuple(after)) == told
 
 
 def test_another_encoder_needs_a_finished_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

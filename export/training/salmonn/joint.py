@@ -20,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ....models.audio import SILENCE
 from ....models.corpus import examples
 from ....models.corpus.examples import Clip, expected_answer, task_prompt, training_task
-from ....models.corpus.sentences import SLOT_NAMES, sample_utterance
-from ....models.families.salmonn import prompt_halves
+from ....models.corpus.sentences import SLOT_NAMES, sample_utterance, vocabulary
+from ....models.families.salmonn import prompt_halves, prompt_info
+from ....models.prompt import AUDIO, KEYWORDS
 from ..bridge import Bridge, encode_views
 from ..shards import View
 from ..small.bridge import Reader, ctc_loss, disturb
@@ -32,7 +33,12 @@ _BATCH = 32
 _FIRST_STAGE = 0.15  # of the time: transcription and description only
 _SEVERAL_TURNS = 0.25  # of the steps
 _SOUND_ASKED = 0.4  # of the clips with a sound: what it is, beside the other tasks' share
+_LISTENED_FOR = 0.25  # of the questions: words that may occur are listed before them
+_MOST_LISTED = 12
+_CAPITALIZED, _HEARD = 0.25, 0.4  # of the lists: written as names are; with words that do occur
 _BOS, _EOS = 1, 2
+_PROMPT = prompt_info(lambda _: (), _BOS, _EOS)
+_WORDS = sorted(vocabulary())
 _IGNORED = -100  # label of what is not to be learned
 _CTC_WEIGHT = 0.5
 _SURE = -1.5  # log-probability of the likeliest piece above which an answer about open English costs
@@ -151,10 +157,28 @@ def answer_loss(
     return F.nll_loss(log_probs, targets[answers]) + doubt * too_sure.mean()
 
 
-def prompt_ids(task: str, tokenizer: sentencepiece.SentencePieceProcessor) -> tuple[list[int], list[int]]:
-    """Ids before the audio (BOS first) and behind it."""
-    before, after = prompt_halves(task_prompt(task))
+def prompt_ids(
+    task: str, tokenizer: sentencepiece.SentencePieceProcessor, listed: Sequence[str] = ()
+) -> tuple[list[int], list[int]]:
+    """Ids before the audio (BOS first) and behind it. listed: words that may occur."""
+    _, after = prompt_halves(task_prompt(task))
+    before = _PROMPT.turn.replace(KEYWORDS, _PROMPT.keyword_text(listed)).partition(AUDIO)[0]
     return [_BOS, *tokenizer.encode(before)], tokenizer.encode(after)
+
+
+def listed_words(text: str, rng: random.Random) -> tuple[str, ...]:
+    """Words of its world, one or two in an entry, that a user lists before a question; mostly none.
+
+    They are no more likely to be said than others, so that the model goes on hearing what is said.
+    """
+    if rng.random() >= _LISTENED_FOR:
+        return ()
+    drawn = [rng.choice(_WORDS) for _ in range(rng.randint(1, _MOST_LISTED))]
+    if text and rng.random() < _HEARD:
+        drawn[rng.randrange(len(drawn))] = rng.choice(text.split())
+    if rng.random() < 0.5:
+        drawn = [f"{word} {rng.choice(_WORDS)}" if rng.random() < 0.5 else word for word in drawn]
+    return tuple(word.title() for word in drawn) if rng.random() < _CAPITALIZED else tuple(drawn)
 
 
 def _turn(view: View, rng: random.Random, tokenizer: sentencepiece.SentencePieceProcessor, first: bool) -> Turn:
@@ -166,7 +190,7 @@ def _turn(view: View, rng: random.Random, tokenizer: sentencepiece.SentencePiece
         task = "audiocaption"
     else:
         task = training_task(Clip(SILENCE, view.utterance, sound=view.sound), rng)
-    before, after = prompt_ids(task, tokenizer)
+    before, after = prompt_ids(task, tokenizer, listed_words(view.utterance.text if view.utterance else "", rng))
     return Turn(view, before, after, [*tokenizer.encode(expected_answer(view.utterance, view.sound, task)), _EOS])
 
 
@@ -175,7 +199,7 @@ def _turn_about_prose(view: View, rng: random.Random, tokenizer: sentencepiece.S
     name = rng.choices(tuple(_PROSE_TASKS), tuple(_PROSE_TASKS.values()))[0]
     task = f"{name}:{rng.choice(SLOT_NAMES)}" if name == "slot_filling" else name
     doubted = name in _DOUBTED
-    before, after = prompt_ids(task, tokenizer)
+    before, after = prompt_ids(task, tokenizer, listed_words("", rng))
     told = sample_utterance(rng, "train") if doubted else view.utterance
     answer = expected_answer(told, view.sound, task)
     return Turn(view, before, after, [*tokenizer.encode(answer), _EOS], doubted)
