@@ -148,7 +148,7 @@ def _add_common(family: argparse.ArgumentParser) -> None:
     family.add_argument("--name", help="name in the manifest; default: the name of --out")
     no_chat = "the language model without its LoRA answers nothing: --text-only is refused"
     family.add_argument("--no-chat", dest="chats", action="store_false", help=no_chat)
-    sure = "mean log-probability below which `auricle assist` does not act on an answer, such as -0.5; default: none"
+    sure = "mean log-probability below which nothing was understood: marked, and no assistant acts on it; default: none"
     family.add_argument("--min-logprob", type=float, dest="min_avg_logprob", metavar="X", help=sure)
     family.add_argument("--force", action="store_true", help="export although a check says the parts do not fit")
     family.add_argument("--threads", type=_count, metavar="N", help="for quantizing; default: cores - 1")

@@ -32,7 +32,7 @@ class ExportOptions:
     chats: bool = True
     """The language model was trained to chat before it was taught to listen."""
     min_avg_logprob: float | None = None
-    """Below it an assistant does not act on an answer, unless its user says otherwise."""
+    """An answer below it was not understood: GenerationInfo."""
     threads: int | None = None
     imatrix: Path | Literal["auto"] | None = None
     """A file that says how strongly each input of the language model is driven, or measured here."""

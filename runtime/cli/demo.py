@@ -32,7 +32,8 @@ def _show_clip(engine: Engine, clip: dict[str, Any]) -> None:
         print(f"  unlisted {engine.ask(path, clip['prompt']).text}\n  keywords {', '.join(keywords)}")
     engine.keywords = tuple(keywords)
     answer = engine.ask(path, clip["prompt"])
-    print(f"  answer   {answer.text}\n  expected {clip['expected']}")
+    doubt = "" if all(final.confident for final in answer.segments) else " (?)"
+    print(f"  answer   {answer.text}{doubt}\n  expected {clip['expected']}")
     for final in answer.segments:
         print(f"  {timing_line(final)}")
     print()
