@@ -27,7 +27,7 @@ from xml.sax.saxutils import escape
 
 CLIPS = "models/demo/clips"
 COMMANDS = (
-    f"auricle ask {CLIPS}/speech-over-rain.wav audio_speech_description",
+    f"auricle ask {CLIPS}/speech-over-dog.wav audiocaption",
     f"auricle listen {CLIPS}/reminder.wav --pace realtime --also slot_filling:task",
 )
 COLUMNS, ROWS = 96, 12
