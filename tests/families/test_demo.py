@@ -43,6 +43,14 @@ def test_beams_say_the_same_on_a_clear_clip(engine: Engine) -> None:
     assert answer.text == clip["expected"]
 
 
+def test_it_knows_what_it_does_not_understand(engine: Engine, golden: Path) -> None:
+    """A person's speech, of other words than its own."""
+    speech = np.load(golden / "salmonn-tiny" / "jfk_11s.npz")["pcm_float32"]
+    assert not any(segment.confident for segment in engine.ask(speech, "asr").segments)
+    clip = next(c for c in shipped() if c["task"] == "asr")
+    assert all(segment.confident for segment in engine.ask(CLIPS / clip["file"], "asr").segments)
+
+
 def test_several_commands_in_a_row_are_all_heard(engine: Engine) -> None:
     """Longer than the demo's window of 10 s: cut at the pauses, two or three commands a segment."""
     spoken = [c for c in shipped() if c["task"] == "asr"]
