@@ -16,6 +16,7 @@ COMMANDS = {
     "synth": ".export.synthetic.bundle",
     "device": "speed.device",
     "stages": "speed.stages",
+    "batch": "speed.batch",
     "live": "live.live",
     "streams": "live.streams",
     "serve": "live.serve",
@@ -32,7 +33,9 @@ COMMANDS = {
     "support": "quality.support",
 }
 """Command -> its module, from this package; `synth` is the exporter's and the one command that needs torch."""
-RECORDED = ("device", "stages", "live", "streams", "serve", "quality", "lora-sweep", "keywords", "fit", "peers")
+RECORDED = (
+    *("device", "stages", "batch", "live", "streams", "serve", "quality", "lora-sweep", "keywords", "fit", "peers"),
+)
 """Their modules have `run(arguments, progress) -> Record` and `lines(record)`; the others print for themselves."""
 TOLD = ("demo-eval", "demo-live", "word-times", "support")
 """They print for themselves, and tell their progress."""

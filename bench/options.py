@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _synth(add("synth", "write a full-size bundle of random weights, to measure speed and memory with"))
     _device(add("device", "this machine with the bundles that come along: minutes, one record to share and compare"))
     _stages(add("stages", "time every stage of a bundle against what this machine can do"))
+    _batch(add("batch", "segments of recordings decoded together: what that gains, and which words it changes"))
     _live(add("live", "play a recording in real time: latencies, lag and flicker of live captions"))
     _streams(add("streams", "several live streams on one engine: lateness, load, what a further one takes"))
     _serve(add("serve", "the same recording through `listen` and through the server, in turn: what the server adds"))
@@ -127,6 +128,19 @@ def _stages(stages: argparse.ArgumentParser) -> None:
     stages.add_argument("--prompt", default="asr", metavar="PROMPT_OR_TASK")
     _add_device(stages)
     _add_report(stages)
+
+
+def _batch(batch: argparse.ArgumentParser) -> None:
+    _add_bundle(batch)
+    batch.add_argument("--recording", type=Path, action="append", required=True, metavar="FILE", help="repeatable")
+    sizes = "segments together (default 1,2,4,8)"
+    batch.add_argument("--batch", type=counts, dest="sizes", default=[1, 2, 4, 8], metavar="N,...", help=sizes)
+    batch.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
+    exactly = "exactly so many from each segment, for random weights; default: until the model ends"
+    batch.add_argument("--new-tokens", type=count, metavar="N", help=exactly)
+    batch.add_argument("--rounds", type=count, default=3, metavar="N", help="of all sizes (default %(default)s)")
+    _add_device(batch)
+    _add_report(batch)
 
 
 def _live(live: argparse.ArgumentParser) -> None:

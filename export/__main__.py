@@ -59,7 +59,7 @@ def _add_small(small: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="BUNDLE", help="directory to make; default: where --bundle small looks"
     )
     small.add_argument("--encoders", choices=tuple(PRECISIONS), default=DEFAULT_PRECISION)
-    llm = f"{', '.join(LLM_TYPES)}; default: {KEEP}, as the GGUF file has it"
+    llm = f"{', '.join(LLM_TYPES)}; {KEEP}: as the GGUF file has it; default: q8_0"
     small.add_argument("--llm", choices=(*LLM_TYPES, KEEP), metavar="TYPE", help=llm)
     small.add_argument("--quiet", action="store_true", help="no progress bar")
 

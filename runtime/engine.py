@@ -171,6 +171,16 @@ class Engine:
             chunks = iter((as_waveform(*_with_rate(audio), selection),))
         return split_at_pauses(chunks, self.spec.seconds)
 
+    def audible_segments(self, audio: Audio, selection: Selection = MAIN) -> Iterator[Segment]:
+        """Those in which there is sound. Raises AudioError, also at the end of a clip without any."""
+        audible = False
+        for segment in self.segments(audio, selection):
+            if not segment.silent:
+                audible = True
+                yield segment
+        if not audible:
+            raise _silent(audio, selection)
+
     def stream(
         self,
         audio: Audio | list[Audio],
@@ -196,15 +206,10 @@ class Engine:
             yield SegmentStarted(0.0, sum(segment.end_s for segment in segments), alone=True)
             yield from self.answer(segments, prompt, generation)
             return
-        audible = False
-        for segment in self.segments(clips[0], selection):
-            if not segment.silent:
-                audible = True
-                alone = segment.last and segment.start_s == 0
-                yield SegmentStarted(segment.start_s, segment.end_s, alone)
-                yield from self.answer([segment], prompt, generation)
-        if not audible:
-            raise _silent(clips[0], selection)
+        for segment in self.audible_segments(clips[0], selection):
+            alone = segment.last and segment.start_s == 0
+            yield SegmentStarted(segment.start_s, segment.end_s, alone)
+            yield from self.answer([segment], prompt, generation)
 
     @exclusively
     def ask(
@@ -250,10 +255,7 @@ class Engine:
         started = time.monotonic()
         encoded = [self.encode(segment.waveform) for segment in segments]
         seconds = sum(segment.end_s - segment.start_s for segment in segments)
-        guarded = generation.guard and generation.gbnf is None
-        budget = self.prompt.token_budget(prompt, seconds) if guarded else None
-        if budget is not None:
-            generation = replace(generation, max_new_tokens=min(budget, generation.max_new_tokens))
+        generation = replace(generation, max_new_tokens=self.most_tokens(prompt, seconds, generation))
         tokens = [each.audio_tokens for each in encoded]
         span = segments[0].start_s, segments[0].start_s + seconds
         prefill = partial(self.llm.prefill, tokens, prompt, generation)
@@ -261,6 +263,12 @@ class Engine:
         final = decoded.final(*span, prompt)
         asked = generation.words or generation.min_support is not None
         yield self.aligned(final, segments[0].waveform, generation) if asked else final
+
+    def most_tokens(self, prompt: str, seconds: float, generation: Generation) -> int:
+        """Of an answer about so much sound: no more than can be spoken in it, where it says what was said."""
+        guarded = generation.guard and generation.gbnf is None
+        budget = self.prompt.token_budget(prompt, seconds) if guarded else None
+        return generation.max_new_tokens if budget is None else min(budget, generation.max_new_tokens)
 
     def stream_text(self, prompt: str, generation: Generation | None = None) -> Iterator[Piece | Final]:
         """An answer of the language model as it was before it learnt to hear: no audio, its LoRA switched off.

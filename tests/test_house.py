@@ -41,7 +41,7 @@ LAYERS = {
         "aligner families",
         "engine",
         "stream_load scheduler",
-        "keywords chat self_check",
+        "keywords batch chat self_check",
         "live",
         "assistant assistant_options",
         "cli server cluster",

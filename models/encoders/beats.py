@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..audio import SAMPLE_RATE, Waveform
+from .filter_bank import band_power
 
 WIN_LENGTH = 400  # samples, 25 ms
 HOP_LENGTH = 160  # samples, 10 ms
@@ -72,8 +73,7 @@ def fbank(waveform: Waveform) -> NDArray[np.float32]:
     emphasised[:, 1:] -= PRE_EMPHASIS * frames[:, :-1]
     emphasised[:, 0] -= PRE_EMPHASIS * frames[:, 0]
     spectrum = np.fft.rfft(emphasised * _povey(), N_FFT)[:, : N_FFT // 2]
-    power = spectrum.real**2 + spectrum.imag**2
-    logs = np.log(np.maximum(power @ filter_bank(), LOG_FLOOR))
+    logs = np.log(np.maximum(band_power(spectrum, filter_bank()), LOG_FLOOR))
     return ((logs - FBANK_MEAN) / (2.0 * FBANK_STD)).astype(np.float32)[np.newaxis]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..audio import SAMPLE_RATE, Waveform
 from ..errors import BundleError
+from .filter_bank import band_power
 
 N_FFT = 512  # samples
 WIN_LENGTH = 400  # samples, centred in N_FFT
@@ -103,8 +104,7 @@ def features(waveform: Waveform, featurizer: Featurizer) -> NDArray[np.float32]:
     count = n_frames(len(x))
     frames = sliding_window_view(np.pad(x, WIN_LENGTH // 2), WIN_LENGTH)[::HOP_LENGTH][:count] * featurizer.window
     spectrum = np.fft.rfft(frames.astype(np.float64), N_FFT)  # where in N_FFT the window lies changes no power
-    power = spectrum.real**2 + spectrum.imag**2
-    logs = np.log(power @ featurizer.fb.T.astype(np.float64) + LOG_GUARD)
+    logs = np.log(band_power(spectrum, featurizer.fb.T.astype(np.float64)) + LOG_GUARD)
     normal = (logs - logs.mean(axis=0)) / (logs.std(axis=0, ddof=1) + STD_GUARD)
     return np.ascontiguousarray(normal.T, dtype=np.float32)[np.newaxis]
 

@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..audio import SAMPLE_RATE, Waveform
+from .filter_bank import band_power
 
 N_FFT = 400  # samples, also the window length
 HOP_LENGTH = 160  # samples: 100 mel frames per second
@@ -82,8 +83,7 @@ def log_mel(waveform: Waveform, spec: WhisperSpec, n_frames: int | None = None) 
         active = min(active, (len(clip) + N_FFT // 2) // HOP_LENGTH + 1)
     logs = np.full((n_frames, spec.n_mels), np.log10(_LOG_FLOOR))
     spectrum = np.fft.rfft(frames[:active] * _hann())
-    power = spectrum.real**2 + spectrum.imag**2
-    logs[:active] = np.log10(np.maximum(power @ mel_filters(spec.n_mels), _LOG_FLOOR))
+    logs[:active] = np.log10(np.maximum(band_power(spectrum, mel_filters(spec.n_mels)), _LOG_FLOOR))
     logs = (np.maximum(logs, logs.max() - _DYNAMIC_RANGE) + 4.0) / 4.0
     return np.ascontiguousarray(logs.T, dtype=np.float32)[np.newaxis]
 

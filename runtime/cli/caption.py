@@ -11,6 +11,7 @@ from pathlib import Path
 from ...models.errors import AudioError, AuricleError, InputError
 from ...models.interruption import signals_wait
 from ...models.program import tell
+from ..batch import require_batch, stream_in_batches
 from ..engine import Engine
 from ..events import AnswerEvent, Final
 from ..llm.sampling import Generation
@@ -31,6 +32,7 @@ class CaptionCommand:
     options: ClipOptions = field(default_factory=ClipOptions)
     format: str = "txt"  # one of FORMATS
     by_word: bool = False  # vtt, srt and jsonl: the times of single words
+    batch: int = 1  # segments of a clip that are decoded together
     out: Path | None = None  # a directory, for a file per clip; None: standard output
 
     def check(self) -> None:
@@ -59,9 +61,10 @@ def caption(command: CaptionCommand) -> int:
         use_keywords(options.keywords, engine)
         prompt = engine.prompt.prompt_for(command.task)
         generation = command.generation(engine, prompt)
+        require_batch(command.batch, generation)
         for clip, target in zip(command.clips, targets, strict=True):
             with waiting(clip.name) as spinner:
-                events = engine.stream(clip, prompt, generation, options.selection)
+                events = stream_in_batches(engine, clip, prompt, command.batch, generation, options.selection)
                 collected = collect(events, _progress(spinner, clip))
             rows = timed_rows(collected, prompt, clip)
             if not _put_captions(rows, target, command, clip, whole=collected.interruption is None):

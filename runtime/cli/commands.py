@@ -80,6 +80,7 @@ def caption_command(arguments: Namespace, clips: Sequence[Path]) -> CaptionComma
         format=arguments.format,
         out=arguments.out,
         by_word=arguments.by_word,
+        batch=arguments.batch,
     )
 
 

@@ -93,6 +93,8 @@ def add_caption_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--format", choices=("txt", "srt", "vtt", "jsonl"), default="txt")
     _add_words_option(command, "vtt: when each word was said, before it; srt: a cue for each; jsonl: words")
     _add_support_option(command, WITHHELD)
+    together = "segments of a clip that are decoded together, for large models: faster, rounds otherwise; default: 1"
+    command.add_argument("--batch", type=int, default=1, metavar="N", help=together)
     _add_model_options(command)
 
 
@@ -260,7 +262,7 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
     device = command.add_argument_group("device")
     device.add_argument("--provider", choices=("auto", "cpu", "cuda", "tensorrt", "coreml"), default="auto")
     device.add_argument(
-        "--threads", type=int, metavar="N", help="default: one per core; a language model below 128 MiB takes one"
+        "--threads", type=int, metavar="N", help="default: one per core; a language model below 32 MiB takes one"
     )
     device.add_argument(
         "--kv-type", choices=tuple(KV_BYTES), default="f16", help="of the key-value cache; q8_0, q4_0: less memory"

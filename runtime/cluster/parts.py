@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ...models.errors import AuricleError
 from ..audio.selection import Selection
+from ..audio.split import Segment
 from ..engine import Engine
-from ..events import AnswerEvent, SegmentStarted
-from ..llm.sampling import Generation
 
 SHORTEST_S = 600.0
 """Of sound in a part, at least: each reads its clip from the beginning (docs/scale.md says how long that takes)."""
@@ -60,13 +60,7 @@ def most_parts(clips: Sequence[Path]) -> int:
     return sum(max(1, int(clip.stat().st_size / _LEAST_BYTES / SHORTEST_S)) for clip in clips)
 
 
-def part_events(
-    engine: Engine, clip: Path, part: Part, prompt: str, generation: Generation, selection: Selection
-) -> Iterator[AnswerEvent]:
-    """What Engine.stream tells of these segments; nothing of silence. Raises InputError, RunError."""
-    for number, segment in enumerate(engine.segments(clip, selection)):
-        if part.behind is not None and number >= part.behind:
-            return
-        if number >= part.first and not segment.silent:
-            yield SegmentStarted(segment.start_s, segment.end_s, alone=False)
-            yield from engine.answer([segment], prompt, generation)
+def part_segments(engine: Engine, clip: Path, part: Part, selection: Selection) -> Iterator[Segment]:
+    """The clip's segments that belong to a part and in which there is sound. Raises InputError."""
+    segments = islice(engine.segments(clip, selection), part.first, part.behind)
+    return (segment for segment in segments if not segment.silent)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...models.errors import AuricleError, BundleError, InputError
+from ..batch import answer_segments, require_batch, stream_in_batches
 from ..bundle import Bundle
 from ..cli.answers import collect, cut_remark
 from ..cli.caption import CaptionCommand, timed_rows
@@ -18,7 +19,7 @@ from ..engine import Engine, load
 from ..keywords import Keywords
 from .bundle_cache import CachedBundle, Pieces
 from .jobs import Captioned, Long, Task
-from .parts import part_events, parts_of
+from .parts import part_segments, parts_of
 
 OPENED, NO_BUNDLE = "opened", "no bundle"
 """What `Worker.open` answers, unless it is a sentence about what went wrong."""
@@ -56,7 +57,9 @@ class Worker:
         """That each clip can be asked this: else each would be told the same. Raises InputError."""
         if self._engine is None:
             return
-        self._engine.require_aligner(self._prompt, self._command.generation(self._engine, self._prompt))
+        generation = self._command.generation(self._engine, self._prompt)
+        self._engine.require_aligner(self._prompt, generation)
+        require_batch(self._command.batch, generation)
         if (n := self._engine.prompt.n_audios(self._prompt)) != 1:
             raise InputError(f"the prompt asks about {n} clips, and here each is asked about alone")
 
@@ -73,9 +76,12 @@ class Worker:
             return Long(clip, parts)
         generation = self._command.generation(self._engine, self._prompt)
         if part is None:
-            events = self._engine.stream(clip, self._prompt, generation, options.selection)
+            events = stream_in_batches(
+                self._engine, clip, self._prompt, self._command.batch, generation, options.selection
+            )
         else:
-            events = part_events(self._engine, clip, part, self._prompt, generation, options.selection)
+            segments = part_segments(self._engine, clip, part, options.selection)
+            events = answer_segments(self._engine, segments, self._prompt, generation, self._command.batch)
         collected = collect(events, lambda _: None)
         error = collected.interruption
         if error is not None and not (isinstance(error, InputError) and not isinstance(error, BundleError)):

@@ -107,7 +107,7 @@ class IncrementalDecoder:
         tokens = np.concatenate([state.settled, encoded.audio_tokens[len(state.settled) :]])
         n_kept = len(state.settled) if self._turn == engine.llm.turn else 0
         prompts = self.prompts[:1] if first_alone else self.prompts
-        limits = [self._limit(prompt, len(waveform) / SAMPLE_RATE) for prompt in prompts]
+        limits = [engine.most_tokens(prompt, len(waveform) / SAMPLE_RATE, options.generation) for prompt in prompts]
         found = reply_to_all(engine.llm, tokens, prompts, state.drafts, limits, n_kept, options.generation, started)
         self._turn = engine.llm.turn
         ids = tuple(reply.ids for reply in found.replies)
@@ -118,12 +118,6 @@ class IncrementalDecoder:
         after = IncrementalState(drafts, settled)
         sure = engine.bundle.manifest.generation.is_sure(found.replies[0].avg_logprob)
         return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps, sure), after
-
-    def _limit(self, prompt: str, seconds: float) -> int:
-        most = self._options.generation.max_new_tokens
-        if self._options.generation.gbnf is not None:
-            return most
-        return min(most, self._engine.prompt.token_budget(prompt, seconds) or most)
 
     def _settled(self, before: Floats, tokens: Floats, end_s: float) -> Floats:
         """With the tokens of what ended more than settle_s ago."""

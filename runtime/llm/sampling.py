@@ -72,10 +72,10 @@ class Generation:
                 " beam search does not draw at random, so give temperature 0 or beams 1"
             )
 
-    def require_greedy(self) -> None:
-        """Raises InputError where the likeliest token would not be taken."""
+    def require_greedy(self, what: str = "live captions") -> None:
+        """Raises InputError where the likeliest token would not be taken. what: needs it, in the plural."""
         if self.beams > 1 or self.temperature > 0 or self.repetition_penalty != 1:
-            raise InputError("live captions are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
+            raise InputError(f"{what} are decoded greedily: give beams=1, temperature=0 and repetition_penalty=1")
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -1,12 +1,15 @@
-"""Speculative decoding: audio tokens, several prompts and a draft answer of each in; the answers out, with their cost.
+"""Answers side by side, each in a sequence of its own, and their drafts: questions in; the answers and their cost out.
 
-    seq 0  prefix | audio tokens | suffix 0 | draft 0        the audio's KV is shared,
-    seq 1  ---- shared ---->     | suffix 1 | draft 1        suffixes and drafts are one batch
+`reply_to_all`: several prompts about one clip      seq 0  prefix | audio tokens | suffix 0 | draft 0
+                                                    seq 1  ---- shared ---->     | suffix 1 | draft 1
+`reply_to_each`: each about a clip of its own       seq 0  prefix | audio tokens 0 | suffix
+                                                    seq 1  shared | audio tokens 1 | suffix
 
-Every row of a draft gives the token that would have followed there: the draft is kept up to the first that differs, and
-decoding goes on from it, one pass for one more token of every answer. Prompts that begin differently before the audio
-(a SALM's do) share nothing: these are answered one after the other. Greedy. The tokens are those of answering each
-prompt from the start, for a kept draft token is the one that was the likeliest.
+Suffixes and drafts are one pass, and so is the next token of every answer. Every row of a draft gives the token that
+would have followed there: the draft is kept up to the first that differs, and decoding goes on from it. Prompts that
+begin differently before the audio (a SALM's do) share nothing: these are answered one after the other. Greedy. The
+tokens are those of answering each prompt from the start, for a kept draft token is the one that was the likeliest; but
+attention over a cache of f16 rounds otherwise beside other rows, which can turn a near tie.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ..events import FinishReason
 from .grammar.gbnf import Grammar
@@ -80,15 +85,46 @@ def reply_to_all(
         limits = [max_new_tokens[n] for n in members]
         llm.reserve(len(before) + len(audio_tokens), [len(suffix) for suffix in suffixes], limits)
         kept = min(kept, llm.prefill_audio(before, audio_tokens, n_kept))
-        answers = _ask(llm, suffixes, [drafts[n] for n in members], limits, generation, started)
+        begins = [llm.n_past] * len(members)
+        answers = _answers(llm, suffixes, begins, [drafts[n] for n in members], limits, generation, started)
+        for answer in answers[1:]:
+            llm.context.copy(0, answer.sequence)
+        _prefill(llm, suffixes, answers)
         prefilled = time.perf_counter()
-        while unfinished := _unfinished(answers):
-            _step(llm, unfinished)
-            n_steps += 1
+        n_steps += _finish(llm, answers)
         prefill_ms += (prefilled - start) * 1e3
         decode_ms += (time.perf_counter() - prefilled) * 1e3
         found |= {n: answer.reply() for n, answer in zip(members, answers, strict=True)}
     return Replies(tuple(found[n] for n in range(len(prompts))), kept, n_steps, prefill_ms, decode_ms)
+
+
+def reply_to_each(
+    llm: Llm,
+    audio_tokens: Sequence[Floats],
+    prompt: str,
+    max_new_tokens: Sequence[int],
+    generation: Generation | None = None,
+    started: float = 0.0,
+) -> Replies:
+    """Answer one prompt about each of several clips: audio_tokens [n, hidden] each, with a limit of new tokens each.
+
+    generation, started: as of reply_to_all. Raises InputError when all that does not fit into the model, RunError.
+    """
+    generation = generation or Generation()
+    before, suffix = llm.prompts.around(prompt)
+    start = time.perf_counter()
+    suffixes = [suffix] * len(audio_tokens)
+    llm.reserve(len(before), [len(audio) + len(suffix) for audio in audio_tokens], max_new_tokens)
+    llm.prefill_audio(before, audio_tokens[0][:0])
+    begins = [llm.n_past + len(audio) for audio in audio_tokens]
+    nothing = [()] * len(audio_tokens)
+    answers = _answers(llm, suffixes, begins, nothing, max_new_tokens, generation, started)
+    _feed_audio(llm, audio_tokens)
+    _prefill(llm, suffixes, answers)
+    prefilled = time.perf_counter()
+    n_steps = _finish(llm, answers)
+    replies = tuple(answer.reply() for answer in answers)
+    return Replies(replies, 0, n_steps, (prefilled - start) * 1e3, (time.perf_counter() - prefilled) * 1e3)
 
 
 @dataclass
@@ -133,27 +169,44 @@ class _Answer:
         return Reply(tuple(self.ids), len(self.draft), n_accepted, reason, self.scores.mean)
 
 
-def _ask(
+def _answers(
     llm: Llm,
     suffixes: Sequence[Sequence[int]],
+    begins: Sequence[int],
     drafts: Sequence[Sequence[int]],
     limits: Sequence[int],
     generation: Generation,
     started: float,
 ) -> list[_Answer]:
-    """Every question behind the audio, each in its own sequence, and its draft verified."""
+    """One of each question, in sequences 0, 1, ...; begins: the position behind its audio."""
     answers: list[_Answer] = []
-    for sequence, (suffix, draft, limit) in enumerate(zip(suffixes, drafts, limits, strict=True)):
+    for sequence, (suffix, begin, draft, limit) in enumerate(zip(suffixes, begins, drafts, limits, strict=True)):
         detokenizer = llm.detokenizer() if generation.stop else None
         criteria = StoppingCriteria(generation, started, detokenizer, llm.end_ids(generation), limit)
         grammar = None if generation.gbnf is None else llm.grammar(generation.gbnf, sequence)
-        start = llm.n_past + len(suffix)
         drafted = list(draft[: limit - 1])
-        answers.append(_Answer(sequence, start, drafted, criteria, grammar, generation.forced_ids))
-    for answer in answers[1:]:
-        llm.context.copy(0, answer.sequence)
-    _prefill(llm, suffixes, answers)
+        answers.append(_Answer(sequence, begin + len(suffix), drafted, criteria, grammar, generation.forced_ids))
     return answers
+
+
+def _feed_audio(llm: Llm, audio_tokens: Sequence[Floats]) -> None:
+    """Behind what sequence 0 begins with, each clip into a sequence of its own, in as few passes as there can be."""
+    for sequence in range(1, len(audio_tokens)):
+        llm.context.copy(0, sequence)
+    rows = np.concatenate(audio_tokens)
+    places = [(llm.n_past + at, sequence) for sequence, audio in enumerate(audio_tokens) for at in range(len(audio))]
+    for begin in range(0, len(rows), llm.context.n_batch):
+        positions, sequences = zip(*places[begin : begin + llm.context.n_batch], strict=True)
+        llm.context.decode_embeddings(rows[begin : begin + llm.context.n_batch], positions, sequences)
+
+
+def _finish(llm: Llm, answers: Sequence[_Answer]) -> int:
+    """Decode all of them to their ends; returns how many passes that took."""
+    n_steps = 0
+    while unfinished := _unfinished(answers):
+        _step(llm, unfinished)
+        n_steps += 1
+    return n_steps
 
 
 def _unfinished(answers: Sequence[_Answer]) -> list[_Answer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2 as httpx
@@ -16,6 +17,8 @@ from auricle.models.audio import Waveform
 from auricle.models.bundle import shipped_bundle
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
+from auricle.runtime.audio.split import Segment
+from auricle.runtime.batch import answer_segments
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import Caption, Final, TimedWord
 from auricle.runtime.live.captions import Live, LiveOptions, captions
@@ -51,6 +54,19 @@ def test_ask_and_caption_tell_them(bundle: Path, capsys: pytest.CaptureFixture[s
     assert len(re.findall(r"<\d\d:\d\d:\d\d\.\d{3}>", shown)) == len(SAID.split())
     assert main(["caption", str(clip), "--words", "--format", "srt", "--bundle", str(bundle)]) == 0
     assert capsys.readouterr().out.count("-->") == len(SAID.split())
+
+
+def test_segments_that_are_decoded_together_have_those_of_each_alone(engine: Engine) -> None:
+    paths = [engine.bundle.path(f"clips/{name}.wav") for name in ("command", "weather", "shopping")]
+    segments = [Segment(20.0 * n, read_audio(path), silent=False) for n, path in enumerate(paths)]
+    prompt, generation = engine.prompt.prompt_for("asr"), replace(engine.defaults, words=True, min_support=0.0)
+    alone, together = (
+        [event for event in answer_segments(engine, segments, prompt, generation, n) if isinstance(event, Final)]
+        for n in (1, 3)
+    )
+    assert [final.words for final in together] == [final.words for final in alone]
+    assert [final.support for final in together] == [final.support for final in alone]
+    assert all(isinstance(final.words[0], TimedWord) for final in together)
 
 
 def test_without_the_part_it_is_refused_before_anything_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
