@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ALONE = 1 << 18
-"""Multiplications and additions that OpenBLAS does not divide (interface/gemm.c: 65,536 x GEMM_MULTITHREAD_THRESHOLD)."""
+"""Multiplications that OpenBLAS does not divide (its interface/gemm.c: 65,536 x GEMM_MULTITHREAD_THRESHOLD)."""
 
 
 def band_power(spectrum: NDArray[np.complex128], filters: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -20,5 +20,5 @@ def band_power(spectrum: NDArray[np.complex128], filters: NDArray[np.float64]) -
     n_together = max(1, ALONE // filters.size)
     n_blocks = len(power) // n_together
     n_in_blocks = n_blocks * n_together
-    blocks = power[:n_in_blocks].reshape(n_blocks, n_together, -1) @ filters
-    return np.concatenate([blocks.reshape(n_in_blocks, -1), power[n_in_blocks:] @ filters])
+    blocks = power[:n_in_blocks].reshape(n_blocks, n_together, power.shape[1]) @ filters
+    return np.concatenate([blocks.reshape(n_in_blocks, filters.shape[1]), power[n_in_blocks:] @ filters])
