@@ -24,7 +24,7 @@ from .llm.sampling import Generation
 from .llm.speculative import reply_to_each
 from .llm.stopping import cut_at
 
-MAX_BATCH = 64
+MAX_BATCH = 32
 
 
 def require_batch(batch: int, generation: Generation) -> None:
@@ -46,10 +46,10 @@ def stream_in_batches(
     """Engine.stream of one clip, so many of its segments decoded together. Raises InputError, RunError."""
     generation = generation or engine.defaults
     require_batch(batch, generation)
-    if batch == 1:
-        yield from engine.stream(clip, prompt_or_task, generation, selection)
-        return
     prompt = engine.prompt.prompt_for(prompt_or_task)
+    if batch == 1 or engine.prompt.n_audios(prompt) != 1:  # which says what is wrong
+        yield from engine.stream(clip, prompt, generation, selection)
+        return
     engine.require_aligner(prompt, generation)
     yield from answer_segments(engine, engine.audible_segments(clip, selection), prompt, generation, batch)
 

@@ -125,9 +125,17 @@ def test_a_silent_clip_is_told(engine: Engine) -> None:
 def test_what_cannot_be_decoded_together_is_refused(engine: Engine, recording: Waveform) -> None:
     with pytest.raises(InputError, match="greedily: give beams=1"):
         next(stream_in_batches(engine, recording, "asr", 2, Generation(beams=2)))
-    for batch in (0, -1, 65):
-        with pytest.raises(InputError, match="must be from 1 to 64"):
+    for batch in (0, -1, 33):
+        with pytest.raises(InputError, match="must be from 1 to 32"):
             next(stream_in_batches(engine, recording, "asr", batch))
+
+
+def test_a_prompt_about_two_clips_is_refused_as_it_is_alone(recording: Waveform) -> None:
+    with load("demo-salm") as engine:
+        tag = engine.prompt.audio_tag
+        for batch in (1, 4):
+            with pytest.raises(InputError, match="the prompt asks about 2 clips, but 1 clip was given"):
+                next(stream_in_batches(engine, recording, f"compare {tag} and {tag}", batch))
 
 
 def test_caption_writes_the_same(recording: Waveform, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

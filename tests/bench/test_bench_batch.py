@@ -40,6 +40,6 @@ def test_random_weights_answer_as_long_as_they_are_told(capsys: pytest.CaptureFi
 
 def test_what_cannot_be_measured_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["batch", *HEARD[:2]]) == 2
-    assert main(["batch", *HEARD, "--batch", "2,65"]) == 2
+    assert main(["batch", *HEARD, "--batch", "2,33"]) == 2
     refused = capsys.readouterr()
     assert refused.out == "" and refused.err.count("\n") == 2 and "longer recordings" in refused.err
