@@ -5,8 +5,8 @@
     segment 2 -> encoders -> audio tokens 2 ┘
 
 A pass reads all weights once, whatever the number of its rows: where reading them is what takes the time, several
-segments take little more than one. Attention over a cache of f16 rounds otherwise beside other rows than alone, which
-can turn a near tie: so it is for who asks for it. With a cache of f32 the answers are the same. Greedy alone.
+segments take little more than one. Passes of more rows round otherwise, and what is quantized on the way makes more of
+it, which can turn a near tie: so it is for who asks for it. Greedy alone.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_together_they_say_what_each_says_alone(engine: Engine, segments: list[S
 def test_with_a_cache_of_f32_nothing_is_rounded_otherwise(
     golden_bundle: Path, segments: list[Segment], name: str
 ) -> None:
-    """What differs is attention's own rounding to f16; random weights would show more."""
+    """So nothing of one segment reaches another. A larger model rounds otherwise all the same (docs/performance.md)."""
     with load(golden_bundle if name == "golden" else name, EngineOptions(llm=LlmOptions(kv_type="f32"))) as engine:
         prompt, generation = engine.prompt.prompt_for("asr"), Generation(max_new_tokens=12)
         alone = finals(answer_segments(engine, segments, prompt, generation))

@@ -9,7 +9,7 @@ Suffixes and drafts are one pass, and so is the next token of every answer. Ever
 would have followed there: the draft is kept up to the first that differs, and decoding goes on from it. Prompts that
 begin differently before the audio (a SALM's do) share nothing: these are answered one after the other. Greedy. The
 tokens are those of answering each prompt from the start, for a kept draft token is the one that was the likeliest; but
-attention over a cache of f16 rounds otherwise beside other rows, which can turn a near tie.
+a pass of more rows rounds otherwise, which can turn a near tie.
 """
 
 from __future__ import annotations
