@@ -89,6 +89,7 @@ def test_the_language_model_is_the_packages(tmp_path: Path, gguf: bool) -> None:
     assert options.vicuna.name == ("model.gguf" if gguf else SMOLLM2.name)
     assert options.aligner == (tmp_path / TINY_EN.name if gguf else None)
     assert (options.lora, options.hears, options.qformer_heads) == ("adapter", "clip", 8)
+    assert options.longest_seconds == 10.0
     assert small_options(SmallExport(trained=parts, from_=tmp_path, llm="keep"), no_report).llm == "keep"
 
 
