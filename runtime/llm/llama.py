@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from ...models.errors import BundleError, RunError
 from ...models.llm import KV_BYTES, LlmSpec
+from ..system.compute_thread import llm_thread
 from ..system.machine import patient_openmp
 
 with patient_openmp():
@@ -244,6 +246,7 @@ class Context:
         self._vocab: int = _c.llama_vocab_n_tokens(_c.llama_model_get_vocab(model))
         self.n_ctx: int = _c.llama_n_ctx(self._handle)
         self.n_sequences = n_sequences
+        self._n_threads = n_threads
         self.n_batch: int = _c.llama_n_batch(self._handle)
         self._batch = _Batch(self.n_batch)
         self.before_pass: Callable[[], object] = lambda: None
@@ -273,9 +276,14 @@ class Context:
 
     def _decode(self, batch: Any) -> None:
         _complaints.clear()
-        status = _c.llama_decode(self._handle, batch)
+        status = self._compute(batch)
         if status != 0:
             raise RunError(_decode_error(status, batch.n_tokens, self.n_ctx))
+
+    def _compute(self, batch: Any) -> int:
+        if self._n_threads == 1:
+            return _c.llama_decode(self._handle, batch)
+        return llm_thread.run(partial(_c.llama_decode, self._handle, batch))
 
     def copy(self, source: int, target: int) -> None:
         """Let sequence `target` share all that `source` holds. No memory is copied."""

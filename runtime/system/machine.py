@@ -3,7 +3,8 @@
 onnxruntime and llama.cpp work in turn, never at once, so each takes every core; what keeps them out of each other's way
 is that neither spins for long once it waits. onnxruntime is told not to spin. llama.cpp's threads meet at barriers of
 GCC's OpenMP, which by default spin for milliseconds: when another process wants the core, all wait for the one that was
-put aside. `patient_openmp` makes them sleep after some microseconds.
+put aside. `patient_openmp` makes them sleep after some microseconds, and compute_thread.py keeps them from sleeping at
+once where several threads of this process have computed.
 """
 
 from __future__ import annotations
