@@ -23,7 +23,6 @@ from ..models.bundle import (
     ADAPTER_FILE,
     IMATRIX_FILE,
     LLM_FILE,
-    SCHEMA_VERSION,
     GenerationInfo,
     LlmInfo,
     Manifest,
@@ -36,6 +35,7 @@ from ..models.bundle import (
 )
 from ..models.dataclass_json import decode, encode
 from ..models.encoders.qformer import OUTPUT as AUDIO_TOKENS
+from ..models.manifest_versions import SCHEMA_VERSION
 from ..models.precision import PRECISIONS, Precision
 from . import parity
 from .aligner.part import AlignerPart, Floats

@@ -80,6 +80,8 @@ class AlignerSpec:
     heads: tuple[tuple[int, ...], ...]
     """(layer, head) of every head whose attention follows the sound."""
     tokens: AlignerTokens
+    any_length: bool = True
+    """Its encoder's graph hears clips of any length up to the window, as SpeechEncoder does; once the window alone."""
 
     @property
     def late_frames(self) -> int:
@@ -94,8 +96,9 @@ class AlignerSpec:
         """The interface that its graphs must have."""
         d = self.encoder.d_model
         n = 2 * self.decoder.n_layers
-        mel = TensorInfo(INPUT, (1, self.encoder.n_mels, self.encoder.n_frames))
-        heard = TensorInfo(CROSS, (n, self.encoder.n_positions, d))
+        free = self.any_length
+        mel = TensorInfo(INPUT, (1, self.encoder.n_mels, "mel_frames" if free else self.encoder.n_frames))
+        heard = TensorInfo(CROSS, (n, "n_positions" if free else self.encoder.n_positions, d))
         inputs = (
             TensorInfo(TOKENS, (1, "n_tokens")),
             TensorInfo(PAST, (n, "n_past", d)),

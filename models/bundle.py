@@ -28,17 +28,13 @@ from .audio import SAMPLE_RATE
 from .dataclass_json import DecodeError, decode, encode
 from .encoders import beats, fastconformer, whisper
 from .errors import BundleError
-from .families import salmonn
 from .families.registry import FAMILIES, FamilySpec
 from .git_lfs import refuse_pointer
 from .graph_io import GraphInfo, Profile
+from .manifest_versions import current
 from .precision import PrecisionName
 from .prompt import AUDIO, KEYWORDS, PROMPT, SYSTEM, WORDS, PromptInfo
 
-SCHEMA_VERSION = 3
-_OLDER_SCHEMA = 2
-"""The exporter's version stood under the project's old name, and nothing said which language models chat."""
-_OLD_DEMOS = ("earshot-demo", "earshot-demo-salm")
 MANIFEST = "manifest.json"
 LLM_FILE, ADAPTER_FILE, IMATRIX_FILE = "llm.gguf", "lora.gguf", "imatrix.gguf"
 SELF_CHECK_VALUES = 64  # values kept per stage, evenly spread over its output
@@ -224,53 +220,13 @@ def read_manifest(directory: Path) -> Manifest:
         raise BundleError(f"{path} cannot be read as JSON ({error}): copy the bundle again") from None
     except RecursionError:
         raise BundleError(f"{path} lies too deep in itself to be a manifest: copy the bundle again") from None
-    document = _current(document, path)
+    document = current(document, path)
     try:
         manifest = decode(Manifest, document)
     except DecodeError as error:
         raise BundleError(f"{path} does not follow the schema: {error}; export the bundle again") from None
     _check_consistency(manifest, path)
     return manifest
-
-
-def _current(document: Any, path: Path) -> Any:
-    """The manifest's JSON in today's schema."""
-    found = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-    version = found.get("schema_version")
-    if version == _OLDER_SCHEMA:
-        return _with_added(_from_schema_2(found))
-    if version != SCHEMA_VERSION:
-        raise BundleError(
-            f"{path} has schema version {version!r}, this Auricle reads {SCHEMA_VERSION}: "
-            "export the bundle again, or install the Auricle that made it"
-        )
-    return _with_added(found)
-
-
-def _with_added(found: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest did not say once: no aligner, nothing too unsure, every SALMONN heard its window."""
-    found = {"aligner": None} | found
-    if isinstance(generation := found.get("generation"), dict):
-        found |= {"generation": {"min_avg_logprob": None} | cast(dict[str, Any], generation)}
-    spec = cast(Any, found.get("spec"))
-    if found.get("family") != salmonn.FAMILY or not isinstance(spec, dict):
-        return found
-    return found | {"spec": {"hears": "window"} | cast(dict[str, Any], spec)}
-
-
-def _from_schema_2(found: dict[str, Any]) -> dict[str, Any]:
-    """What is wrong with it stays as it is, for `decode` to say."""
-    parts = {
-        name: cast("dict[str, Any]", part)
-        for name in ("provenance", "llm")
-        if isinstance(part := found.get(name), dict)
-    }
-    if "provenance" in parts:
-        made_by = parts["provenance"]
-        parts["provenance"] = {"auricle" if key == "earshot" else key: value for key, value in made_by.items()}
-    if "llm" in parts:
-        parts["llm"] = parts["llm"] | {"chats": found.get("name") not in _OLD_DEMOS}
-    return found | parts | {"schema_version": SCHEMA_VERSION}
 
 
 def _check_consistency(manifest: Manifest, path: Path) -> None:

@@ -65,7 +65,7 @@ def default_prompt(engine: Engine) -> str:
 
 def answer_generation(engine: Engine, options: AssistantOptions, prompt: str, schema: JsonSchema | None) -> Generation:
     """How every answer is decoded, and what support a transcription needs. Raises InputError."""
-    generation = options.generation or replace(engine.defaults, beams=1)
+    generation = options.generation or engine.greedy_defaults
     generation = generation if schema is None else replace(generation, gbnf=schema.gbnf)
     least = generation.min_support if options.min_support is None else options.min_support
     if least is None and engine.judges(prompt, generation):

@@ -70,6 +70,8 @@ class Engine:
         self.spec = manifest.spec
         self.prompt = manifest.prompt
         self.defaults = Generation(max_new_tokens=manifest.generation.max_new_tokens, beams=manifest.generation.beams)
+        self.greedy_defaults = replace(self.defaults, beams=1)
+        """Those of whoever shows an answer as it is decoded."""
         cache = options.ort.engine_cache or _engine_cache(bundle.directory)
         cached = replace(options.ort, engine_cache=cache, longest_s=self.spec.seconds)
         self._sessions = {

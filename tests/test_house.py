@@ -21,7 +21,7 @@ LAYERS = {
     "models": (
         "errors audio llm dataclass_json git_lfs graph_io precision interruption program locations",
         "prompt encoders",
-        "aligner families",
+        "aligner families manifest_versions",
         "bundle corpus",
     ),
     "export": (

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
         if len(segments) < 2:
             raise InputError(f"there is {len(segments)} segment with sound: give longer recordings, or several")
         prompt = engine.prompt.prompt_for(arguments.task)
-        generation = replace(engine.defaults, beams=1)
+        generation = engine.greedy_defaults
         if arguments.new_tokens is not None:
             generation = replace(generation, max_new_tokens=arguments.new_tokens, ignore_eos=True, guard=False)
         measures = measure(engine, segments, prompt, generation, sizes, arguments.rounds, progress)

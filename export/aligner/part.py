@@ -55,6 +55,7 @@ class AlignerPart:
                 {INPUT: torch.zeros(1, self.spec.encoder.n_mels, self.spec.encoder.n_frames)},
                 outputs,
                 path,
+                {INPUT: {2: "mel_frames"}},
             )
             return
         rows, width = 2 * self.spec.decoder.n_layers, self.spec.encoder.d_model

@@ -19,7 +19,6 @@ from typing import Any
 
 from ...models.bundle import (
     LLM_FILE,
-    SCHEMA_VERSION,
     GenerationInfo,
     LlmInfo,
     Manifest,
@@ -30,6 +29,7 @@ from ...models.bundle import (
 )
 from ...models.errors import InputError
 from ...models.families.registry import FAMILIES, RELEASED, FamilySpec
+from ...models.manifest_versions import SCHEMA_VERSION
 from ...models.precision import PRECISIONS, Precision
 from ...models.prompt import PromptInfo
 from ...runtime.system.machine import memory_bytes

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from ...models.audio import SAMPLE_RATE
@@ -94,7 +94,7 @@ class Live:
         self._options = options or LiveOptions()
         self._keywords = self._options.keywords
         self._new_keywords = self._keywords is not None
-        self._generation = self._options.generation or replace(engine.defaults, beams=1)
+        self._generation = self._options.generation or engine.greedy_defaults
         self.ask(self._options.prompt, self._options.also)
         engine.require_aligner(self._prompts[0], self._generation)
         self._segmenter = Segmenter(source, open_gate(engine, self._options.gate, self._options.vad))

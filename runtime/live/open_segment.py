@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..events import Final
-from ..llm.sampling import Generation
 from .agreement import Agreement
 from .incremental import Hypotheses
 from .segmenter import GateProgress, seconds
@@ -42,12 +41,6 @@ class OpenSegment:
             n_revised=self.agreement.n_revised(),
             confident=found.confident,
         )
-
-
-def aligned_generation(generation: Generation) -> Generation:
-    """With what live transcripts have wherever there is an aligner: times of words, and support of words."""
-    support = None if generation.gbnf is not None else generation.min_support or 0.0
-    return replace(generation, words=True, min_support=support)
 
 
 def decoded_end(progress: GateProgress) -> int:

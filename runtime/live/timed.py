@@ -1,4 +1,7 @@
-"""The aligner in live captions: times of a final's words, and of a caption's stable ones where they cost little."""
+"""The aligner in live captions: times of a final's words, and of a caption's stable ones where they cost little.
+
+A final's support too, where it is asked for: to tell it takes several times as long as the words' times.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from ..engine import Engine
 from ..events import Final, TimedWord
 from ..llm.sampling import Generation
 from ..stream_load import RunningMean
-from .open_segment import aligned_generation
 from .speculation import SegmentDecoder, Speculated
 
 MOST = 0.15
@@ -32,10 +34,10 @@ class LiveAligner:
 
     def __init__(self, engine: Engine, generation: Generation, speculated: Speculated) -> None:
         self._engine = engine
-        self._generation = aligned_generation(generation)
+        self._generation = replace(generation, words=True)
         self._speculated = speculated
         self._seconds = RunningMean()
-        """Of wall time that an alignment takes: as a final's, with its support, until there was a caption's."""
+        """Of wall time that an alignment takes: a final's, support included, until there was a caption's."""
         self._ahead: _Aligned | None = None
         self.newest_s = 0.0
         """Seconds that the newest final's alignment took; 0 where there is none."""
@@ -54,7 +56,7 @@ class LiveAligner:
         self._ahead = _Aligned(decoder, end, aligned, took_s)
 
     def final(self, final: Final, decoder: SegmentDecoder, end: int) -> Final:
-        """With words and support, of a segment that ends there. Raises RunError."""
+        """With words, and support where it is asked for, of a segment that ends there. Raises RunError."""
         self.newest_s = 0.0
         if not self._aligns(final.prompt):
             return final

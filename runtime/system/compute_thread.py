@@ -1,8 +1,8 @@
 """Compute thread: whoever asks, from whichever thread -> calls into OpenMP made in one thread of this process, in turn.
 
-GCC's OpenMP keeps a team for every thread that has computed with it, and counts them all. As soon as there are more than
-cores, its barriers sleep at once instead of spinning for some microseconds first: a pass of SmolLM2-135M takes 38 ms
-then and not 12. A server's sessions are threads; with one thread that computes there is one team.
+GCC's OpenMP keeps a team for every thread that has computed with it, and counts them all. As soon as there are more
+than cores, its barriers sleep at once instead of spinning for some microseconds first: a pass of SmolLM2-135M takes
+38 ms then and not 12. A server's sessions are threads; with one thread that computes there is one team.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from auricle.export.aligner.part import AlignerPart
 from auricle.export.graphs.onnx_graph import run_graph
 from auricle.models.aligner import CROSS, DECODER, ENCODER, PAST, STAGES, TOKENS, VOCABULARY_FILE
 from auricle.models.audio import synthetic_clip
-from auricle.models.bundle import read_manifest
+from auricle.models.bundle import file_entry, read_manifest
+from auricle.models.dataclass_json import encode
 from auricle.models.encoders.whisper import INPUT, log_mel
 from auricle.models.errors import BundleError, CheckpointError
 from auricle.runtime.__main__ import main as auricle
@@ -36,6 +37,19 @@ def graphs_of(part: AlignerPart, folder: Path) -> dict[str, Path]:
     for name, path in paths.items():
         part.write(name, path)
     return paths
+
+
+def fix_length(graph: Path, sizes: dict[str, int]) -> None:
+    """A graph whose free axes are free no more."""
+    import onnx
+
+    model = onnx.load(str(graph))
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    del model.graph.value_info[:]
+    onnx.save(model, str(graph))
 
 
 def require_same(part: AlignerPart, model: WhisperForConditionalGeneration, folder: Path, mel: np.ndarray) -> None:
@@ -134,6 +148,34 @@ def test_older_manifests_have_none(golden_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert read_manifest(tmp_path).aligner is None
+
+
+def test_words_are_found_in_a_clip_alone_and_in_its_window_by_older_bundles(tmp_path: Path) -> None:
+    out, older = tmp_path / "bundle", tmp_path / "older"
+    assert main(export_arguments(out, aligner=str(write_whisper(tmp_path / "whisper")))) == 0
+    shutil.copytree(out, older)
+    aligner = read_manifest(out).aligner
+    assert aligner is not None
+    whole = aligner.encoder.n_positions
+    fix_length(older / f"{ENCODER}.onnx", {"mel_frames": 2 * whole, "n_positions": whole})
+    manifest = json.loads((older / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["aligner"]["any_length"]
+    listed = (encode(file_entry(older, entry["path"])) for entry in manifest["files"])
+    (older / "manifest.json").write_text(json.dumps({**manifest, "files": [*listed]}), encoding="utf-8")
+    heard: dict[Path, list[int]] = {}
+    for folder in (out, older):
+        with load(folder) as engine:
+            decode = engine.aligner._decode  # pyright: ignore[reportPrivateUsage]
+            lengths = heard.setdefault(folder, [])
+
+            def noting(ids: Any, past: Any, cross: Any, lengths: list[int] = lengths, decode: Any = decode) -> Any:
+                lengths.append(cross.shape()[1])
+                return decode(ids, past, cross)
+
+            engine.aligner._decode = noting  # pyright: ignore[reportPrivateUsage]
+            words, support = engine.aligner.align(synthetic_clip(1, 0.6), "turn on the lights", True, True)
+            assert len(words) == 4 and words[-1].end_s <= 0.6 and support is not None
+    assert heard[out][0] == 81 < whole and {*heard[out][1:]} == {whole} == {*heard[older]}
 
 
 def test_its_tokenizer_is_llama_cpps_too(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from auricle.models.bundle import shipped_bundle
@@ -18,6 +19,8 @@ from auricle.runtime.events import Answered, Final
 from auricle.runtime.live.captions import LiveOptions, captions
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.sources.playback import FilePlayback
+from live_client import hear, opened, say, started, tell, until
+from served import serving
 
 SAID = "turn on the kitchen dishwasher"
 SCHEMA = {"type": "object", "properties": {"room": {"enum": ["kitchen", "cellar"]}}, "required": ["room"]}
@@ -76,7 +79,7 @@ def test_files_of_captions_leave_it_out(bundle: Path, judge: Judge, capsys: pyte
     assert json.loads(capsys.readouterr().out)["support"] == 0.2
 
 
-def test_live_finals_have_it(engine: Engine, judge: Judge) -> None:
+def test_live_finals_have_it_where_it_is_asked_for(engine: Engine, judge: Judge) -> None:
     clip = read_audio(engine.bundle.path("clips/command.wav"))
 
     def final(options: LiveOptions) -> Final:
@@ -84,10 +87,10 @@ def test_live_finals_have_it(engine: Engine, judge: Judge) -> None:
         return next(event for event in events if isinstance(event, Final))
 
     judge(0.2)
-    told = final(LiveOptions())
+    told = final(LiveOptions(generation=Generation(min_support=0)))
     assert (told.text, told.support, told.finish_reason) == (SAID, 0.2, "eos")
     assert final(LiveOptions(generation=Generation(min_support=0.5))).finish_reason == "unsupported"
-    assert final(LiveOptions("audiocaption")).support is None
+    assert final(LiveOptions()).support is None, "nobody asked for it, and it costs more than the words' times"
 
 
 def test_listen_writes_nothing_of_it(
@@ -100,6 +103,40 @@ def test_listen_writes_nothing_of_it(
     shown = capsys.readouterr()
     assert SAID not in shown.out and "support 0.20: withheld" in shown.err
     assert (tmp_path / "said.srt").read_text(encoding="utf-8") == ""
+
+
+@pytest.mark.parametrize(("task", "told"), [("asr", 0.2), ("audiocaption", None)])
+def test_listen_tells_it_in_json(
+    task: str, told: float | None, bundle: Path, judge: Judge, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judge(0.2)
+    clip = str(bundle / "clips" / "command.wav")
+    assert main(["listen", clip, "--task", task, "--pace", "fast", "--json", "--bundle", str(bundle)]) == 0
+    events = map(json.loads, capsys.readouterr().out.splitlines())
+    (final,) = [event for event in events if event["event"] == "Final"]
+    assert (final["support"], final["finish_reason"]) == (told, "eos")
+
+
+def test_a_client_of_live_asks_for_it(bundle: Path, judge: Judge) -> None:
+    judge(0.2)
+
+    def heard(**fields: Any) -> dict[str, Any]:
+        with started(running, **fields) as connection:
+            say(connection, read_audio(bundle / "clips" / "command.wav"))
+            tell(connection, "stop")
+            return next(event for event in until(connection, "ended") if event["type"] == "final")
+
+    with load(bundle) as engine, serving(engine) as running:
+        assert "support" not in heard()
+        assert heard(min_support=0) | {"support": 0.2, "finish_reason": "eos"} == heard(min_support=0)
+        assert heard(min_support=0.5)["finish_reason"] == "unsupported"
+        for fields, said in (
+            ({"min_support": 2}, "0 to 1"),
+            ({"min_support": 0.5, "prompt": "audiocaption"}, "ask asr"),
+        ):
+            with opened(running) as connection:
+                tell(connection, "start", sample_rate=16_000, **fields)
+                assert said in hear(connection)["error"]["message"]
 
 
 def test_an_assistant_does_nothing_with_it(engine: Engine, judge: Judge, tmp_path: Path) -> None:

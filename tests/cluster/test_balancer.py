@@ -20,7 +20,7 @@ import httpx2 as httpx
 import pytest
 from auricle.models.bundle import shipped_bundle
 from auricle.runtime.audio.decode import read_audio
-from server.page.live_client import say, started, tell, until
+from live_client import say, started, tell, until
 from websockets.exceptions import ConnectionClosed
 
 pytestmark = pytest.mark.cluster

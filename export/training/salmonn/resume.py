@@ -1,4 +1,4 @@
-"""Resuming from a finished demo checkpoint: the official formats -> modules."""
+"""Resuming from a finished checkpoint: the official formats -> modules."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from ....models.encoders.beats import BeatsSpec
+from ....models.encoders.whisper import WhisperSpec
 from ....models.errors import CheckpointError
 from ...encoders.beats import Beats, load_beats
 from ...encoders.qformer import QFormerOptions, load_qformer
 from ...encoders.whisper import load_whisper
 from ...formats.checkpoint import load_torch
 from ..bridge import Bridge
-from .bridge import OWN_SPEECH
 
 _LLM = "llama_model."
 
@@ -38,17 +39,13 @@ def load_llm(folder: Path, llm: LlamaForCausalLM) -> None:
     llm.load_state_dict(LlamaForCausalLM.from_pretrained(folder / "vicuna", dtype=torch.float32).state_dict())
 
 
-def load_bridge(folder: Path, bridge: Bridge, llm: PeftModel) -> None:
-    """salmonn.pth: the Q-Former, what stands around it, and the adapter. Raises CheckpointError."""
+def load_bridge(folder: Path, bridge: Bridge, whisper: WhisperSpec, beats: BeatsSpec) -> None:
+    """salmonn.pth without its adapter: the Q-Former and what stands around it. Raises CheckpointError."""
     path = folder / "salmonn.pth"
-    state: dict[str, Tensor] = load_torch(path)["model"]
-    whisper = load_whisper(folder / "whisper")[0]
-    beats = load_beats(folder / "beats.pt")[0]
-    found = load_qformer(state, whisper, beats, QFormerOptions(n_heads=OWN_SPEECH.spec.n_heads), path)
+    found = load_qformer(load_torch(path)["model"], whisper, beats, QFormerOptions(n_heads=bridge.spec.n_heads), path)
     bridge.qformer.load_state_dict(found.reference.state_dict())
     bridge.ln_speech.load_state_dict(found.ln_speech.state_dict())
     bridge.ln_audio.load_state_dict(found.ln_audio.state_dict())
-    load_adapter(folder, llm)
 
 
 def load_adapter(folder: Path, llm: PeftModel) -> None:

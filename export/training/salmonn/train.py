@@ -29,7 +29,7 @@ from torch import distributed, nn
 
 from ....models.errors import InputError
 from ...encoders.beats import Beats
-from ...encoders.whisper import load_whisper, shortened
+from ...encoders.whisper import load_whisper, read_whisper_spec, shortened
 from ...packages import TINY_EN as TINY_EN_PACKAGE
 from ..bridge import Bridge
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
@@ -238,7 +238,8 @@ class Demo(Training[Options]):
         self._restore_frozen()
         model = adapted(self.llm)
         if self.options.start and not self.options.whisper:
-            load_bridge(self.options.start, self.bridge, model)
+            load_bridge(self.options.start, self.bridge, read_whisper_spec(self.options.start / "whisper"), BEATS_SPEC)
+            load_adapter(self.options.start, model)
         self.restore(stage, {"bridge": self.bridge, "llm": model})
         return model
 

@@ -29,6 +29,7 @@ _BATCH_ROWS = 24 * 150  # encoder frames of one step: 72 s
 _SHIFT, _NOISE = 8, 0.25
 _LENGTH_WEIGHT = 0.02
 _NEGATIVES = 5000
+_READER_STEPS, _READER_RATE = 80, 0.05
 
 
 class Reader(nn.Module):
@@ -147,6 +148,21 @@ def ctc_loss(
     sizes = torch.tensor([len(target) for target in targets])
     loss = F.ctc_loss(padded, labels, torch.tensor(lengths), sizes, zero_infinity=True)
     return loss + _LENGTH_WEIGHT * (flat.norm(dim=-1) - length).square().mean()
+
+
+def fit_reader(
+    reader: Reader, bridge: Bridge, vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerBase, shards: Shards
+) -> None:
+    """A new reader for a bridge that is trained already, which stays as it is."""
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=_READER_RATE)
+    for _ in range(_READER_STEPS):
+        views = shards.batch()
+        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            tokens = encode_views(bridge, views, disturb)
+        optimizer.zero_grad()
+        ctc_loss(reader, tokens, targets).backward()
+        optimizer.step()
 
 
 def train_bridge(

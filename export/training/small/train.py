@@ -3,7 +3,8 @@
 Stages, in order: `base` (the language model, dequantized), `bridge` (Q-Former and projection, CTC against the language
 model's own embeddings), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
 `write` (salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on
-where it was stopped. While a stage trains, a process of low priority makes new clips all the time (corpus.py).
+where it was stopped; with `--start models/small` `joint` begins with finished weights. While a stage trains, a process
+of low priority makes new clips all the time (corpus.py).
 `bridge` and `joint` can be run by torchrun, one process per core and twice the batch:
 `torchrun --nproc-per-node 2 -m -- auricle.export.training.small.train --threads 1 --stage joint ...`.
 """
@@ -33,14 +34,17 @@ from ....models.corpus.people import people
 from ....models.corpus.sentences import sample_utterance
 from ....models.errors import RunError
 from ....models.llm import KEEP
+from ...encoders.beats import load_beats
+from ...encoders.whisper import read_whisper_spec
 from ...llm.export import read_llm
 from ..bridge import Bridge, encode_views, with_lora
+from ..salmonn.resume import load_adapter, load_bridge
 from ..salmonn.write import lora_state, trained_state
 from ..shards import View, shard_names
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
 from ..trainer import is_first_process
 from .base import open_base, write_base
-from .bridge import SPEC, Reader, Shards, Vocabulary, train_bridge
+from .bridge import SPEC, Reader, Shards, Vocabulary, fit_reader, train_bridge
 from .corpus import Encoders, Texts
 from .evaluate import held_out, word_error
 from .joint import LORA_ALPHA, LORA_RANK, Adapter, Prompts, answer, train_joint
@@ -56,6 +60,8 @@ class SmallOptions(TrainingOptions):
 
     real: Path = Path("build/real-weights")
     beats: Path = Path("checkpoints/demo/beats.pt")
+    start: Path | None = None
+    """A finished checkpoint, salmonn.pth: `joint` begins with what it knows, and `bridge` has nothing to do."""
 
 
 class Small(Training[SmallOptions]):
@@ -70,17 +76,29 @@ class Small(Training[SmallOptions]):
         write_base(self.options.real / "smollm2-135m-instruct", self.work / "llm")
 
     def _bridge(self) -> None:
+        if self.options.start:
+            return
         trainer = self.trainer("bridge", self._heads(), self.RATES["bridge"], muon=False)
         with self._clips() as shards:
             train_bridge(trainer, self.bridge, self.reader, self.vocabulary, self.tokenizer, shards)
 
     def _joint(self) -> None:
-        if not self.checkpoint("joint").exists():
-            self.restore("bridge", self._heads())
         adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
+        begun = self.checkpoint("joint").exists()
+        if not begun and self.options.start:
+            self._load(self.options.start, adapted)
+        elif not begun:
+            self.restore("bridge", self._heads())
         trainer = self.trainer("joint", self._heads() | {"lora": Adapter(adapted)}, self.RATES["joint"], muon=False)
         with self._clips() as shards:
+            if not begun and self.options.start:
+                fit_reader(self.reader, self.bridge, self.vocabulary, self.tokenizer, shards)
             train_joint(trainer, self.bridge, self.reader, adapted, self.vocabulary, self.tokenizer, shards)
+
+    def _load(self, start: Path, adapted: Any) -> None:
+        whisper = read_whisper_spec(self.options.real / "whisper-base")
+        load_bridge(start, self.bridge, whisper, load_beats(self.options.beats)[0])
+        load_adapter(start, adapted)
 
     def _write(self) -> None:
         adapted = self._trained()
@@ -191,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = stage_parser(module, (__doc__ or "").split("\n\n")[0], Small, None, "6 GB")
     parser.add_argument("--real", type=Path, default=SmallOptions.real, help="of make real-weights SET=training")
     parser.add_argument("--beats", type=Path, default=SmallOptions.beats, help="sound encoder (default %(default)s)")
+    parser.add_argument("--start", type=Path, help="a finished checkpoint to begin with, such as models/small")
     return run_stages(Small, SmallOptions(**vars(parser.parse_args(arguments))))
 
 

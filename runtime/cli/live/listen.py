@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ....models.errors import RunError
 from ....models.interruption import interruptible, signals_wait
+from ...engine import Engine
 from ...events import Final, LiveEvent
 from ...live.captions import Live, LiveOptions
 from ...llm.grammar.json_schema import JsonSchema
@@ -23,7 +24,7 @@ from ...output.transcript import Transcript
 from ...sources.until_error import UntilError
 from ...system.heap import heap_trimmed
 from ..answers import half_json
-from ..options import ModelOptions, check_prompts, open_engine
+from ..options import ModelOptions, check_prompts, open_engine, tells_support
 from .keyboard import Keys, Menu, keys_work
 from .session import SourceOptions, open_source, output_error, stopped_by_signals
 
@@ -49,10 +50,19 @@ def listen(command: ListenCommand) -> int:
         transcript = stack.enter_context(Transcript(command.out)) if command.out else None
         source = stack.enter_context(closing(UntilError(open_source(command.source))))
         engine = stack.enter_context(open_engine(command.model))
-        n_cut = _run(Live(engine, source, command.live), transcript, command)
+        n_cut = _run(Live(engine, source, _telling(command, engine)), transcript, command)
     if source.error is not None:
         raise source.error
     return 1 if n_cut else 0
+
+
+def _telling(command: ListenCommand, engine: Engine) -> LiveOptions:
+    """JSON tells support too, wherever that can be told."""
+    if not command.as_json:
+        return command.live
+    generation = command.live.generation or engine.greedy_defaults
+    prompt = engine.prompt.prompt_for(command.live.prompt)
+    return replace(command.live, generation=tells_support(generation, prompt, engine))
 
 
 def _run(live: Live, transcript: Transcript | None, command: ListenCommand) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ....models.errors import InputError
@@ -11,6 +11,7 @@ from ...audio.container import MAX_RATE, MIN_RATE
 from ...engine import Engine
 from ...events import AudioDropped, Caption, Final, Lagging, SessionEnded, SpeechStarted
 from ...live.captions import LiveOptions
+from ...llm.sampling import Generation
 from ..errors import api_error, invalid
 from ..live_session import LiveSessionEvent, LiveSetup, SegmentFailed
 from ..openai.json_fields import Fields
@@ -42,10 +43,19 @@ def read_start(engine: Engine, message: Fields) -> LiveStart:
     for param, text, most in (("prompt", prompt, MAX_PROMPT), ("session", name, MAX_NAME)):
         if len(text) > most:
             raise invalid(f"{param} has {len(text)} characters, and at most {most} are taken", param)
-    options = LiveOptions(prompt=engine.prompt.prompt_for(prompt), vad=message.flag("vad", True))
+    prompt = engine.prompt.prompt_for(prompt)
+    options = LiveOptions(prompt=prompt, vad=message.flag("vad", True), generation=_generation(engine, prompt, message))
     setup = LiveSetup(options, _keywords(engine, message))
     setup.require_room(engine)
     return LiveStart(sample_rate, name, setup)
+
+
+def _generation(engine: Engine, prompt: str, message: Fields) -> Generation | None:
+    if "min_support" not in message:
+        return None
+    generation = replace(engine.greedy_defaults, min_support=message.number("min_support", 0, 0, 1))
+    engine.require_aligner(prompt, generation)
+    return generation
 
 
 def _keywords(engine: Engine, message: Fields) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ class Answerer:
         self._schema = JsonSchema(_intent_schema(options.names)) if self.intents else None
         self._chats = engine.bundle.manifest.llm.chats
         self._prompt = self._asked(engine, options)
-        self._generation = replace(engine.defaults, beams=1, gbnf=self._schema and self._schema.gbnf)
+        self._generation = replace(engine.greedy_defaults, gbnf=self._schema and self._schema.gbnf)
         if self._schema is not None:
             engine.llm.check_grammar(self._schema.gbnf)
 

@@ -14,13 +14,13 @@ from auricle.runtime.server.live_session import LiveSessionEvent, SegmentFailed
 from auricle.runtime.server.options import ServerOptions
 from auricle.runtime.server.page import live
 from auricle.runtime.server.page.protocol import event_json
+from live_client import PROTOCOL, hear, opened, say, started, tell, until
 from served import Served, serving
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ..realtime_client import at_rate, spoken
 from ..test_sessions import n_sessions
 from ..test_sessions import until as until_holds
-from .live_client import PROTOCOL, hear, opened, say, started, tell, until
 
 SAID = "turn on the kitchen dishwasher"
 

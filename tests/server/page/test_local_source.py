@@ -15,12 +15,12 @@ from auricle.runtime.engine import Engine
 from auricle.runtime.events import DeviceFound, DeviceLost
 from auricle.runtime.server.page.local_source import LocalSource
 from auricle.runtime.sources.source import Chunk, SourceItem
+from live_client import opened, until
 from served import serving
 from websockets.sync.client import connect
 
 from ..realtime_client import spoken
 from ..test_serve_command import command
-from .live_client import opened, until
 
 SAID = "turn on the kitchen dishwasher"
 

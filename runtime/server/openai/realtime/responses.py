@@ -190,7 +190,7 @@ class Responses:
         engine = self._service.engine
         system, questions = read_questions(engine, response.context, response.instructions)
         limit = response.max_output_tokens or engine.defaults.max_new_tokens
-        generation = replace(engine.defaults, beams=1, max_new_tokens=limit)
+        generation = replace(engine.greedy_defaults, max_new_tokens=limit)
         yield from self._memory.answer(self._service, stream, system, questions, generation)
 
     def _finish(self, response: _Response, status: str, details: object, usage: dict[str, Any] | None = None) -> None:
