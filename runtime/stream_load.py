@@ -1,12 +1,13 @@
 """Load: what decodes of live streams took -> the share of the engine that so many of them need, and their hop.
 
-    load = n * SPEECH_SHARE * (a final's seconds / SEGMENT_SECONDS + an update's seconds / LONGEST_HOP_SECONDS)
+    load = n * SPEECH_SHARE * (a segment's final and its updates every LONGEST_HOP_SECONDS) / the segment's seconds
 
 A decode has every core while it runs, and no other runs beside it: at a load of 1 the machine does nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 LIMIT = 0.8
@@ -15,8 +16,6 @@ LONGEST_HOP_SECONDS = 2.0
 """Of sound between two updates, where the hop that was asked for is shorter and the machine has no time for it."""
 SPEECH_SHARE = 0.5
 """Of the time people in a conversation speak."""
-SEGMENT_SECONDS = 4.0
-"""Of speech between two finals."""
 NEWEST = 32
 """Decodes that a mean is of, about: it follows what the machine does now."""
 
@@ -35,15 +34,55 @@ class RunningMean:
         self.value = sample if self.value is None else self.value + (sample - self.value) / self._n
 
 
+class CostByLength:
+    """Seconds that decodes take by the seconds of sound that they hear: a line through the newest of them."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._length = self._seconds = self._variance = self._covariance = 0.0
+
+    def add(self, seconds: float, length_s: float) -> None:
+        """One more."""
+        self._n = min(self._n + 1, NEWEST)
+        further = length_s - self._length
+        self._length += further / self._n
+        self._seconds += (seconds - self._seconds) / self._n
+        self._variance += (further * (length_s - self._length) - self._variance) / self._n
+        self._covariance += (further * (seconds - self._seconds) - self._covariance) / self._n
+
+    @property
+    def mean(self) -> float | None:
+        """None before the first sample."""
+        return self._seconds if self._n else None
+
+    def at(self, length_s: float) -> float | None:
+        """What one takes that hears so much. More sound takes no less time, and not more than in proportion."""
+        if not self._n or not self._length:
+            return self.mean
+        slope = self._covariance / self._variance if self._variance else 0.0
+        return self._seconds + min(max(slope, 0.0), self._seconds / self._length) * (length_s - self._length)
+
+
 class Load:
     """Measured costs of live streams on one engine. Any thread."""
 
     def __init__(self) -> None:
-        self.update = RunningMean()
-        """Seconds of the engine that an update takes."""
+        self.update = CostByLength()
+        """Of an update, in seconds of the engine."""
         self.final = RunningMean()
         """The same of a final."""
+        self._needed = RunningMean()
+        """The same of a segment whose updates are as rare as they may be, and its final."""
+        self._length = RunningMean()
+        """Seconds that it lasts."""
         self._speaking: set[Hashable] = set()
+
+    def add_final(self, seconds: float, length_s: float) -> None:
+        """A segment of this length is over, and its final took so long."""
+        ends_s = (n * LONGEST_HOP_SECONDS for n in range(1, math.ceil(length_s / LONGEST_HOP_SECONDS)))
+        self.final.add(seconds)
+        self._needed.add(seconds + sum(self.update.at(end_s) or 0.0 for end_s in ends_s))
+        self._length.add(length_s)
 
     def begin(self, stream: Hashable) -> None:
         """Somebody speaks there: updates are due."""
@@ -55,7 +94,7 @@ class Load:
 
     def of(self, n_streams: int) -> float:
         """The load of so many live streams when their updates are as rare as they may be; 0 while nothing is known."""
-        return n_streams * SPEECH_SHARE * (self._finals() + (self.update.value or 0.0) / LONGEST_HOP_SECONDS)
+        return n_streams * SPEECH_SHARE * self._per_second(self._needed)
 
     def admits(self, n_streams: int) -> bool:
         """Whether one more fits beside so many. The first always does: it may be all that the machine is for."""
@@ -67,12 +106,13 @@ class Load:
         Never shorter than that, and longer than LONGEST_HOP_SECONDS only where nominal_s is.
         """
         n_speaking = len(self._speaking)  # once: another stream may end meanwhile
-        if not n_speaking or self.update.value is None:
+        update_s = self.update.mean
+        if not n_speaking or update_s is None:
             return nominal_s
-        left = LIMIT / n_speaking - self._finals()
-        needed_s = self.update.value / left if left > 0 else LONGEST_HOP_SECONDS
+        left = LIMIT / n_speaking - self._per_second(self.final)
+        needed_s = update_s / left if left > 0 else LONGEST_HOP_SECONDS
         return max(nominal_s, min(needed_s, LONGEST_HOP_SECONDS))
 
-    def _finals(self) -> float:
-        """Load by the finals of one stream that speaks without a pause."""
-        return (self.final.value or 0.0) / SEGMENT_SECONDS
+    def _per_second(self, of_segment: RunningMean) -> float:
+        """Of speech, without a pause."""
+        return (of_segment.value or 0.0) / (self._length.value or 1.0)

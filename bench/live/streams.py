@@ -135,6 +135,7 @@ def sweep(
             if known:
                 continue  # so many were measured
             found = measure(engine, costs, order, clips, options, admitted, seconds, progress)
+            measures.append(Measure(group, "load_after", "", (costs.of(admitted),)))
             measures += stream_measures(group, found)
             if not suffix:
                 fewest, least = next(iter(resident.items()), (admitted, 0))
@@ -277,7 +278,7 @@ def _notes(options: LiveOptions) -> list[str]:
     return [
         f"end of speech: the segment's last sample; {wait_ms:g} ms after it the gate is sure of the pause",
         f"load: finals, and updates every {LONGEST_HOP_SECONDS:g} s, in shares of the engine, from what they took in"
-        f" this run; {LIMIT:g} is admitted",
+        f" this run, before and after it; {LIMIT:g} is admitted",
         "first come: the same streams, turns in the order of asking; waited: for a turn; engine: share of the time that"
         " it worked",
         "memory: what resident memory grew by for each stream more than in the first row",

@@ -6,7 +6,7 @@ from ..result import Measure, Record
 
 _MANY = (("final, ms", "final"), ("waited", "final_waited"), ("interval, s", "interval"), ("latency, ms", "latency"))
 """Columns of median and 95 %."""
-_ONE = (("load", "load"), ("refused", "refused"))
+_ONE = (("load", "load"), ("after", "load_after"), ("refused", "refused"))
 _BEHIND = (
     ("rtf", "rtf"),
     ("engine %", "engine"),

@@ -325,14 +325,12 @@ class Live:
         was_there = segment.decoder.has(end := decoded_end(progress))
         found, latency_ms = self._decode(segment, end, first_alone=overloaded)
         if not was_there:
-            self._load.update.add(latency_ms / 1e3)
+            self._load.update.add(latency_ms / 1e3, seconds(end - segment.start))
         segment.updated_at = progress.end
         stable, unstable = segment.agreement.caption()
         also = also_answers(segment.decoder, found)
         work = found.work(latency_ms, was_there)
-        words = self._aligner.stable_words(
-            stable, f"{stable} {unstable}", segment.decoder, end, self._load.update.value
-        )
+        words = self._aligner.stable_words(stable, f"{stable} {unstable}", segment.decoder, end, self._load.update.mean)
         words = tuple(word.moved(seconds(segment.start)) for word in words)
         caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work, words)
         return [caption] if lagging is None else [lagging, caption]
@@ -344,7 +342,8 @@ class Live:
         found, _ = self._decode(segment, closed.end)
         final = self._aligner.final(segment.final(seconds(closed.end), found), segment.decoder, closed.end)
         self._spoken()
-        self._load.final.add(segment.decoder.newest_s + self._aligner.newest_s)
+        took_s = segment.decoder.newest_s + self._aligner.newest_s
+        self._load.add_final(took_s, seconds(closed.end - closed.start))
         self.full = closed.reason == "full"
         self._segmenter.done(closed)
         return final

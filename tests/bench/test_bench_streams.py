@@ -34,8 +34,8 @@ def tone(seconds: float) -> Waveform:
 
 def costs_of(update_s: float, final_s: float) -> Load:
     costs = Load()
-    costs.update.add(update_s)
-    costs.final.add(final_s)
+    costs.update.add(update_s, 2.0)
+    costs.add_final(final_s, 4.0)
     return costs
 
 
@@ -64,7 +64,7 @@ def test_what_was_spoken_by_now_is_given_and_nothing_else(monkeypatch: pytest.Mo
 
 
 def test_numbers_follow_from_the_load() -> None:
-    costs = costs_of(0.2, 0.4)  # 0.1 each
+    costs = costs_of(0.4, 0.4)  # 0.1 each
     assert [number_for(costs, share) for share in (0.01, 0.5, 1.05)] == [1, 5, 10]
     assert [admitted_of(costs, n) for n in (1, 8, 20)] == [1, 8, 8]
     with pytest.raises(InputError, match="ask for less"):
@@ -86,7 +86,7 @@ def test_who_is_refused_is_counted_and_the_rest_measured_once(monkeypatch: pytes
 
     monkeypatch.setattr(streams, "measure", fake)
     engine: Engine = None  # type: ignore[assignment]
-    measures = sweep(engine, costs_of(0.2, 0.4), [], LiveOptions(), [2, 4, 12, 20], True, 60.0)
+    measures = sweep(engine, costs_of(0.4, 0.4), [], LiveOptions(), [2, 4, 12, 20], True, 60.0)
     assert measured == [2, 2, 4, 4, 8, 8]
     found = {(m.group, m.name): m for m in measures}
     assert found["20 streams", "refused"].value == 12 and ("20 streams", "final") not in found

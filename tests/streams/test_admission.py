@@ -36,9 +36,9 @@ def served(engine: Engine) -> Iterator[Served]:
     """A machine that has time for one stream, and is asked by Home Assistant too."""
     with serving(engine, wyoming=WyomingOptions(0), admission=True) as running:
         load = running.service.scheduler.load
-        for cost in (load.update, load.final):
-            for _ in range(40):  # what a clip really takes changes little
-                cost.add(60.0)
+        for _ in range(40):  # what a clip really takes changes little
+            load.update.add(60.0, 2.0)
+            load.add_final(60.0, 4.0)
         yield running
 
 
@@ -99,7 +99,8 @@ def test_files_are_transcribed_on_a_full_machine(full: Served, engine: Engine) -
 
 def test_without_admission_nobody_is_refused(engine: Engine) -> None:
     service = Service(engine, ServerOptions(port=0, admission=False))
-    service.scheduler.load.update.add(60.0)
+    service.scheduler.load.update.add(60.0, 2.0)
+    service.scheduler.load.add_final(60.0, 4.0)
     with service.session("realtime", live=True), service.session("realtime", live=True):
         assert service.scheduler.load.of(2) > 1
     service.close()

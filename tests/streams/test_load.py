@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from auricle.runtime.stream_load import LIMIT, LONGEST_HOP_SECONDS, Load, RunningMean
+from auricle.runtime.stream_load import LIMIT, LONGEST_HOP_SECONDS, CostByLength, Load, RunningMean
 
 
 def load_of(update_s: float, final_s: float, n_speaking: int = 0) -> Load:
     load = Load()
-    load.update.add(update_s)
-    load.final.add(final_s)
+    load.update.add(update_s, 2.0)
+    load.add_final(final_s, 4.0)
     for stream in range(n_speaking):
         load.begin(stream)
     return load
@@ -27,13 +27,40 @@ def test_a_mean_follows_what_is_new() -> None:
 
 
 def test_the_load_is_that_of_people_who_speak_half_of_the_time_with_rare_updates() -> None:
-    """Each second half a stream speaks: a quarter of a final, half an update."""
-    assert load_of(0.2, 0.4).of(3) == pytest.approx(3 * 0.5 * (0.4 / 4 + 0.2 / 2))
+    """A segment of 4 s: its update at 2 s, and the final in the place of that at 4 s."""
+    assert load_of(0.2, 0.4).of(3) == pytest.approx(3 * 0.5 * (0.4 + 0.2) / 4)
     assert Load().of(100) == 0.0
 
 
+def test_updates_are_reckoned_as_long_as_they_are_when_they_are_rare() -> None:
+    """However often they come now: in 9 s at 2, 4, 6 and 8 s; in 1.5 s there is none. So many finals as there are."""
+    load = Load()
+    for length_s in (0.5, 1.0, 1.5, 2.0):
+        load.update.add(0.05 + 0.1 * length_s, length_s)
+    load.add_final(0.95, 9.0)
+    load.add_final(0.2, 1.5)
+    updates_s = sum(0.05 + 0.1 * length_s for length_s in (2, 4, 6, 8))
+    assert load.of(1) == pytest.approx(0.5 * (updates_s + 0.95 + 0.2) / (9.0 + 1.5))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "seconds", "at_2"),
+    [((1.0, 3.0), (0.3, 0.1), 0.2), ((1.0, 3.0), (0.0, 6.0), 3.0), ((3.0, 3.0), (0.2, 0.4), 0.3)],
+    ids=["more sound took less", "more than in proportion", "one length"],
+)
+def test_a_line_says_nothing_absurd(lengths: tuple[float, ...], seconds: tuple[float, ...], at_2: float) -> None:
+    cost = CostByLength()
+    assert cost.at(2.0) is None is cost.mean
+    for length_s, took_s in zip(lengths, seconds, strict=True):
+        cost.add(took_s, length_s)
+    assert cost.at(2.0) == pytest.approx(at_2)
+    for length_s in (0.1, 1.0, 10.0, 30.0):
+        at = cost.at(length_s)
+        assert at is not None and 0 <= at <= seconds[1] * 30 and at <= (cost.at(2 * length_s) or 0.0)
+
+
 def test_streams_are_admitted_up_to_the_limit_and_the_first_always() -> None:
-    load = load_of(0.2, 0.4)  # 0.1 each
+    load = load_of(0.4, 0.4)  # 0.1 each
     assert [n for n in range(12) if load.admits(n)] == list(range(8))
     assert load_of(60.0, 60.0).admits(0) and not load_of(60.0, 60.0).admits(1)
     assert Load().admits(1000)

@@ -39,7 +39,7 @@ def test_updates_are_rarer_where_they_cost_more(
 ) -> None:
     """1.5 s of speech are more than the hop of 500 ms, and less than the longest one."""
     scheduler = Scheduler(engine)
-    scheduler.load.update.add(update_s)
+    scheduler.load.update.add(update_s, 1.0)
     session = Session(engine, scheduler)
     for end_s in (1.5, 1.6):  # the second is heard when the first was dealt with
         session.source.feed(clips[0][round(session.live.received_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)])
@@ -78,13 +78,13 @@ def test_what_decodes_take_is_known_to_the_load(engine: Engine, clips: list[Wave
     session.source.feed(clips[0][SAMPLE_RATE * 3 // 2 :])
     until(lambda: any(isinstance(event, Final) for event in session.events))
     session.join()
-    assert scheduler.load.final.value and scheduler.load.update.value
+    assert scheduler.load.final.value and scheduler.load.update.mean
     assert scheduler.load.of(2) > 0 and scheduler.load.hop_s(1e-9) == 1e-9
 
 
 def test_a_stream_whose_segments_nobody_decodes_makes_no_hop_longer(engine: Engine, clips: list[Waveform]) -> None:
     scheduler = Scheduler(engine)
-    scheduler.load.update.add(10.0)
+    scheduler.load.update.add(10.0, 1.0)
     session = Session(engine, scheduler, LiveOptions(decode=False))
     session.source.feed(clips[0][: SAMPLE_RATE * 3 // 2])
     until(lambda: any(isinstance(event, SpeechStarted) for event in session.events))
