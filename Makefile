@@ -21,7 +21,7 @@
 # make sbom        what is inside the wheel and under which licence, as CycloneDX: build/sbom.json
 # make matrix      the wheel on every Python found, with the newest and the oldest versions of what it needs
 # make clients     other people's clients as they are, in environments of their own, ask the server (CLIENTS="node livekit")
-# make arm-test    the encoders on aarch64, emulated by qemu, against what they give here (Debian 12)
+# make arm-test    Auricle on aarch64, emulated by qemu, against what it gives here and the references (Debian 12)
 # make cluster-test   auricle-cluster on a Ray cluster of two nodes on this machine, a worker and a node of which end
 # make home-assistant   Home Assistant itself, in an environment of its own, asks the server (Python 3.13)
 PYTHON ?= python3

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Usage: system-packages.sh [build|training]. Debian packages, installed when this is root's, else named.
+# Usage: system-packages.sh [build|training|arm]. Debian packages, installed when this is root's, else named.
 # build: what installing needs: venv, and a compiler where llama-cpp-python is not there yet ($VENV, default .venv).
 # training: more voices, the sentences they speak, recordings of people to listen to in between.
+# arm: a compiler for aarch64.
 # Else what `make test` and `make demo-eval` use: speech for the demo corpus, PortAudio for sounddevice. With apt-get also
 # PulseAudio, which the tests start as a microphone that plays files, and Chromium, which opens the bench's report;
 # without them those tests are skipped.
@@ -25,6 +26,8 @@ if [ "${1:-}" = build ]; then
   command -v "$python" >/dev/null || wanted+=(python3)
   "$python" -c 'import ensurepip, venv' 2>/dev/null || wanted+=(python3-venv)
   "$python" -c 'import llama_cpp' 2>/dev/null || command -v c++ >/dev/null || wanted+=(g++)
+elif [ "${1:-}" = arm ]; then
+  command -v aarch64-linux-gnu-g++ >/dev/null || wanted+=(g++-aarch64-linux-gnu)
 elif [ "${1:-}" = training ]; then
   [ -d /usr/share/wordnet ] || wanted+=(wordnet-base)
   [ -d /usr/share/pocketsphinx/test ] || wanted+=(pocketsphinx-testdata)
