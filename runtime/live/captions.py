@@ -323,15 +323,16 @@ class Live:
         longest_s = LATE * max(seconds(self._hop), LONGEST_HOP_SECONDS)
         overloaded = self._catches_up and seconds(progress.end - segment.updated_at) > longest_s
         was_there = segment.decoder.has(end := decoded_end(progress))
+        started = time.perf_counter()
         found, latency_ms = self._decode(segment, end, first_alone=overloaded)
-        if not was_there:
-            self._load.update.add(latency_ms / 1e3, seconds(end - segment.start))
         segment.updated_at = progress.end
         stable, unstable = segment.agreement.caption()
         also = also_answers(segment.decoder, found)
         work = found.work(latency_ms, was_there)
         words = self._aligner.stable_words(stable, f"{stable} {unstable}", segment.decoder, end, self._load.update.mean)
         words = tuple(word.moved(seconds(segment.start)) for word in words)
+        if not was_there:
+            self._load.update.add(time.perf_counter() - started, seconds(end - segment.start))
         caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work, words)
         return [caption] if lagging is None else [lagging, caption]
 
