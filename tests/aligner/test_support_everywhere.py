@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch")
 from auricle.models.bundle import shipped_bundle
 from auricle.models.errors import InputError
 from auricle.runtime.__main__ import main
