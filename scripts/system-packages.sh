@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Usage: system-packages.sh [build|training|arm]. Debian packages, installed when this is root's, else named.
+# Usage: system-packages.sh [build|training|arm|vulkan]. Debian packages, installed when this is root's, else named.
 # build: what installing needs: venv, and a compiler where llama-cpp-python is not there yet ($VENV, default .venv).
 # training: more voices, the sentences they speak, recordings of people to listen to in between.
-# arm: a compiler for aarch64.
+# arm: a compiler for aarch64; vulkan: headers, a compiler of shaders, Mesa's software device.
 # Else what `make test` and `make demo-eval` use: speech for the demo corpus, PortAudio for sounddevice. With apt-get also
 # PulseAudio, which the tests start as a microphone that plays files, and Chromium, which opens the bench's report;
 # without them those tests are skipped.
@@ -28,6 +28,11 @@ if [ "${1:-}" = build ]; then
   "$python" -c 'import llama_cpp' 2>/dev/null || command -v c++ >/dev/null || wanted+=(g++)
 elif [ "${1:-}" = arm ]; then
   command -v aarch64-linux-gnu-g++ >/dev/null || wanted+=(g++-aarch64-linux-gnu)
+elif [ "${1:-}" = vulkan ]; then
+  [ -e /usr/include/vulkan/vulkan.hpp ] || wanted+=(libvulkan-dev)
+  command -v glslc >/dev/null || wanted+=(glslc)
+  [ -d /usr/include/spirv ] || wanted+=(spirv-headers)
+  compgen -G "/usr/share/vulkan/icd.d/lvp_icd*" >/dev/null || wanted+=(mesa-vulkan-drivers)
 elif [ "${1:-}" = training ]; then
   [ -d /usr/share/wordnet ] || wanted+=(wordnet-base)
   [ -d /usr/share/pocketsphinx/test ] || wanted+=(pocketsphinx-testdata)
