@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # llama.cpp's Vulkan backend on Mesa's software device, against the CPU: make vulkan-test, on Debian 12
 # Half an hour of two cores, once, most of it for its shaders. Debian 12's headers lack one extension that llama.cpp only
-# uses with validation layers, and its loader does not export two functions: scripts/vulkan has both. On a newer system,
-# with a device of one's own, CMAKE_ARGS=-DGGML_VULKAN=ON is enough.
+# uses with validation layers, and its loader does not export two functions: scripts/vulkan has both.
 set -euo pipefail
 python=${1:-.venv/bin/python} work=build/vulkan here=$PWD/scripts/vulkan
 mkdir -p "$work"
