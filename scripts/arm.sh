@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Auricle on aarch64, emulated, against what it gives here: make arm-test, on Debian 12
 # Python for arm64 and qemu are Debian's, unpacked under build/arm; a cross-compiler is installed where there is none, for
-# llama-cpp-python's wheel, which takes ten minutes of two cores once. The same onnxruntime on both sides, so that what
+# llama-cpp-python's wheel, which is built once; all takes ten minutes of two cores then. The same onnxruntime on both sides, so that what
 # differs is the processor. Newer ones crash under this qemu when they are imported.
 set -euo pipefail
 python=${1:-.venv/bin/python} work=build/arm ort=1.23.2 numpy=2.2.6
@@ -26,7 +26,7 @@ if [ ! -e "$work/ready" ]; then
   touch "$work/ready"
 fi
 if [ -z "$(ls "$work"/wheels/llama_cpp_python-*aarch64.whl 2>/dev/null)" ]; then # every board's: armv8-a, without dot product
-  command -v aarch64-linux-gnu-g++ >/dev/null || bash scripts/system-packages.sh arm
+  bash scripts/system-packages.sh arm
   # shellcheck source=scripts/llama-cpp.sh
   . scripts/llama-cpp.sh
   cross="-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc"
@@ -53,7 +53,7 @@ emulated() { # processor, then what Python is to run
     -E PYTHONPATH="$work/site:$work/links" "$work/root/usr/bin/python3.11" -u "${@:2}"
 }
 PYTHONPATH=$work/here:$work/links "$python" scripts/arm-encoders.py write "$work/here.npz"
-for processor in cortex-a72 max,sve=off; do # int8 kernels without dot product, and with it
+for processor in cortex-a72 max,sve=off; do # without dot product, and with it
   echo "$processor"
   emulated "$processor" scripts/arm-encoders.py compare "$work/here.npz"
 done
