@@ -32,7 +32,8 @@ from .llm.sampling import Generation, TokenScores
 from .llm.session import Llm
 from .llm.stopping import StoppingCriteria, cut_at
 from .system.exclusive import exclusively
-from .system.ort import OrtOptions, open_session
+from .system.heap import trim_heap
+from .system.ort import OrtOptions, open_session, release_memory
 
 ALIGNER_REMEDY = "export it with --aligner, and a small Whisper such as openai/whisper-tiny.en"
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
@@ -84,6 +85,7 @@ class Engine:
         self._ort = options.ort
         self._aligner: Aligner | None = None
         self._closed = False
+        trim_heap()  # of what opening the graphs has left
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -331,6 +333,7 @@ class Engine:
             self._aligner.close()
         for session in self._sessions.values():
             session.close()
+        release_memory()
 
     def __enter__(self) -> Engine:
         return self

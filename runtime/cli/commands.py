@@ -54,7 +54,8 @@ def engine_options(arguments: Namespace) -> EngineOptions:
         kv_type=arguments.kv_type,
         repack=arguments.repack,
     )
-    return EngineOptions(OrtOptions(provider=arguments.provider, threads=arguments.threads), llm)
+    keep = getattr(arguments, "keep_optimized", True)  # the benches have no option for it
+    return EngineOptions(OrtOptions(arguments.provider, arguments.threads, keep_optimized=keep), llm)
 
 
 def _ask(arguments: Namespace) -> int:

@@ -127,7 +127,13 @@ def _add_listen(listen: argparse.ArgumentParser) -> None:
     update.add_argument(
         "--context", choices=("full", "short"), help="short: encode no padding, full: the window; default: as trained"
     )
-    update.add_argument("--settle", type=float, dest="settle_s", metavar="S", help="do not encode older seconds again")
+    update.add_argument(
+        "--settle",
+        type=float,
+        dest="settle_s",
+        metavar="S",
+        help="updates do not read older seconds again, finals do; default: 1 for a language model from 512 MiB on",
+    )
     _add_gate_options(listen)
     listen.add_argument("--no-vad", action="store_true", help="segments of --max-segment-s, for sounds and music")
     _add_bundle_options(listen)
@@ -271,6 +277,12 @@ def _add_device_options(command: argparse.ArgumentParser) -> None:
         "--repack",
         action=argparse.BooleanOptionalAction,
         help="weights in an order of llama.cpp's own too: up to twice the memory, faster long answers; by type",
+    )
+    device.add_argument(
+        "--keep-optimized",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep encoders of 64 MiB and more beside the bundle as optimized for this machine: they open at once",
     )
     device.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="default: all, when the build can")
 

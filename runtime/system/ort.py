@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from onnxruntime import OrtValue
 from ...models.bundle import axis_profiles
 from ...models.errors import INSTALL_WHERE, BundleError, InputError, RunError, install_command
 from ...models.graph_io import TensorInfo
+from .heap import trim_heap
 from .machine import MAX_THREADS, default_threads
+from .optimized_graphs import open_optimized
 
 ort: Any = onnxruntime  # it has no types of its own
 
@@ -55,8 +57,9 @@ class OrtOptions:
 
     provider: str = "auto"  # or one of PROVIDERS; auto is the best that really starts
     threads: int | None = None  # CPU threads of each graph; None: one per core
-    engine_cache: Path | None = None  # TensorRT engines are kept here, or built at every start
+    engine_cache: Path | None = None  # TensorRT engines and optimized graphs are kept here, or made at every start
     tensorrt_fp16: bool = True  # let TensorRT compute in float16
+    keep_optimized: bool = True  # large graphs are kept there as optimized for this machine too
     longest_s: float = 30.0  # the model's window: TensorRT builds for clips up to it
 
     def __post_init__(self) -> None:
@@ -168,9 +171,32 @@ def session_settings(threads: int | None = None) -> Any:
     settings.enable_mem_reuse = False
     # Nor one block for a whole run, remembered for each length of sound: blocks of all sizes fill the arena with holes.
     settings.enable_mem_pattern = False
+    if _shared_arena():
+        settings.add_session_config_entry("session.use_env_allocators", "1")
     if sums_overflow():
         settings.add_session_config_entry("session.x64quantprecision", "1")
     return settings
+
+
+@cache
+def _shared_arena() -> bool:
+    """Whether graphs on the CPU share one arena for what they compute: they run in turn, each would keep its own."""
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    defaults = ort.OrtArenaCfg(0, -1, -1, -1)
+    with suppress(Exception):  # onnxruntime's exceptions share no public base; another library may have made one
+        ort.create_and_register_allocator(memory, defaults)
+        return True
+    return False
+
+
+def release_memory() -> None:
+    """Give back what closed graphs have left in the arena and in the C library's heap."""
+    if _shared_arena():
+        session = ort.InferenceSession(_PROBE, session_settings(1), providers=[PROVIDERS["cpu"]])
+        shrinking = ort.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        session.run(None, {"x": np.zeros(1, np.float32)}, shrinking)
+    trim_heap()
 
 
 @cache
@@ -189,10 +215,12 @@ def sums_overflow() -> bool:
 def _create(path: Path, provider: str, inputs: Sequence[TensorInfo], options: OrtOptions) -> Any:
     if not path.is_file():
         raise BundleError(f"{path} is missing: the bundle is not whole")
+    settings = partial(session_settings, options.threads)
+    folder = options.engine_cache if provider == "cpu" and options.keep_optimized else None
+    if folder is not None and (kept := open_optimized(path, folder, settings)) is not None:
+        return kept
     try:
-        session = ort.InferenceSession(
-            str(path), session_settings(options.threads), providers=_chain(provider, inputs, options)
-        )
+        session = ort.InferenceSession(str(path), settings(), providers=_chain(provider, inputs, options))
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise BundleError(f"{path} cannot be opened by onnxruntime: {_first_line(error)}") from error
     started: list[str] = session.get_providers()
