@@ -12,7 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...models.errors import InputError
-from ..word_errors import matches, normalized
+from ...runtime.events import Caption
+from ..word_errors import WordErrors, matches, normalized, total, word_errors
+
+SAID_S = 0.2
+"""A word that ended so long before an update's end can be in its caption."""
 
 
 @dataclass(frozen=True)
@@ -145,3 +149,12 @@ def _word(where: str, line: str, earliest: float, latest: float) -> SpokenWord:
             f" recording at {latest:.2f} s: mend the time"
         )
     return SpokenWord(end_s, cells[1])
+
+
+def caption_errors(captions: Sequence[Caption], spoken: Sequence[SpokenWord]) -> WordErrors:
+    """Of all captions, stable and unstable text, against the words of their segment that had ended SAID_S before."""
+    found: list[WordErrors] = []
+    for caption in captions:
+        said = [each.word for each in spoken if caption.start_s < each.end_s <= caption.end_s - SAID_S]
+        found.append(word_errors(" ".join(said), f"{caption.stable} {caption.unstable}"))
+    return total(found)

@@ -38,7 +38,17 @@ from ..machine.gpu import gpu_memory_bytes, gpu_name, uses_gpu
 from ..machine.timing import resident_bytes
 from ..result import Measure, Record, make_record, subject
 from ..word_errors import word_errors
-from .latency import Moment, Screen, ShownSegment, SpokenWord, laal, matched, normalized_erasure, read_words
+from .latency import (
+    Moment,
+    Screen,
+    ShownSegment,
+    SpokenWord,
+    caption_errors,
+    laal,
+    matched,
+    normalized_erasure,
+    read_words,
+)
 from .table import lines as lines
 
 Better = Literal["lower", "higher", "neither"]
@@ -165,7 +175,7 @@ def measure(
         "task": options.prompt,
         "hop_ms": f"{options.hop_ms:g}",
         "context": options.context or "as trained",
-        "settle_s": "off" if options.settle_s is None else f"{options.settle_s:g}",
+        "settle_s": "as fits" if options.settle_s is None else f"{options.settle_s:g}",
         "draft": "yes" if options.draft else "no",
         "speculation": "yes" if options.speculate else "no",
         "provider": choose_provider(where.ort.provider),
@@ -227,7 +237,7 @@ def update_measures(seen: Seen, options: LiveOptions, pace: Pace) -> list[Measur
         one("tokens", "", "neither", *(float(work.n_new_tokens) for work in works)),
         one("audio_tokens", "", "neither", *(float(work.n_audio_tokens) for work in works)),
     ]
-    if options.settle_s is not None:
+    if any(work.n_kept for work in works):
         measures.append(one("kept", "", "higher", *(float(work.n_kept) for work in works)))
     if n_drafted:
         measures.append(one("acceptance", "%", "higher", 100 * n_accepted / n_drafted))
@@ -270,6 +280,7 @@ def word_measures(seen: Seen, spoken: Sequence[SpokenWord], pace: Pace) -> list[
         return [word_error]
     measures = [
         word_error,
+        one("caption_wer", "%", "lower", 100 * caption_errors([each for each, _ in seen.captions], spoken).rate),
         one("heard_unstable", "s", "lower", *(seen_as.unstable.heard_s - word.end_s for word, seen_as in pairs)),
         one("heard_stable", "s", "lower", *(seen_as.stable.heard_s - word.end_s for word, seen_as in pairs)),
         one("laal_unaware", "s", "lower", _laal(seen.segments, spoken, by_wall=False)),

@@ -26,6 +26,7 @@ _ROWS = (
     ("were computing free: to unstable text", "words", "heard_unstable"),
     ("were computing free: to stable text", "words", "heard_stable"),
     ("were computing free: LAAL", "words", "laal_unaware"),
+    ("word error of the captions", "words", "caption_wer"),
     ("word error of the finals", "words", "wer"),
     ("words taken back per word shown", "session", "erasure"),
     ("real-time factor", "session", "rtf"),

@@ -6,9 +6,10 @@
            at its end: the same once more, unless that was it ─► Final
 
 None of the encoders is causal, so nothing of them survives a hop; of the language model the prefix's KV does, and with
-`settle_s` that of the older windows. Updates never queue: one that is late works on the newest audio. Where several
-sessions share the engine each decode is a turn, and what comes while it is waited for is heard too; the hop grows with
-the load, and an update that comes late all the same asks the first question alone. Finals ask all.
+`settle_s` that of older windows until the final, which is exact. Updates never queue: one that is late works on the
+newest audio. Where several sessions share the engine each decode is a turn, and what comes while it is waited for is
+heard too; the hop grows with the load, and an update that comes late all the same asks the first question alone. Finals
+ask all.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class LiveOptions:
     hop_ms: float = 500.0  # audio between two updates
     agreement: int = 2  # consecutive hypotheses that make text stable
     context: str | None = None  # "short": the segment alone is encoded; "full": its padded window; None: as trained
-    settle_s: float | None = None  # audio tokens older than this are not computed again; None: all are
+    settle_s: float | None = None  # updates do not read older audio tokens again; None: as IncrementalOptions
     vad: bool = True  # False: segments of gate.max_segment_s, for sounds and music
     gate: GateOptions = field(default_factory=GateOptions)
     generation: Generation | None = None  # greedy; max_seconds are for an update; None: as the bundle says
@@ -324,7 +325,8 @@ class Live:
         overloaded = self._catches_up and seconds(progress.end - segment.updated_at) > longest_s
         was_there = segment.decoder.has(end := decoded_end(progress))
         started = time.perf_counter()
-        found, latency_ms = self._decode(segment, end, first_alone=overloaded)
+        pausing = progress.expected is not None  # if the pause goes on, the final is what is found now
+        found, latency_ms = self._decode(segment, end, first_alone=overloaded, exact=pausing)
         segment.updated_at = progress.end
         stable, unstable = segment.agreement.caption()
         also = also_answers(segment.decoder, found)
@@ -340,7 +342,7 @@ class Live:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
         self.was_ready = segment.decoder.has(closed.end) and self._aligner.has(segment.decoder, closed.end)
-        found, _ = self._decode(segment, closed.end)
+        found, _ = self._decode(segment, closed.end, first_alone=False, exact=True)
         final = self._aligner.final(segment.final(seconds(closed.end), found), segment.decoder, closed.end)
         self._spoken()
         took_s = segment.decoder.newest_s + self._aligner.newest_s
@@ -349,9 +351,9 @@ class Live:
         self._segmenter.done(closed)
         return final
 
-    def _decode(self, segment: OpenSegment, end: int, first_alone: bool = False) -> tuple[Hypotheses, float]:
+    def _decode(self, segment: OpenSegment, end: int, first_alone: bool, exact: bool) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
-        found = segment.decoder.decode(end, first_alone)
+        found = segment.decoder.decode(end, first_alone, exact)
         segment.shown_at = time.monotonic()
         segment.n_updates += 1
         segment.agreement.push(found.texts[0], seconds(end))

@@ -1,11 +1,12 @@
 """Incremental re-decoding: a segment that grows -> its newest hypotheses, and what is kept from one to the next.
 
-Of the language model the prefix's KV is kept, and with `settle_s` that of the audio tokens of older windows; the
-hypotheses of one pass are the speculative drafts of the next.
+Of the language model the prefix's KV is kept, and with `settle_s` that of older audio tokens, which stay as they were
+until a pass is to be exact; the hypotheses of one pass are the speculative drafts of the next.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -20,6 +21,10 @@ from ..llm.speculative import Reply, reply_to_all
 from ..llm.stopping import cut_at
 from ..system.exclusive import exclusively
 
+SETTLE_S = 1.0
+SETTLES_FROM_BYTES = 512 << 20
+"""A language model so large takes longer to read a second of sound than to be asked; see docs/live.md."""
+
 
 @dataclass(frozen=True)
 class IncrementalOptions:
@@ -28,7 +33,8 @@ class IncrementalOptions:
     short: bool | None = None
     """The segment alone is encoded, or (False) its whole padded window; None: what the model was trained on."""
     settle_s: float | None = None
-    """Audio tokens of what ended longer ago stay as they are; None: all are computed again."""
+    """Audio tokens of what ended longer ago stay as they are until a pass is to be exact; None: SETTLE_S ago where the
+    language model is large, else none do."""
     generation: Generation = field(default_factory=Generation)
     """How long an answer may be, what it stops at, which form it has. Greedy in any case."""
     draft: bool = True
@@ -49,6 +55,8 @@ class Hypotheses:
     """Passes through the language model after the prefill."""
     confident: bool
     """As Final.confident, of the first."""
+    exact: bool
+    """No audio token was kept that would have come out otherwise."""
 
     def work(self, latency_ms: float, was_there: bool) -> Work:
         """Of the update that shows this; was_there: it was decoded before."""
@@ -74,8 +82,10 @@ class IncrementalState:
 
     drafts: tuple[tuple[int, ...], ...]
     """The last answer to each prompt."""
-    settled: Floats
-    """Audio tokens [n, hidden] that stay as they are."""
+    audio_tokens: Floats
+    """[n, hidden], as the language model read them."""
+    n_settled: int
+    """Of them, those that stay as they are until a pass is to be exact."""
 
 
 class IncrementalDecoder:
@@ -86,42 +96,57 @@ class IncrementalDecoder:
         self._engine = engine
         self.exclusive = engine.exclusive
         self._options = options
+        self._settle_s = _settle_s(engine) if options.settle_s is None else options.settle_s
         self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
+        self._cached = self.create_state().audio_tokens  # those whose KV was left there
 
     def create_state(self) -> IncrementalState:
         """Before the first pass."""
         nothing = np.zeros((0, self._engine.spec.llm.hidden), np.float32)
-        return IncrementalState(((),) * len(self.prompts), nothing)
+        return IncrementalState(((),) * len(self.prompts), nothing, 0)
 
     @exclusively
     def step(
-        self, waveform: Waveform, state: IncrementalState, first_alone: bool = False
+        self, waveform: Waveform, state: IncrementalState, first_alone: bool = False, exact: bool = False
     ) -> tuple[Hypotheses, IncrementalState]:
         """Every prompt, or the first alone, about the segment as far as it goes, and the state after it.
 
-        state: of the last pass, or of one before it, whose answers are dropped then. Raises InputError, RunError.
+        state: of the last pass, or of one before it, whose answers are dropped then. exact: no audio token is kept that
+        would come out otherwise now. Raises InputError, RunError.
         """
         engine, options = self._engine, self._options
         started = time.monotonic()
         encoded = engine.encode(waveform, options.short)
-        tokens = np.concatenate([state.settled, encoded.audio_tokens[len(state.settled) :]])
-        n_kept = len(state.settled) if self._turn == engine.llm.turn else 0
+        n_settled = 0 if exact else state.n_settled
+        tokens = np.concatenate([state.audio_tokens[:n_settled], encoded.audio_tokens[n_settled:]])
+        n_kept = _n_same(self._cached, tokens) if self._turn == engine.llm.turn else 0
         prompts = self.prompts[:1] if first_alone else self.prompts
         limits = [engine.most_tokens(prompt, len(waveform) / SAMPLE_RATE, options.generation) for prompt in prompts]
         found = reply_to_all(engine.llm, tokens, prompts, state.drafts, limits, n_kept, options.generation, started)
-        self._turn = engine.llm.turn
+        self._turn, self._cached = engine.llm.turn, tokens
         ids = tuple(reply.ids for reply in found.replies)
         timings = encoded.timings(found.prefill_ms, found.decode_ms, sum(map(len, ids)))
         texts = tuple(cut_at(engine.llm.text(each), options.generation.stop).strip() for each in ids)
-        settled = self._settled(state.settled, tokens, len(waveform) / SAMPLE_RATE)
         drafts = (*ids, *state.drafts[len(ids) :]) if options.draft else state.drafts
-        after = IncrementalState(drafts, settled)
+        after = IncrementalState(drafts, tokens, self._n_settled(len(waveform)))
         sure = engine.bundle.manifest.generation.is_sure(found.replies[0].avg_logprob)
-        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps, sure), after
+        same = np.array_equal(tokens, encoded.audio_tokens)
+        return Hypotheses(texts, found.replies, timings, found.n_kept, found.n_steps, sure, same), after
 
-    def _settled(self, before: Floats, tokens: Floats, end_s: float) -> Floats:
-        """With the tokens of what ended more than settle_s ago."""
-        if self._options.settle_s is None:
-            return before
-        n_old = self._engine.spec.n_settled(int((end_s - self._options.settle_s) * SAMPLE_RATE))
-        return tokens[:n_old].copy() if n_old > len(before) else before
+    def _n_settled(self, n_samples: int) -> int:
+        """Audio tokens of what ended more than settle_s before the end of so many samples."""
+        end_s = n_samples / SAMPLE_RATE - self._settle_s
+        return self._engine.spec.n_settled(int(end_s * SAMPLE_RATE)) if end_s > 0 else 0
+
+
+def _settle_s(engine: Engine) -> float:
+    """Where nobody says how old an audio token is that is not read again."""
+    llm = engine.bundle.path(engine.bundle.manifest.llm.file)
+    return SETTLE_S if llm.stat().st_size >= SETTLES_FROM_BYTES else math.inf
+
+
+def _n_same(before: Floats, now: Floats) -> int:
+    """How many leading rows are what they were."""
+    n = min(len(before), len(now))
+    other = (before[:n] != now[:n]).any(axis=1)
+    return int(other.argmax()) if other.any() else n

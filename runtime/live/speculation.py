@@ -56,8 +56,8 @@ class _Pass:
 
     @property
     def complete(self) -> bool:
-        """Nothing was cut because its time was over: another pass would say the same."""
-        return all(reply.finish_reason != "time" for reply in self.found.replies)
+        """No audio token is an old one, nothing was cut because its time was over: another pass would say the same."""
+        return self.found.exact and all(reply.finish_reason != "time" for reply in self.found.replies)
 
 
 class SegmentDecoder:
@@ -93,24 +93,25 @@ class SegmentDecoder:
 
     def ahead(self, end: int) -> None:
         """Decode the segment up to there in advance, once. Raises InputError, RunError."""
-        if self._newest is not None and self._newest.end == end:
+        if self._newest is not None and self._newest.end == end and self._newest.found.exact:
             return
         self._ahead_s = self._pass(end).seconds
 
-    def decode(self, end: int, first_alone: bool = False) -> Hypotheses:
-        """The segment up to there; first_alone: the first prompt at least. Raises InputError, RunError."""
+    def decode(self, end: int, first_alone: bool = False, exact: bool = True) -> Hypotheses:
+        """The segment up to there; first_alone: the first prompt at least; exact: as of
+        IncrementalDecoder.step. Raises InputError, RunError."""
         newest = self._newest if self.has(end) else None
         if newest is None:
-            newest = self._pass(end, first_alone)
+            newest = self._pass(end, first_alone, exact)
         self._over(used=True)
         self._state = newest.state
         return newest.found
 
-    def _pass(self, end: int, first_alone: bool = False) -> _Pass:
+    def _pass(self, end: int, first_alone: bool = False, exact: bool = True) -> _Pass:
         self._over(used=False)
         self._newest = None
         started = time.perf_counter()
-        found, state = self._decoder.step(self.samples(end), self._state, first_alone)
+        found, state = self._decoder.step(self.samples(end), self._state, first_alone, exact)
         self._newest = _Pass(end, found, state, time.perf_counter() - started)
         return self._newest
 

@@ -21,6 +21,7 @@ from auricle.bench.live.latency import (
     Screen,
     ShownWord,
     SpokenWord,
+    caption_errors,
     erased,
     laal,
     matched,
@@ -28,12 +29,13 @@ from auricle.bench.live.latency import (
     read_words,
 )
 from auricle.bench.result import Record, read_record, to_line
+from auricle.bench.word_errors import WordErrors
 from auricle.models.audio import SAMPLE_RATE
 from auricle.models.bundle import shipped_bundle
 from auricle.models.errors import InputError
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import EngineOptions
-from auricle.runtime.events import Timings
+from auricle.runtime.events import Caption, Timings, Work
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.sources.playback import FilePlayback
@@ -41,6 +43,7 @@ from auricle.runtime.sources.source import Chunk
 from auricle.runtime.system.ort import OrtOptions
 
 CLIPS = shipped_bundle() / "clips"
+NO_WORK = Work(0.0, 0.0, 0, 0, 0, 0, 0, 0)
 SPOKEN = ("command.wav", "unseen-voice.wav")
 
 
@@ -100,6 +103,17 @@ def test_words_are_dated_from_when_they_stay() -> None:
     assert [word.stable.wall_s for word in shown.words] == [2.5, 4.5, 5.5]
     assert shown.n_erased == 1 + 1 + 0 + 1
     assert normalized_erasure([shown]) == 1.0
+
+
+def test_a_caption_is_compared_with_what_was_said_by_then() -> None:
+    """Not with the segment before it, nor with the word that is just being said."""
+    spoken = [SpokenWord(0.9, "before"), SpokenWord(1.5, "one"), SpokenWord(2.0, "two"), SpokenWord(2.9, "three")]
+    captions = [
+        Caption(1.0, 3.0, "One", "two", (), NO_WORK),
+        Caption(1.0, 3.0, "one", "to three", (), NO_WORK),
+        Caption(1.0, 1.2, "", "so", (), NO_WORK),
+    ]
+    assert caption_errors(captions, spoken) == WordErrors(0 + 2 + 1, 2 + 2 + 0)
 
 
 def test_a_stable_word_that_the_final_revises_was_never_stable() -> None:

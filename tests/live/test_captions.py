@@ -29,6 +29,7 @@ from auricle.runtime.events import (
     SpeechStarted,
     Word,
 )
+from auricle.runtime.live import incremental
 from auricle.runtime.live.captions import Live, LiveOptions, captions, captions_async
 from auricle.runtime.live.gate import GateOptions
 from auricle.runtime.live.incremental import IncrementalDecoder, IncrementalOptions
@@ -243,6 +244,33 @@ def test_nothing_is_said_over_silence_and_noise(engine: Engine, kind: str) -> No
 def said_over(engine: Engine, kind: str, seconds: float) -> list[str]:
     events = run(engine, noises.noise(kind, seconds))
     return [event.text for event in events if isinstance(event, Final) and event.text]
+
+
+def test_what_has_settled_is_read_again_for_the_final(engine: Engine, clips: list[Waveform]) -> None:
+    """Finals are what they are without it, work that was done ahead in a pause included."""
+    for clip in clips:
+        for chunk in (1600, 16_000):
+            plain, settled = (
+                run(engine, clip, LiveOptions(settle_s=settle_s, hop_ms=200), chunk) for settle_s in (None, 0.2)
+            )
+            assert any(event.work.n_kept for event in settled if isinstance(event, Caption))
+            assert finals(settled) == finals(plain)
+
+
+def finals(events: list[LiveEvent]) -> list[tuple[str, float | None]]:
+    return [(event.text, event.avg_logprob) for event in events if isinstance(event, Final)]
+
+
+def test_a_large_language_model_keeps_what_has_settled(
+    engine: Engine, speech: Waveform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kept(options: LiveOptions) -> int:
+        return sum(event.work.n_kept for event in run(engine, speech, options) if isinstance(event, Caption))
+
+    assert kept(LiveOptions()) == 0
+    monkeypatch.setattr(incremental, "SETTLES_FROM_BYTES", 0)
+    assert kept(LiveOptions()) == kept(LiveOptions(settle_s=1.0)) > 0
+    assert kept(LiveOptions(settle_s=60.0)) == 0
 
 
 def test_a_question_in_between_changes_nothing(engine: Engine, clips: list[Waveform]) -> None:
