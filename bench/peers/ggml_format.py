@@ -1,4 +1,4 @@
-"""whisper.cpp's file format: random weights -> a file, and the two libraries that read it.
+"""whisper.cpp's file format: weights, random or trained -> a file, and the two libraries that read it.
 
 Source: ggml-org/whisper.cpp models/convert-pt-to-ggml.py and src/whisper.cpp (whisper_model_load).
 
@@ -8,7 +8,8 @@ Source: ggml-org/whisper.cpp models/convert-pt-to-ggml.py and src/whisper.cpp (w
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,8 @@ _F32, _F16, _Q8_0 = 0, 1, 8  # ggml's types
 _VOCABULARY = 51_865  # what a multilingual Whisper has
 _EOT = 50_257
 _TEXT_POSITIONS = 448
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
+"""Bytes that stand for themselves in GPT-2's pieces; the others are letters from 256 on, in order."""
 
 _IN_LAYER = {
     "self_attn_layer_norm": "attn_ln",
@@ -33,46 +36,92 @@ _IN_LAYER = {
     "self_attn.v_proj": "attn.value",
     "self_attn.out_proj": "attn.out",
     "final_layer_norm": "mlp_ln",
+    "encoder_attn_layer_norm": "cross_attn_ln",
+    "encoder_attn.q_proj": "cross_attn.query",
+    "encoder_attn.k_proj": "cross_attn.key",
+    "encoder_attn.v_proj": "cross_attn.value",
+    "encoder_attn.out_proj": "cross_attn.out",
     "fc1": "mlp.0",
     "fc2": "mlp.2",
 }
-_TOP = {"conv1": "conv1", "conv2": "conv2", "layer_norm": "ln_post"}
+_TOP = {
+    "encoder.conv1": "encoder.conv1",
+    "encoder.conv2": "encoder.conv2",
+    "encoder.layer_norm": "encoder.ln_post",
+    "decoder.layer_norm": "decoder.ln",
+    "decoder.embed_tokens": "decoder.token_embedding",
+}
 Array = NDArray[np.float32]
 
 
 def write_ggml(path: Path, spec: WhisperSpec, state: Mapping[str, Any]) -> None:
     """The encoder of a transformers state dict in Q8_0, and a decoder of one layer that says nothing."""
+    encoder = (_renamed(f"encoder.{name}", tensor.float().numpy()) for name, tensor in state.items())
+    pieces = [f"w{n}".encode() for n in range(_EOT)]
+    _write(path, spec, 1, _VOCABULARY, pieces, chain(encoder, _decoder_tensors(spec)))
+
+
+def write_recognizer(path: Path, directory: Path) -> None:
+    """A directory of faster-whisper's, its weights in Q8_0. Raises CheckpointError.
+
+    Source: whisper.cpp models/convert-h5-to-ggml.py for what is written in which order.
+    """
+    from ...export.formats.byte_bpe import read_whisper_vocabulary
+    from ...export.formats.ctranslate2 import CTranslate2Whisper
+
+    weights = CTranslate2Whisper(directory)
+    sizes = (weights.d_model, weights.n_layers, weights.n_heads, weights.d_ffn, weights.n_mels, weights.n_positions)
+    n_rows = len(weights.get("model.decoder.embed_tokens.weight"))
+    vocabulary = read_whisper_vocabulary(directory, n_rows)
+    n_layers = sum(name.startswith("model.decoder.") and name.endswith(".fc1.weight") for name in weights.names())
+    tensors = (_renamed(name.removeprefix("model."), weights.get(name).numpy()) for name in weights.names())
+    pieces = [_bytes(piece) for piece in vocabulary.pieces[: vocabulary.eos]]
+    _write(path, WhisperSpec(*sizes), n_layers, n_rows, pieces, tensors)
+
+
+def _write(
+    path: Path,
+    spec: WhisperSpec,
+    n_text_layers: int,
+    n_rows: int,
+    pieces: Sequence[bytes],
+    tensors: Iterable[tuple[str, Array]],
+) -> None:
     from ...models.encoders.whisper import mel_filters
 
     filters = mel_filters(spec.n_mels).T.astype("<f4")
-    text = (_TEXT_POSITIONS, spec.d_model, spec.n_heads, 1)
-    sizes = (_VOCABULARY, spec.n_positions, spec.d_model, spec.n_heads, spec.n_layers, *text, spec.n_mels)
+    text = (_TEXT_POSITIONS, spec.d_model, spec.n_heads, n_text_layers)
+    sizes = (n_rows, spec.n_positions, spec.d_model, spec.n_heads, spec.n_layers, *text, spec.n_mels)
     with path.open("wb") as file:
         file.write(struct.pack("<12i", _MAGIC, *sizes, _MOSTLY_Q8_0))
         file.write(struct.pack("<2i", *filters.shape) + filters.tobytes())
-        _write_vocabulary(file)
-        for name, values in (*_encoder_tensors(state), *_decoder_tensors(spec)):
+        file.write(struct.pack("<i", len(pieces)) + b"".join(struct.pack("<i", len(each)) + each for each in pieces))
+        for name, values in tensors:
             _write_tensor(file, name, values)
     assert filters.shape[1] == N_FFT // 2 + 1
 
 
-def _write_vocabulary(file: BinaryIO) -> None:
-    words = [f"w{n}".encode() for n in range(_EOT)]
-    file.write(struct.pack("<i", len(words)) + b"".join(struct.pack("<i", len(word)) + word for word in words))
+def _bytes(piece: str) -> bytes:
+    """A piece of a byte-level vocabulary, which is written in letters for bytes."""
+    return bytes(_LETTERS[letter] for letter in piece)
 
 
-def _encoder_tensors(state: Mapping[str, Any]) -> Iterator[tuple[str, Array]]:
-    for name, tensor in state.items():
-        values = tensor.float().numpy()
-        stem, kind = name.rsplit(".", 1)
-        if name.startswith("layers."):
-            _, layer, part = stem.split(".", 2)
-            yield f"encoder.blocks.{layer}.{_IN_LAYER[part]}.{kind}", values
-        elif stem == "embed_positions":
-            yield "encoder.positional_embedding", values
-        else:
-            conv_bias = stem.startswith("conv") and kind == "bias"
-            yield f"encoder.{_TOP[stem]}.{kind}", values[:, np.newaxis] if conv_bias else values
+_LETTERS = {chr(byte): byte for byte in _PRINTED} | {
+    chr(256 + n): byte for n, byte in enumerate(byte for byte in range(256) if byte not in _PRINTED)
+}
+
+
+def _renamed(name: str, values: Array) -> tuple[str, Array]:
+    """transformers' `encoder.layers.0.fc1.weight` as whisper.cpp calls it; a convolution's bias is a column."""
+    stem, kind = name.rsplit(".", 1)
+    half, rest = stem.split(".", 1)
+    if rest.startswith("layers."):
+        _, layer, part = rest.split(".", 2)
+        return f"{half}.blocks.{layer}.{_IN_LAYER[part]}.{kind}", values
+    if rest == "embed_positions":
+        return f"{half}.positional_embedding", values
+    conv_bias = rest.startswith("conv") and kind == "bias"
+    return f"{_TOP[stem]}.{kind}", values[:, np.newaxis] if conv_bias else values
 
 
 def _decoder_tensors(spec: WhisperSpec) -> Iterator[tuple[str, Array]]:

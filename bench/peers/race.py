@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -88,14 +89,14 @@ class Worker:
         if self._contestant.prepare is None:
             return
         try:
-            self._launch("prepare")
+            self._launch("prepare", sys.executable if self._contestant.prepared_by_us else self._python)
             self._answer()
         finally:
             self.stop()
 
     def start(self) -> Readiness:
         """Loads and warms up. Raises Missing, RunError."""
-        self._launch("serve")
+        self._launch("serve", self._python)
         answer = self._answer()
         self._proof = _proof(answer)
         return Readiness(answer["resident"] or 0, answer["versions"], *self._proof)
@@ -118,8 +119,8 @@ class Worker:
             process.kill()
             process.communicate()
 
-    def _launch(self, verb: str) -> None:
-        command = [self._python, "-m", f"{__package__}.worker", self.name, verb, self._task.as_json()]
+    def _launch(self, verb: str, python: str) -> None:
+        command = [python, "-m", f"{__package__}.worker", self.name, verb, self._task.as_json()]
         threads = {"OMP_NUM_THREADS": str(self._task.threads), "TOKENIZERS_PARALLELISM": "false"}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         pipe = subprocess.PIPE
@@ -129,7 +130,7 @@ class Worker:
                     command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", env={**os.environ, **threads}
                 )
         except OSError as error:
-            raise InputError(f"{self._python} does not start ({error.strerror}): give --peer-python a Python") from None
+            raise InputError(f"{python} does not start ({error.strerror}): give --peer-python a Python") from None
 
     def _answer(self) -> dict[str, Any]:
         assert self._process is not None and self._process.stdout is not None

@@ -1,14 +1,16 @@
-"""Contestants for a table of recordings: a bundle's transcripts beside faster-whisper's, words and time in one run.
+"""Contestants for a table of recordings: a bundle's transcripts beside those of faster-whisper and whisper.cpp.
 
 Everybody hears every recording of the table in each round, from samples in memory, one after the other. faster-whisper
 is told the language, as who uses it with an English model would; "beam 5" is what it does unless told otherwise. It
-does not hear again what it was unsure of, for then it draws lots, and every round must compute the same.
+does not hear again what it was unsure of, for then it draws lots, and every round must compute the same. whisper.cpp,
+asked the same way, has the same weights in Q8_0.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +20,20 @@ from ...models.audio import Waveform
 from ...models.bundle import read_manifest
 from ...models.errors import InputError
 from ..result import OURS, Measure
-from .task import SEED, Contestant, Outcome, Task, Work
+from .ggml_format import write_recognizer
+from .task import SEED, Contestant, Outcome, Task, Work, whole_or_absent
 
 if TYPE_CHECKING:  # a peer's interpreter has neither what reads sound files nor what counts errors
     from ..datasets import Item
 
 _FASTER_WHISPER = "faster-whisper==1.2.1"
+_WHISPER_CPP = "pywhispercpp==1.5.1"
 _TIMES = [f"<|{number * 0.02:.2f}|>" for number in range(1501)]
 """Whisper's timestamps, the last of its tokens."""
 _FILES = "[0-9][0-9][0-9][0-9][0-9].npy"
 _BEAMS = {"greedy": 1, "beam 5": 5}
+SHORTEST = 17_600
+"""Samples: whisper.cpp says nothing about less than a second, and a little more."""
 
 
 def items(task: Task) -> list[Item]:
@@ -123,8 +129,45 @@ def open_faster_whisper(weights: Path, beam_size: int) -> Callable[[Task], Work]
     return opened
 
 
+def write_whisper_cpp(weights: Path) -> Callable[[Task], None]:
+    """The directory as a file of whisper.cpp's."""
+
+    def write(task: Task) -> None:
+        if not (path := _ggml_file(task, weights)).exists():
+            with whole_or_absent(path) as temporary:
+                write_recognizer(temporary, weights)
+
+    return write
+
+
+def open_whisper_cpp(weights: Path, beam_size: int) -> Callable[[Task], Work]:
+    """In Q8_0."""
+
+    def opened(task: Task) -> Work:
+        library: Any = import_module("pywhispercpp.model")
+        options: dict[str, Any] = {"params_sampling_strategy": int(beam_size > 1), "n_threads": task.threads}
+        if beam_size > 1:
+            options["beam_search"] = {"beam_size": beam_size, "patience": -1.0}
+        quiet = {"print_progress": False, "print_realtime": False, "redirect_whispercpp_logs_to": None}
+        path = str(_ggml_file(task, weights))
+        model = library.Model(path, language="en", temperature_inc=0.0, **options, **quiet)
+        waveforms = _waveforms(task)
+
+        def transcribe(waveform: Waveform) -> str:
+            short = max(0, SHORTEST - len(waveform))
+            return "".join(f" {each.text}" for each in model.transcribe(np.pad(waveform, (0, short)))).strip()
+
+        return Work(lambda: Outcome(texts=tuple(map(transcribe, waveforms))))
+
+    return opened
+
+
+def _ggml_file(task: Task, weights: Path) -> Path:
+    return task.work / "recognizers" / f"{weights.name}.q8_0.bin"
+
+
 def contestants(task: Task) -> dict[str, Contestant]:
-    """Ours, and faster-whisper with each of the directories, in both ways. InputError where two are called the same."""
+    """Ours, and the others with each of the directories, in both ways. InputError where two are called the same."""
     names = [weights.name for weights in task.recognizers]
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two recognizers are called {min(twice)}: give directories of different names")
@@ -133,4 +176,7 @@ def contestants(task: Task) -> dict[str, Contestant]:
         for way, beam_size in _BEAMS.items():
             name = f"faster-whisper {weights.name} {way}"
             team[name] = Contestant(open_faster_whisper(weights, beam_size), pip=_FASTER_WHISPER)
+            name = f"whisper.cpp {weights.name} {way}"
+            opened, written = open_whisper_cpp(weights, beam_size), write_whisper_cpp(weights)
+            team[name] = Contestant(opened, written, _WHISPER_CPP, prepared_by_us=True)
     return team

@@ -98,6 +98,8 @@ class Contestant:
     """Writes files below task.work, in a process of its own, so that it leaves no trace in the memory measured."""
     pip: str | None = None
     """What to install when its package is missing; None: it comes with Auricle's [export]."""
+    prepared_by_us: bool = False
+    """What is written needs Auricle's [export] and nothing of the peer's."""
 
 
 @contextmanager

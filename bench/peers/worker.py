@@ -41,6 +41,7 @@ _PACKAGES = {
     "ctranslate2": "ctranslate2",
     "transcribe_cpp": "transcribe-cpp",
     "_pywhispercpp": "pywhispercpp",
+    "pywhispercpp": "pywhispercpp",
     "faster_whisper": "faster-whisper",
 }
 

@@ -41,7 +41,7 @@ from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, secon
 from .speculation import SegmentDecoder, Speculated
 from .timed import LiveAligner
 
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.25
 LATE = 1.5  # hops between two updates that count as lagging
 
 

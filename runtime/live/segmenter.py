@@ -10,6 +10,7 @@ cuts its chunks. Who polls must call `done(closed)` for every segment, so that t
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -60,13 +61,15 @@ class Segmenter:
         """Of the segments that are not done, the open one included."""
         self._open = False
         self._ended = False
+        self._closed = threading.Event()
 
     def poll(self, timeout_s: float) -> list[SegmenterEvent] | None:
         """What has happened since the last call, waiting up to timeout_s; None when the source has ended."""
         if self._ended:
             return None
         if not self._arrived:
-            arrived = self._source.read(timeout_s)
+            dozed_s = self._doze(timeout_s)
+            arrived = self._source.read(timeout_s - dozed_s)
             if arrived is None:
                 self._ended = True
                 return self._decide_all()
@@ -89,6 +92,14 @@ class Segmenter:
         if events and isinstance(last := events[-1], GateProgress):
             events[-1] = replace(last, newest=True)
         return events
+
+    def _doze(self, timeout_s: float) -> float:
+        """Wait as long as what comes can decide nothing: in silence, being woken for it is most of what it costs."""
+        left = self._tape.end - self._judged
+        idle_s = seconds(self._gate.earliest_event - left - FRAME_LENGTH) if self.realtime else 0.0
+        dozed_s = max(0.0, min(timeout_s, idle_s))
+        self._closed.wait(dozed_s)
+        return dozed_s
 
     @property
     def received_s(self) -> float:
@@ -113,6 +124,7 @@ class Segmenter:
 
     def close(self) -> None:
         """From any thread: the source ends, a poll that waits returns. Twice is fine."""
+        self._closed.set()
         self._source.close()
 
     def _judge(self, whole: bool = False) -> list[SegmenterEvent]:

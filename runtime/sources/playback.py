@@ -24,6 +24,7 @@ from .timeline import Timeline
 
 __all__ = ["FilePlayback", "Pace", "RawInput", "SampleFormat", "Source"]
 
+MICROPHONE_CHUNK = 512
 RAW_BLOCKS = 600  # of 0.1 s at most: a minute
 
 Pace = Literal["realtime", "fast"]
@@ -36,14 +37,20 @@ class FilePlayback:
     """A file or a waveform in chunks, as a microphone would deliver it or as fast as it is read."""
 
     def __init__(
-        self, sound: str | os.PathLike[str] | Waveform, pace: Pace = "realtime", chunk_samples: int = SAMPLE_RATE // 10
+        self,
+        sound: str | os.PathLike[str] | Waveform,
+        pace: Pace = "realtime",
+        chunk_samples: int | None = None,
     ) -> None:
         """realtime: the first read starts the clock, and a chunk comes when its last sample was spoken.
-        fast: each read gives one chunk. AudioError as open_audio, here and while reading.
+        fast: each read gives one chunk. AudioError as open_audio, here and while reading. chunk_samples: None is 32 ms
+        in real time, as from a microphone, and 0.1 s else.
         """
+        self.realtime = pace == "realtime"
+        if chunk_samples is None:
+            chunk_samples = MICROPHONE_CHUNK if self.realtime else SAMPLE_RATE // 10
         if chunk_samples < 1:
             raise ValueError(f"chunk_samples is {chunk_samples}: a chunk has at least one sample")
-        self.realtime = pace == "realtime"
         blocks = iter([sound]) if isinstance(sound, np.ndarray) else open_audio(sound)
         self._chunks = _rechunked(blocks, chunk_samples)
         self._next = next(self._chunks, None)

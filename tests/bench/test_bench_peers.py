@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from auricle.bench.options import parser
 from auricle.bench.peers import peers, recordings
-from auricle.bench.peers.ggml_format import q8_0, write_ggml
+from auricle.bench.peers.ggml_format import q8_0, write_ggml, write_recognizer
 from auricle.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
 from auricle.bench.peers.recordings import complete
 from auricle.bench.peers.table import lines, to_record
@@ -336,15 +336,76 @@ def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
     spec = WhisperSpec(d_model=32, n_layers=2, n_heads=2, d_ffn=128, n_positions=8)
     state = random_encoder(spec, "eager").state_dict()
     write_ggml(tmp_path / "x.bin", spec, state)
-    data = (tmp_path / "x.bin").read_bytes()
-    assert struct.unpack_from("<12i", data) == (0x67676D6C, 51865, 8, 32, 2, 2, 448, 32, 2, 1, 80, 2007)
+    sizes, pieces, found = walked(tmp_path / "x.bin")
+    assert sizes == (0x67676D6C, 51865, 8, 32, 2, 2, 448, 32, 2, 1, 80, 2007) and len(pieces) == 50257
+    assert len([name for name in found if name.startswith("encoder.")]) == len(state)
+    assert found["encoder.blocks.1.mlp.0.weight"] == (32, 128)
+    assert found["encoder.conv1.bias"] == (1, 32)
+
+
+def test_a_recognizer_is_written_as_whisper_cpp_calls_its_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all layers, the decoder's included, and the pieces of its vocabulary as bytes."""
+    torch = pytest.importorskip("torch")
+    from auricle.export.formats import byte_bpe, ctranslate2
+
+    variables = [
+        *(f"encoder/layer_{n}/ffn/linear_0/weight" for n in range(2)),
+        *(f"decoder/layer_{n}/ffn/linear_0/weight" for n in range(3)),
+    ]
+    names = ctranslate2._hugging_face_names(variables)
+
+    class Weights:
+        d_model, n_mels, n_layers, n_heads, d_ffn, n_positions = 32, 80, 2, 4, 128, 8
+
+        def __init__(self, _: Path) -> None: ...
+
+        def names(self) -> list[str]:
+            return list(names)
+
+        def get(self, name: str) -> Any:
+            if ".conv" in name and name.endswith("weight"):
+                return torch.zeros(32, 32, 3)
+            wide = name.endswith("weight") and "norm" not in name
+            return torch.zeros(7 if "embed_tokens" in name else 32, 32) if wide else torch.zeros(32)
+
+    def vocabulary(_: Path, n_rows: int) -> byte_bpe.ByteVocabulary:
+        pieces = ("a", "Ġthe", "Ã©", "Ċ", "<|endoftext|>", "<|en|>", "<|de|>")
+        assert n_rows == len(pieces)
+        return byte_bpe.ByteVocabulary(pieces, (1,) * 7, (), 4, 4, 4)
+
+    monkeypatch.setattr(ctranslate2, "CTranslate2Whisper", Weights)
+    monkeypatch.setattr(byte_bpe, "read_whisper_vocabulary", vocabulary)
+    write_recognizer(tmp_path / "x.bin", tmp_path)
+    sizes, pieces, found = walked(tmp_path / "x.bin")
+    assert sizes == (0x67676D6C, 7, 8, 32, 4, 2, 448, 32, 4, 3, 80, 2007)
+    assert pieces == [b"a", b" the", "é".encode(), b"\n"]
+    blocks = {f"decoder.blocks.{layer}.cross_attn.{part}.weight" for layer in range(3) for part in ("query", "out")}
+    top = {
+        "encoder.ln_post.bias",
+        "encoder.conv2.weight",
+        "encoder.positional_embedding",
+        "encoder.blocks.1.mlp.2.bias",
+    }
+    top |= {"decoder.ln.weight", "decoder.token_embedding.weight", "decoder.positional_embedding"}
+    assert blocks | top <= found.keys() and len(found) == len(names)
+    assert "encoder.blocks.0.attn.key.bias" not in found and "encoder.blocks.0.attn.value.bias" in found
+
+
+def walked(path: Path) -> tuple[tuple[int, ...], list[bytes], dict[str, tuple[int, ...]]]:
+    """Sizes, pieces of the vocabulary, and tensors with their dimensions."""
+    data = path.read_bytes()
     at = 48
     rows, columns = struct.unpack_from("<2i", data, at)
     assert (rows, columns) == (80, 201)
     at += 8 + 4 * rows * columns
-    n_words, at = struct.unpack_from("<i", data, at)[0], at + 4
-    for _ in range(n_words):
-        at += 4 + struct.unpack_from("<i", data, at)[0]
+    n_pieces, at = struct.unpack_from("<i", data, at)[0], at + 4
+    pieces: list[bytes] = []
+    for _ in range(n_pieces):
+        end = at + 4 + struct.unpack_from("<i", data, at)[0]
+        pieces.append(data[at + 4 : end])
+        at = end
     found: dict[str, tuple[int, ...]] = {}
     while at < len(data):
         n_dims, n_name, kind = struct.unpack_from("<3i", data, at)
@@ -354,9 +415,7 @@ def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
         found[name] = dims
         at += int(np.prod(dims)) * {0: 128, 1: 64, 8: 34}[kind] // 32
     assert at == len(data)
-    assert len([name for name in found if name.startswith("encoder.")]) == len(state)
-    assert found["encoder.blocks.1.mlp.0.weight"] == (32, 128)
-    assert found["encoder.conv1.bias"] == (1, 32)
+    return struct.unpack_from("<12i", data), pieces, found
 
 
 @pytest.mark.parametrize("n_tokens", [0, 1, 12])
