@@ -36,7 +36,7 @@ from ..stream_load import LONGEST_HOP_SECONDS, Load
 from .agreement import Agreement
 from .gate import Closed, GateOptions, Opened
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalOptions
-from .open_segment import OpenSegment, also_answers, decoded_end
+from .open_segment import OpenSegment, also_answers, decoded_end, is_due
 from .segmenter import GateProgress, Segmenter, SegmenterEvent, open_gate, seconds
 from .speculation import SegmentDecoder, Speculated
 from .timed import LiveAligner
@@ -295,7 +295,7 @@ class Live:
         self._load.end(self)
 
     def _is_due(self, segment: OpenSegment, progress: GateProgress) -> bool:
-        return progress.end - segment.updated_at >= self._hop_now()
+        return is_due(segment, progress, self._hop_now())
 
     def _speculates(self, progress: GateProgress) -> bool:
         """Whether the gate waits for a pause to be over, and the time can be used: nobody else has need of it."""

@@ -94,6 +94,11 @@ class Gate(Protocol):
         ...
 
     @property
+    def pausing(self) -> bool:
+        """Whether a segment is open and whoever spoke in it does not now."""
+        ...
+
+    @property
     def earliest_event(self) -> int:
         """Samples until an event can come at the earliest: fewer than these tell nothing, and may wait for the rest."""
         ...
@@ -145,6 +150,11 @@ class SpeechGate:
         end = self._pause + _samples(self._options.speech_pad_ms)
         known = max(end, self._pause + _samples(EXPECTED_AFTER_MS))
         return Closed(self._open, end, "pause") if self._position >= known else None
+
+    @property
+    def pausing(self) -> bool:
+        """See Gate."""
+        return self._open is not None and self._pause is not None
 
     @property
     def earliest_event(self) -> int:
@@ -273,6 +283,11 @@ class FixedGate:
     def expected(self) -> Closed | None:
         """See Gate."""
         return None
+
+    @property
+    def pausing(self) -> bool:
+        """See Gate."""
+        return False
 
     @property
     def earliest_event(self) -> int:

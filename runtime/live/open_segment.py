@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...models.audio import SAMPLE_RATE
 from ..events import Final
 from .agreement import Agreement
 from .incremental import Hypotheses
 from .segmenter import GateProgress, seconds
 from .speculation import SegmentDecoder
+
+PAUSE_PATIENCE = int(0.3 * SAMPLE_RATE)
+"""Samples that an update waits in a pause at most: a word may still be coming."""
 
 
 @dataclass
@@ -46,6 +50,16 @@ class OpenSegment:
 def decoded_end(progress: GateProgress) -> int:
     """How far a segment is decoded: not into a pause that may end it, of which it would keep no more."""
     return progress.end if progress.expected is None else progress.expected.end
+
+
+def is_due(segment: OpenSegment, progress: GateProgress, hop: int) -> bool:
+    """Whether so many samples have come since the last update.
+
+    In a pause that is too short yet to tell what it would end, an update waits: begun now, it would stand in the way of
+    the one that can be the final.
+    """
+    patience = PAUSE_PATIENCE if progress.pausing and progress.expected is None else 0
+    return progress.end - segment.updated_at >= hop + patience
 
 
 def also_answers(decoder: SegmentDecoder, found: Hypotheses) -> tuple[tuple[str, str], ...]:

@@ -37,6 +37,8 @@ class GateProgress:
     """Nothing newer has come in yet."""
     expected: Closed | None = None
     """See Gate."""
+    pausing: bool = False
+    """See Gate."""
 
 
 SegmenterEvent = Opened | Closed | GateProgress | AudioDropped | DeviceLost | DeviceFound | DeviceMuted
@@ -139,7 +141,8 @@ class Segmenter:
         end = self._judged + (left if whole else left // FRAME_LENGTH * FRAME_LENGTH)
         for found in self._gate.frames(self._tape.read(self._judged, end)):
             self._judged = min(self._judged + FRAME_LENGTH, end)
-            events += [*self._settle(found), GateProgress(self._judged, newest=False, expected=self._gate.expected)]
+            progress = GateProgress(self._judged, False, self._gate.expected, self._gate.pausing)
+            events += [*self._settle(found), progress]
         self._judged = end
         return events
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,8 +13,12 @@ from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.engine import Engine, load
 from auricle.runtime.events import Caption, Final, LiveEvent, SessionEnded
+from auricle.runtime.live.agreement import Agreement
 from auricle.runtime.live.captions import Live, LiveOptions
-from auricle.runtime.live.gate import GateOptions
+from auricle.runtime.live.gate import Closed, GateOptions
+from auricle.runtime.live.open_segment import OpenSegment, is_due
+from auricle.runtime.live.segmenter import GateProgress
+from auricle.runtime.live.speculation import SegmentDecoder
 from auricle.runtime.llm.sampling import Generation
 from auricle.runtime.scheduler import Cancelled, EngineStream, Priority, Scheduler
 from auricle.runtime.sources.source import SourceItem
@@ -189,3 +194,15 @@ class Leaving(Speaker):
         if self.n_read >= self._until:
             self._stream.cancel()
         return super().read(timeout_s)
+
+
+def test_an_update_that_is_due_waits_for_what_the_pause_will_be() -> None:
+    """Begun in the first 0.2 s of a pause, it would stand in the way of the one that can be the final."""
+    agreement, decoder = Agreement(2), cast(SegmentDecoder, None)
+    segment = OpenSegment(0, decoder, agreement, updated_at=0, shown_at=0.0)
+    hop, long = SAMPLE_RATE // 2, SAMPLE_RATE
+    assert not is_due(segment, GateProgress(hop - 1, True), hop)
+    assert is_due(segment, GateProgress(hop, True), hop)
+    assert not is_due(segment, GateProgress(hop, True, pausing=True), hop)
+    assert is_due(segment, GateProgress(hop, True, Closed(0, hop, "pause"), pausing=True), hop)
+    assert is_due(segment, GateProgress(long, True, pausing=True), hop)
