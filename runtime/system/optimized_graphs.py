@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import onnxruntime
 
 ort: Any = onnxruntime  # it has no types of its own
 
+_ABANDONED_SECONDS = 3600.0  # what is unfinished so long was left by a process that was killed
 WORTH_KEEPING_BYTES = 64 << 20  # smaller graphs open in a fifth of a second
 _GRAPH = "optimized.onnx"
 _WEIGHTS = "weights.bin"
@@ -76,6 +78,9 @@ def _keep(graph: Path, kept: Path, settings: Any) -> bool:
     settings.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     settings.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
     try:
+        for other in kept.parent.glob(f".{graph.stem}.*"):
+            if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
         unfinished.mkdir(parents=True)
         ort.InferenceSession(str(graph), settings, providers=_PROVIDERS)
         unfinished.rename(kept)

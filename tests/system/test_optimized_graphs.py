@@ -95,6 +95,16 @@ def test_another_graph_takes_the_place_of_the_old(graph: Path, info: GraphInfo, 
     assert len(after) == len(before) and not before.keys() & after.keys()
 
 
+def test_what_a_killed_process_left_is_cleared_away(graph: Path, info: GraphInfo, options: OrtOptions) -> None:
+    """And not what another is writing now."""
+    left, written = ((options.engine_cache or graph) / f".whisper.x.{pid}" for pid in (1, 2))
+    for folder in (left, written):
+        folder.mkdir(parents=True)
+    os.utime(left, (1, 1))
+    numbers(graph, info, options)
+    assert written.is_dir() and not left.exists()
+
+
 def test_a_graph_that_cannot_be_kept_is_opened_all_the_same(
     graph: Path, info: GraphInfo, options: OrtOptions, tmp_path: Path
 ) -> None:
