@@ -29,6 +29,9 @@ _c: Any = llama_cpp  # its functions are decorated at import and have no static 
 _SPECIAL = _c.LLAMA_TOKEN_ATTR_CONTROL | _c.LLAMA_TOKEN_ATTR_UNKNOWN
 _KV_TYPES = {name: getattr(_c, f"GGML_TYPE_{name.upper()}") for name in KV_BYTES}
 _BATCH = dict(_c.llama_batch._fields_)  # field -> pointer type
+NARROW_HEAD = 64
+"""Values of an attention head up to which llama.cpp's flash attention on a CPU takes 1.1 to 3.6 times as long as its
+products one by one, in passes of 8 to 32 rows (docs/performance.md); at 128 they are alike."""
 _ERROR_LEVEL = 4  # ggml.h's GGML_LOG_LEVEL_ERROR; llama_cpp/_logger.py has the order of older versions
 
 Ints = Sequence[int]
@@ -90,6 +93,7 @@ class Model:
         _c.llama_backend_init()
         params = _c.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers if can_offload() else 0
+        self._on_cpu = params.n_gpu_layers == 0
         params.use_extra_bufts = repack
         params.vocab_only = vocab_only
         self.path = path
@@ -150,7 +154,8 @@ class Model:
 
     def context(self, n_ctx: int, n_sequences: int, n_threads: int, kv_type: str = "f16") -> Context:
         """A fresh context. Raises RunError when it does not fit into memory."""
-        return Context(self._handle, n_ctx, n_sequences, n_threads, kv_type)
+        narrow = self._on_cpu and self.hidden <= NARROW_HEAD * self.n_heads
+        return Context(self._handle, n_ctx, n_sequences, n_threads, kv_type, flash=False if narrow else None)
 
     def adapter(self, path: Path) -> Adapter:
         """A LoRA of this model, freed with it. Raises BundleError."""
@@ -226,7 +231,10 @@ def _pointer(field: str, array: npt.NDArray[Any]) -> Any:
 class Context:
     """A KV cache of n_ctx cells shared by n_sequences sequences, and what computes on it."""
 
-    def __init__(self, model: Any, n_ctx: int, n_sequences: int, n_threads: int, kv_type: str) -> None:
+    def __init__(
+        self, model: Any, n_ctx: int, n_sequences: int, n_threads: int, kv_type: str, flash: bool | None = None
+    ) -> None:
+        """flash: one kernel for attention, whose sums are in f16; None: as llama.cpp chooses. The type may choose."""
         self._handle: Any = None
         silence()
         params = _c.llama_context_default_params()
@@ -236,9 +244,12 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         if kv_type == "f32":  # flash attention rounds to f16 inside, whatever the cache holds
-            params.flash_attn_type = _c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+            flash = False
         elif kv_type != "f16":  # values in blocks are read by flash attention alone
-            params.flash_attn_type = _c.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            flash = True
+        if flash is not None:
+            kinds = _c.LLAMA_FLASH_ATTN_TYPE_DISABLED, _c.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            params.flash_attn_type = kinds[flash]
         self._handle = _c.llama_init_from_model(model, params)
         if not self._handle:
             raise RunError(f"no memory for a KV cache of {n_ctx} positions{reason()}: lower max_new_tokens or beams")
