@@ -103,7 +103,7 @@ encoders: $(VENV)/test.stamp system build/demo-f32/manifest.json
 
 GPTQ_NEEDS := accelerate datasets defuser device-smi dill logbar ninja pypcre threadpoolctl tokenicer
 gptq-test: $(VENV)/gptq.stamp system
-	$(BIN)/python -m pytest tests/llm/test_gptq.py
+	$(BIN)/python -m pytest tests/llm/export/test_gptq.py
 
 quantization-table: $(VENV)/gptq.stamp system build/demo-f32/manifest.json
 	$(BIN)/python scripts/quantization-table.py

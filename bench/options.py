@@ -211,7 +211,11 @@ def _lora_sweep(sweep: argparse.ArgumentParser) -> None:
 
 def _keywords(keywords: argparse.ArgumentParser) -> None:
     keywords.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="default: demo-salm")
-    keywords.add_argument("--clips", type=count, default=200, metavar="N", help="with a name, and as many without one")
+    keywords.add_argument("--data", type=Path, metavar="TSV", help="recordings in the place of demo-salm's names")
+    clips = "with a name, and as many without one; default: 200, or all of --data"
+    keywords.add_argument("--clips", type=count, metavar="N", help=clips)
+    boost = "see auricle ask --help"
+    keywords.add_argument("--keyword-boost", type=float, metavar="NATS", help=boost)
     keywords.add_argument("--seed", type=seed, default=1, metavar="N", help="which clips and lists are drawn")
     _add_device(keywords)
     _add_report(keywords)

@@ -79,8 +79,8 @@ def test_words_stand_before_the_prompt(engine: Engine) -> None:
     assert engine.llm.prompts.around(TASKS["asr"])[1] == after
 
 
-def test_salmonn_hears_of_them_before_the_audio(golden_bundle: Path) -> None:
-    with load(golden_bundle, EngineOptions(llm=LlmOptions(n_threads=1))) as salmonn:
+def test_without_a_boost_salmonn_hears_of_them_before_the_audio(golden_bundle: Path) -> None:
+    with load(golden_bundle, EngineOptions(llm=LlmOptions(n_threads=1, keyword_boost=0.0))) as salmonn:
         plain = salmonn.llm.prompts.around("What is said?")
         salmonn.keywords = ("Kubernetes", "Zhang Wei")
         before, after = salmonn.llm.prompts.around("What is said?")
@@ -165,7 +165,7 @@ class TestFile:
     def test_words_without_room_are_refused_at_the_start_and_said_later(self, golden: Path, tmp_path: Path) -> None:
         """The demo's 512 positions do not hold fifty long words and a question."""
         file, long = tmp_path / "words.txt", "\n".join(f"Constantinopolitanischer{n}" for n in range(50))
-        with load(None, EngineOptions(llm=LlmOptions(n_threads=1))) as demo:
+        with load(None, EngineOptions(llm=LlmOptions(n_threads=1, keyword_boost=0.0))) as demo:
             clip = demo.bundle.path("clips") / "command.wav"
             options = LiveOptions(keywords=Keywords([long]))
             with pytest.raises(InputError, match="fit"):

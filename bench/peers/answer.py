@@ -177,7 +177,7 @@ def _ids(task: Task, manifest: Manifest) -> tuple[list[int], list[int]]:
     from ...runtime.llm.prompts import Prompts
 
     model = Model(_bundle(task) / manifest.llm.file, n_gpu_layers=0)
-    before, after = Prompts(model, manifest.prompt).around(_PROMPT)
+    before, after = Prompts(model, manifest).around(_PROMPT)
     model.close()
     return list(before), list(after)
 

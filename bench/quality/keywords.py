@@ -1,4 +1,4 @@
-"""`auricle-bench keywords`: held-out names, with lists and without -> recall, precision and word error.
+"""`auricle-bench keywords`: held-out names, or words of recordings, listed or not -> recall, precision and word error.
 
 recall: of the clips that say a name, those whose answer has it as its speaker meant it. precision: of the listed words
 in the answers, those that were said. One list is one prefill more (docs/demo-salm.md).
@@ -7,39 +7,75 @@ in the answers, those that were said. One list is one prefill more (docs/demo-sa
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
-from ...models.corpus.keyword_cases import ARRANGEMENTS, Arrangement, Case, Mark, cases, mark, word_list
+from ...models.corpus.keyword_cases import (
+    ARRANGEMENTS,
+    LEAST_LETTERS,
+    Arrangement,
+    Case,
+    Mark,
+    cases,
+    mark,
+    recorded_cases,
+    word_list,
+)
 from ...models.errors import InputError
 from ...runtime.bundle import Bundle, open_bundle
 from ...runtime.cli.commands import engine_options
 from ...runtime.engine import Engine, EngineOptions
+from ..datasets import load_clip, table_items
 from ..result import Measure, Record, make_record, subject
-from ..word_errors import WordErrors, bootstrap_interval, total
+from ..word_errors import WordErrors, bootstrap_interval, normalized, total
 
 Progress = Callable[[str, int, int], None]
+DEMO = "demo-salm"
 TASK = "asr"
+N_CLIPS = 200
 
 
 def run(arguments: argparse.Namespace, progress: Progress) -> Record:
     """The command. Raises AuricleError."""
-    bundle = open_bundle(arguments.bundle or "demo-salm")
-    return measure(bundle, arguments.clips, arguments.seed, progress, engine_options(arguments))
+    bundle = open_bundle(arguments.bundle or DEMO)
+    table, n_clips, seed = arguments.data, arguments.clips, arguments.seed
+    if table is None:
+        clips, origin = synthetic_clips(N_CLIPS if n_clips is None else n_clips, seed), DEMO
+    else:
+        clips, origin = {True: _recorded(table, bundle, n_clips, seed), False: []}, table.name
+    return measure(bundle, clips, seed, progress, engine_options(arguments), origin)
+
+
+def synthetic_clips(n: int, seed: int) -> dict[bool, list[Case]]:
+    """n that say a name of demo-salm, and n that say none."""
+    return {named: list(cases(named, n, seed)) for named in (True, False)}
+
+
+def _recorded(table: Path, bundle: Bundle, n_clips: int | None, seed: int) -> list[Case]:
+    items = table_items(table, bundle.manifest.prompt, TASK, n_clips, seed)
+    found = recorded_cases([(load_clip(item), " ".join(normalized(item.reference))) for item in items])
+    if not found:
+        raise InputError(f"{table} says no word of {LEAST_LETTERS} letters that could be listed: give other recordings")
+    return found
 
 
 def measure(
-    bundle: Bundle, n_clips: int, seed: int, progress: Progress, options: EngineOptions | None = None
+    bundle: Bundle,
+    clips: Mapping[bool, Sequence[Case]],
+    seed: int,
+    progress: Progress,
+    options: EngineOptions | None = None,
+    origin: str = DEMO,
 ) -> Record:
-    """Every arrangement of lists over n_clips that say a name and n_clips that say none."""
-    clips = {named: list(cases(named, n_clips, seed)) for named in (True, False)}
+    """Every arrangement of lists over clips that say a name (True) and clips that say none."""
     measures: list[Measure] = []
     plain: dict[int, list[WordErrors]] = {}
     impossible: dict[int, str] = {}
     """Why, by the length of a list."""
     with Engine(bundle, options or EngineOptions()) as engine:
         for arrangement in ARRANGEMENTS:
-            if arrangement.size in impossible:
+            if arrangement.size in impossible or not clips[arrangement.named]:
                 continue
             try:
                 marks = _marks(engine, clips[arrangement.named], arrangement, seed, progress)
@@ -57,12 +93,16 @@ def measure(
                 plain.setdefault(arrangement.size, []).extend(errors)
     for size, errors in plain.items():
         measures += _errors("all, no list" if size == 0 else f"all, {size} others listed", errors, seed)
+    synthetic = "names, sentences and spellings are held out of training; voices are those of training"
+    recorded = "of each recording its rarest word is listed, among words of the others"
     notes = [
         *(f"lists of {size} words were left out: {error}" for size, error in impossible.items()),
-        "names, sentences and spellings are held out of training; voices are those of training",
+        synthetic if clips[False] else recorded,
         "WER counts a name in another spelling as an error; interval: 95 % bootstrap over clips",
     ]
-    settings = {"clips": str(n_clips), "seed": str(seed)}
+    boost = (options or EngineOptions()).llm.keyword_boost
+    settings = {"data": origin, "clips": str(len(clips[True])), "seed": str(seed)}
+    settings["keyword_boost"] = "as the model needs" if boost is None else f"{boost:g}"
     return make_record("keywords", [subject(bundle.manifest)], settings, measures, notes)
 
 
@@ -92,7 +132,7 @@ def _marks(
 def _mark(engine: Engine, case: Case, arrangement: Arrangement, seed: str) -> Mark:
     listed = word_list(case, arrangement.size, arrangement.with_name, seed)
     engine.keywords = listed
-    return mark(case, listed, engine.ask(case.waveform, TASK).text)
+    return mark(case, listed, " ".join(normalized(engine.ask(case.waveform, TASK).text)))
 
 
 def _measures(title: str, marks: Sequence[Mark], errors: Sequence[WordErrors], seed: int) -> list[Measure]:

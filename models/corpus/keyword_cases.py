@@ -1,6 +1,6 @@
-"""Keyword cases of demo-salm: held-out sentences and names, with lists -> marks of an answer.
+"""Keyword cases: held-out sentences and names of demo-salm, or recordings, with lists -> marks of an answer.
 
-A name's spelling is drawn anew for every clip and cannot be heard, so only a list can tell it.
+A synthetic name's spelling is drawn anew for every clip and cannot be heard, so only a list can tell it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .examples import fit
 from .names import NamedSentence, distractors, named_sentence, ordinary_sentence
 
 LIST_SIZES = (1, 5, 20, 50)
+LEAST_LETTERS = 5  # of a word of a recording that is worth listing
 NEAR = 0.1  # of a list's other words differ from the name in one sound only
 
 
@@ -29,6 +30,8 @@ class Case:
     sentence: NamedSentence
     expected: str
     name: str | None
+    others: tuple[str, ...] = ()
+    """Words that lists are filled with, where they are not to be synthetic names."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,31 @@ def held_out_clip(named: bool, index: int, seed: int) -> tuple[Waveform, NamedSe
     return voices.set_peak(noisy, generator.uniform(0.2, 0.9)), sentence
 
 
+def recorded_cases(clips: Sequence[tuple[Waveform, str]]) -> list[Case]:
+    """Recordings with what they say, words by spaces: of each the rarest word is listed, among those of the others.
+
+    A word of five letters or more counts; clips without one are left out.
+    """
+    spoken = [{word for word in text.split() if len(word) >= LEAST_LETTERS} for _, text in clips]
+    often = Counter(word for words in spoken for word in words)
+    cases: list[Case] = []
+    for (waveform, text), words in zip(clips, spoken, strict=True):
+        if words:
+            name = min(words, key=lambda word: (often[word], -len(word), word))
+            others = tuple(sorted(often.keys() - set(text.split())))
+            cases.append(Case(waveform, NamedSentence(text), text, name, others))
+    return cases
+
+
 def word_list(case: Case, size: int, with_name: bool, seed: str) -> list[str]:
     """A list of `size` words in any order; all but the name are not said."""
     rng = random.Random(f"list {seed}")
     own = [case.name] if with_name and case.name else []
-    listed = own + distractors(rng, size - len(own), case.sentence, "held_out", NEAR)
+    n_others = size - len(own)
+    if case.others:
+        listed = own + rng.sample(case.others, min(n_others, len(case.others)))
+    else:
+        listed = own + distractors(rng, n_others, case.sentence, "held_out", NEAR)
     rng.shuffle(listed)
     return listed
 

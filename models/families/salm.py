@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..encoders import fastconformer
 from ..encoders.fastconformer import CANARY_QWEN, FEATURIZER, FRAMES_AXIS, INPUT, OUTPUT, FastConformerSpec
@@ -28,6 +29,8 @@ class SalmSpec:
     fastconformer: FastConformerSpec
     llm: LlmSpec
     lora: LoraSpec
+    lists_keywords: ClassVar[bool] = True
+    keyword_boost: ClassVar[float] = 0.0
 
     @property
     def n_samples(self) -> int:

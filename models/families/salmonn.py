@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..encoders import beats, qformer, whisper
 from ..encoders.beats import BEATS_ITER3_PLUS, BeatsSpec
@@ -35,6 +35,10 @@ class SalmonnSpec:
     llm: LlmSpec
     lora: LoraSpec
     hears: Hearing = "window"
+    lists_keywords: ClassVar[bool] = False
+    """Whether it learnt to read listed words in its prompt."""
+    keyword_boost: ClassVar[float] = 3.0
+    """Nats that tokens of listed words gain (docs/asking.md has what it was measured on)."""
 
     @property
     def n_samples(self) -> int:

@@ -198,6 +198,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     wyoming.add_argument("--wyoming-answers", choices=("none", "handle", "intent"), help="default: none, transcripts")
     wyoming.add_argument("--wyoming-prompt", metavar="PROMPT_OR_TASK", help="asked about what was said")
     wyoming.add_argument("--wyoming-names", metavar="A,B", help="entities of intents, also listened for")
+    _add_keyword_boost(serve)
     _add_bundle_options(serve)
 
 
@@ -249,6 +250,7 @@ def _add_answer_options(command: argparse.ArgumentParser, json_schema: bool = Tr
     answers.add_argument(
         "--keywords-file", type=Path, metavar="FILE", help="the same, one in a line; read again when it changes"
     )
+    _add_keyword_boost(answers)
     if json_schema:
         answers.add_argument("--json-schema", type=Path, metavar="FILE", help="every answer is JSON of this form")
     answers.add_argument("--grammar", type=Path, metavar="FILE", help="every answer follows these rules (GBNF)")
@@ -257,6 +259,11 @@ def _add_answer_options(command: argparse.ArgumentParser, json_schema: bool = Tr
     )
     answers.add_argument("--max-seconds", type=float, metavar="S", help="then an answer ends as it is, and is marked")
     answers.add_argument("--lora-scale", type=float, metavar="S", help="needs a bundle with an adapter")
+
+
+def _add_keyword_boost(command: argparse._ActionsContainer) -> None:  # pyright: ignore[reportPrivateUsage]
+    boost = "how much likelier their tokens become; 0: they stand in the prompt alone; default: as the model needs"
+    command.add_argument("--keyword-boost", type=float, metavar="NATS", help=boost)
 
 
 def _add_bundle_options(command: argparse.ArgumentParser) -> None:

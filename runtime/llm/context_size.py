@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...models.bundle import Manifest
 from .sampling import Generation
 
@@ -35,3 +37,8 @@ def context_overflow_message(n_prompt: int, generation: Generation, n_positions:
         f"the question has {n_prompt} tokens, which makes {n_prompt + new} with {each}, but {n_positions} fit:"
         f" shorten it to {max(0, n_positions - new)} tokens, or lower max_new_tokens"
     )
+
+
+def batches(n: int, size: int) -> Iterator[slice]:
+    """n rows in pieces that one pass may have."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import numpy as np
 
 from .beam import BeamRule, LogProbs, beam_search
+from .boosting import Boost, unboosted
 from .grammar.gbnf import Grammar
 from .llama import Context, Floats
 from .sampling import Generation, TokenScores, log_softmax, penalize, sample
@@ -27,10 +28,12 @@ def decode(
     eos: Collection[int],
     grammar: Grammar | None = None,
     scores: TokenScores | None = None,
+    boost: Boost = unboosted,
 ) -> Iterator[int]:
     """Yield the answer's ids, without EOS, at most max_new_tokens; a step is taken only when one more is asked for.
 
     first: logits [vocab] after the prompt; -inf marks what cannot be chosen. scores: is told every id before it comes.
+    boost: what listed words gain, see KeywordBoost.
     """
     rng = np.random.default_rng(generation.seed)
     forced = generation.forced_ids
@@ -40,7 +43,7 @@ def decode(
         if len(ids) < len(forced):
             token = forced[len(ids)]
         else:
-            penalized = penalize(logits, ids, generation.repetition_penalty)
+            penalized = boost(penalize(logits, ids, generation.repetition_penalty), ids)
             token = sample(grammar.mask(penalized) if grammar else penalized, generation, rng)
             if scores is not None:
                 scores.add(logits, token)
@@ -55,7 +58,9 @@ def decode(
         logits = step(token)
 
 
-def search(first: Floats, step: BeamStep, generation: Generation, eos: Collection[int]) -> Iterator[int]:
+def search(
+    first: Floats, step: BeamStep, generation: Generation, eos: Collection[int], boost: Boost = unboosted
+) -> Iterator[int]:
     """Yield the ids of the best of `beams` hypotheses, without EOS, each as soon as no other can win without it."""
     rule = BeamRule(generation.beams, generation.max_new_tokens, eos, generation.length_penalty)
 
@@ -63,7 +68,7 @@ def search(first: Floats, step: BeamStep, generation: Generation, eos: Collectio
         return log_softmax(step(tokens, parents))
 
     def adjust(scores: LogProbs, ids: Sequence[int]) -> LogProbs:
-        return penalize(scores, ids, generation.repetition_penalty)
+        return boost(penalize(scores, ids, generation.repetition_penalty), ids)
 
     return beam_search(log_softmax(first), log_probs, rule, adjust)
 

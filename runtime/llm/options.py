@@ -8,6 +8,7 @@ from ...models.errors import InputError
 from ...models.llm import KV_BYTES
 from ..system.machine import MAX_THREADS
 
+MAX_BOOST = 20.0  # nats; far below, a listed word is written whatever was said
 MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
 
 
@@ -21,11 +22,15 @@ class LlmOptions:
     kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
     repack: bool | None = None  # weights twice in memory, for faster decoding; None: where that pays for short answers
     lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
+    keyword_boost: float | None = None  # nats added to tokens of listed words; 0 lists them in the prompt alone
 
     def __post_init__(self) -> None:
         for name, most in (("n_ctx", MAX_POSITIONS), ("n_threads", MAX_THREADS)):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name}={value} is not possible: it must be from 1 to {most}")
+        boost = self.keyword_boost
+        if boost is not None and not 0 <= boost <= MAX_BOOST:
+            raise InputError(f"keyword_boost={boost:g} is not possible: it must be from 0 to {MAX_BOOST:g} nats")
         if self.kv_type not in KV_BYTES:
             raise InputError(f"kv_type={self.kv_type!r} is not possible: it must be one of {', '.join(KV_BYTES)}")

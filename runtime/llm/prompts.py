@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 from unicodedata import normalize
 
+from ...models.bundle import Manifest
 from ...models.errors import BundleError, InputError
-from ...models.prompt import PROMPT, SYSTEM, PromptInfo, require_keywords
+from ...models.prompt import PROMPT, SYSTEM, require_keywords
+from .boosting import Boost, KeywordBoost, unboosted
 from .llama import Model
 
 Turn = tuple[tuple[int, ...], ...]
@@ -17,10 +19,15 @@ Turn = tuple[tuple[int, ...], ...]
 class Prompts:
     """How one opened model is asked. Raises BundleError when the model does not speak as the manifest says."""
 
-    def __init__(self, model: Model, info: PromptInfo) -> None:
-        self.info = info
+    def __init__(self, model: Model, manifest: Manifest, keyword_boost: float | None = None) -> None:
+        """keyword_boost: nats that tokens of listed words gain; 0 lists them in the prompt alone; None: as fits."""
+        spec = manifest.spec
+        self.info = info = manifest.prompt
         self._model = model
         self._keywords: tuple[str, ...] = ()
+        self._boost_nats = spec.keyword_boost if keyword_boost is None else keyword_boost
+        self._lists = spec.lists_keywords or not self._boost_nats
+        self.boost: Boost = unboosted
         if info.eos_id not in model.eos:
             raise BundleError(
                 f"{model.path} does not stop at token {info.eos_id}, as the manifest says: export the bundle again"
@@ -34,7 +41,7 @@ class Prompts:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Words that may occur in the audio: they stand in every turn from here on. At most info.max_keywords."""
+        """Words that may occur in the audio: from here on they are listed or boosted. At most info.max_keywords."""
         return self._keywords
 
     @keywords.setter
@@ -45,12 +52,17 @@ class Prompts:
             raise InputError(f"{len(listed)} keywords were given, at most {most} are read: leave some out")
         self._spells_no_special(" ".join(listed))
         self._keywords = listed
+        if listed and self._boost_nats:
+            self.boost = KeywordBoost(listed, self._boost_nats, self.tokenize, self._model.piece)
+        else:
+            self.boost = unboosted
 
     def turn(self, prompt: str, keywords: Sequence[str] | None = None) -> Turn:
         """A question about audio, as the first of a conversation; keywords: others than ours. Raises InputError."""
         tag = self.info.audio_tag
         self._spells_no_special(prompt.replace(tag, " ") if tag else prompt)
         words = self._keywords if keywords is None else keywords
+        words = words if self._lists else ()
         first, *rest = (self.tokenize(text) for text in self.info.texts(prompt, words))
         return ((*self.info.start_ids, *first), *(tuple(ids) for ids in rest))
 

@@ -20,7 +20,8 @@ from ...models.errors import InputError, RunError
 from ...models.llm import KV_BLOCK
 from ..system.exclusive import Exclusive, exclusively
 from ..system.machine import llm_threads
-from .context_size import context_overflow_message, required_positions, required_sequences, usual_context_size
+from .boosting import Boost, unboosted
+from .context_size import batches, context_overflow_message, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, decode, search
 from .detokenizer import Detokenizer, detokenize
 from .grammar.gbnf import Grammar
@@ -33,7 +34,6 @@ from .sampling import Generation, TokenScores, forbid
 
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
-
 MAX_GRAMMARS = 64  # that are kept; the first to come is the first to go
 
 
@@ -65,6 +65,7 @@ class Llm:
         self._grammars: dict[tuple[str, int], Grammar] = {}
         self.turn = 0
         self._logits: Floats | None = None
+        self._boost: Boost = unboosted
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
         if options.kv_type.startswith("q") and self.spec.d_head % KV_BLOCK:
@@ -76,7 +77,7 @@ class Llm:
             self._model.require_sizes(self.spec)
             self.eos = self._model.eos
             self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
-            self.prompts = Prompts(self._model, manifest.prompt)
+            self.prompts = Prompts(self._model, manifest, options.keyword_boost)
             self._lora = Lora(self._model, adapter, manifest, options.lora_scale)
             self._open_context(options.n_ctx or min(usual_context_size(manifest), self.spec.max_positions), 1)
         except BaseException:
@@ -138,12 +139,15 @@ class Llm:
         self._reserve(len(ids), generation)
         self._work_at(0.0)
         self._keep(ids[:-1])
-        return self.question(ids[-1:])
+        logits = self.question(ids[-1:])
+        self._boost = unboosted  # listed words are those of the audio
+        return logits
 
     @exclusively
     def question(self, ids: Sequence[int]) -> Floats:
         """Append the end of a question, for `generate` to answer: logits [vocab]. Ends any answer."""
         self.turn += 1
+        self._boost = self.prompts.boost
         self._logits = logits = self.feed(ids)[-1]
         return logits
 
@@ -224,7 +228,7 @@ class Llm:
     def feed(self, ids: Sequence[int], every: bool = False) -> Floats:
         """Append ids: logits [1, vocab] of the last, or [len(ids), vocab] of every one (to check a draft)."""
         rows: list[Floats] = []
-        for chunk in _chunks(len(ids), self.context.n_batch):
+        for chunk in batches(len(ids), self.context.n_batch):
             part = ids[chunk]
             last = range(len(part) - 1, len(part)) if chunk.stop == len(ids) else range(0)
             outputs = range(len(part)) if every else last
@@ -235,7 +239,7 @@ class Llm:
     @exclusively
     def feed_audio(self, audio_tokens: Floats) -> None:
         """Append embeddings [n, hidden]."""
-        for chunk in _chunks(len(audio_tokens), self.context.n_batch):
+        for chunk in batches(len(audio_tokens), self.context.n_batch):
             part = audio_tokens[chunk]
             self.context.decode_embeddings(part, *self._places(len(part)))
             self.n_past += len(part)
@@ -373,7 +377,8 @@ class Llm:
             return self.allowed(self.feed([token])[0])
 
         self._check_turn(turn)
-        yield from decode(self.allowed(logits), step, generation, self.end_ids(generation), grammar, scores)
+        eos = self.end_ids(generation)
+        yield from decode(self.allowed(logits), step, generation, eos, grammar, scores, self._boost)
 
     def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
         beams = BeamSequences(self.context, self.n_past, generation.beams)
@@ -382,7 +387,7 @@ class Llm:
             self._check_turn(turn)
             return self.allowed(beams.step(tokens, parents))
 
-        return search(self.allowed(logits), step, generation, self.end_ids(generation))
+        return search(self.allowed(logits), step, generation, self.end_ids(generation), self._boost)
 
     def allowed(self, logits: Floats) -> Floats:
         """The same array, the ids that may not be chosen at -inf. Raises RunError when there are no numbers."""
@@ -393,7 +398,3 @@ class Llm:
     def _check_turn(self, turn: int) -> None:
         if turn != self.turn:
             raise RunError("this answer ended when another question was read or the model was closed: ask again")
-
-
-def _chunks(n: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))

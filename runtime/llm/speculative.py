@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..events import FinishReason
+from .boosting import Boost
 from .grammar.gbnf import Grammar
 from .llama import Floats
 from .sampling import Generation, TokenScores
@@ -135,6 +136,7 @@ class _Answer:
     draft: list[int]
     criteria: StoppingCriteria
     grammar: Grammar | None
+    boost: Boost
     forced_ids: tuple[int, ...]
     n_accepted: int = 0
     scores: TokenScores = field(default_factory=TokenScores)
@@ -153,7 +155,8 @@ class _Answer:
         """The likeliest token [vocab] of those that may come, or the one that is forced here."""
         if len(self.ids) < len(self.forced_ids):
             return self.forced_ids[len(self.ids)]
-        token = int((logits if self.grammar is None else self.grammar.mask(logits)).argmax())
+        boosted = self.boost(logits, self.ids)
+        token = int((boosted if self.grammar is None else self.grammar.mask(boosted)).argmax())
         self.scores.add(logits, token)
         return token
 
@@ -185,7 +188,8 @@ def _answers(
         criteria = StoppingCriteria(generation, started, detokenizer, llm.end_ids(generation), limit)
         grammar = None if generation.gbnf is None else llm.grammar(generation.gbnf, sequence)
         drafted = list(draft[: limit - 1])
-        answers.append(_Answer(sequence, begin + len(suffix), drafted, criteria, grammar, generation.forced_ids))
+        start, boost = begin + len(suffix), llm.prompts.boost
+        answers.append(_Answer(sequence, start, drafted, criteria, grammar, boost, generation.forced_ids))
     return answers
 
 

@@ -12,8 +12,11 @@ from collections.abc import Collection, Iterable, Sequence
 
 from ..events import FinishReason
 from .detokenizer import Detokenizer
-from .repetition import sound_length
 from .sampling import Generation
+
+MAX_PERIOD = 24  # tokens of what is repeated
+MIN_COPIES = 4  # "seven seven seven" is speech
+MIN_TOKENS = 18  # in all copies together
 
 REMEDIES: dict[str, str] = {
     "length": "raise --max-new-tokens, or give the strings of the schema a maxLength",
@@ -127,3 +130,18 @@ def cut_at(text: str, stops: Iterable[str]) -> str:
 def _n_begun(text: str, stop: str) -> int:
     """How many letters at the end of text may be the beginning of stop."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def sound_length(ids: Sequence[int]) -> int:
+    """How many leading ids to keep: all, or up to the end of the first copy of what the end repeats.
+
+    A loop is at least four copies in a row, and at least 18 tokens, of 1 to 24 tokens.
+    """
+    for period in range(1, MAX_PERIOD + 1):
+        n_copies = max(MIN_COPIES, -(-MIN_TOKENS // period))
+        if len(ids) < period * n_copies:
+            continue
+        unit = ids[len(ids) - period :]
+        if all(ids[len(ids) - period * (n + 1) : len(ids) - period * n] == unit for n in range(1, n_copies)):
+            return len(ids) - period * (n_copies - 1)
+    return len(ids)

@@ -15,7 +15,7 @@ from auricle.models.corpus.names import Name, NamedSentence
 pytest.importorskip("jiwer")
 from auricle.bench.__main__ import main
 from auricle.bench.quality import keywords
-from auricle.bench.result import read_record
+from auricle.bench.result import Record, read_record
 from auricle.runtime.bundle import Bundle, open_bundle
 from auricle.runtime.engine import EngineOptions
 from auricle.runtime.llm.options import LlmOptions
@@ -88,7 +88,7 @@ def test_lists_that_are_too_long_are_left_out(clips: list[keyword_cases.Case], m
     bundle = open_bundle("demo-salm")
     prompt = replace(bundle.manifest.prompt, max_keywords=30)
     few = Bundle(bundle.directory, replace(bundle.manifest, prompt=prompt))
-    record = keywords.measure(few, 1, 3, lambda *_: None)
+    record = keywords.measure(few, keywords.synthetic_clips(1, 3), 3, lambda *_: None)
     titles = [a.title for a in keyword_cases.ARRANGEMENTS]
     assert [group for group in record.groups if not group.startswith("all")] == [t for t in titles if "50" not in t]
     (said,) = (note for note in record.notes if "left out" in note)
@@ -96,9 +96,40 @@ def test_lists_that_are_too_long_are_left_out(clips: list[keyword_cases.Case], m
 
     narrow = EngineOptions(llm=LlmOptions(n_ctx=256, n_threads=1))
     unlimited = replace(prompt, transcriptions=())  # answers may have all of max_new_tokens
-    record = keywords.measure(
-        Bundle(bundle.directory, replace(bundle.manifest, prompt=unlimited)), 1, 3, lambda *_: None, narrow
-    )
+    without = Bundle(bundle.directory, replace(bundle.manifest, prompt=unlimited))
+    record = keywords.measure(without, keywords.synthetic_clips(1, 3), 3, lambda *_: None, narrow)
     assert not [group for group in record.groups if "20" in group or "50" in group]
     assert {"name, no list", "name, 5 listed", "all, no list"} <= set(record.groups)
     assert sum("left out" in note for note in record.notes) == 2 and "20 words" in record.notes[0]
+
+
+def test_of_recordings_the_rarest_word_is_listed_among_those_of_the_others() -> None:
+    clips = [(SILENCE, "please dial the number"), (SILENCE, "the number is unavailable"), (SILENCE, "go on")]
+    first, second = keyword_cases.recorded_cases(clips)
+    assert (first.name, second.name) == ("please", "unavailable")
+    assert first.others == ("unavailable",) and second.others == ("please",)
+    assert keyword_cases.word_list(first, 5, True, "a").count("please") == 1
+    assert keyword_cases.word_list(second, 5, False, "a") == ["please"]
+
+
+def test_recordings_are_measured_with_a_boost_and_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo hears its own clip right; an absurd boost writes what was not said."""
+    clip = open_bundle("demo").path("clips") / "command.wav"
+    table = tmp_path / "clips.tsv"
+    table.write_text(f"{clip}\tturn on the dishwasher\n{clip}\tsunflower\n")
+    found: dict[str, Record] = {}
+    for boost in ("0.5", "20"):
+        assert main(["keywords", "demo", "--data", str(table), "--threads", "1", "--keyword-boost", boost]) == 0
+        path = tmp_path / f"{boost}.txt"
+        path.write_text(capsys.readouterr().out)
+        found[boost] = read_record(path)
+        assert not [group for group in found[boost].groups if group.startswith("ordinary")]
+    absurd, slight = (found[boost].find("name, 20 listed", "inserted") for boost in ("20", "0.5"))
+    assert absurd and slight and absurd.value > slight.value
+
+
+def test_recordings_without_a_word_to_list_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "clips.tsv"
+    table.write_text(f"{open_bundle('demo').path('clips') / 'command.wav'}\tgo on\n")
+    assert main(["keywords", "demo", "--data", str(table)]) == 2
+    assert "says no word of 5 letters" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from auricle.models.families.salmonn import TASKS, TRANSCRIPTIONS
 from auricle.models.prompt import token_budget
-from auricle.runtime.llm.repetition import sound_length
+from auricle.runtime.llm.stopping import sound_length
 from hypothesis import given
 from hypothesis import strategies as st
 

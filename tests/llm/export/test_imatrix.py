@@ -40,7 +40,7 @@ from conftest import export_arguments, salm_arguments
 from llm_export import export_llm
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 SALMONN = GOLDEN / "salmonn-tiny" / "checkpoint"
 SALM = GOLDEN / "salm-tiny" / "checkpoint"
 JFK = Path(pipeline.__file__).parent / "jfk.wav"

@@ -34,7 +34,7 @@ from llama_judge import Judge
 from llm_export import export_llm
 from safetensors import torch as safetensors_torch
 
-CHECKPOINT = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint"
+CHECKPOINT = Path(__file__).parents[2] / "golden" / "salmonn-tiny" / "checkpoint"
 VICUNA = CHECKPOINT / "vicuna"
 N_AUDIO = 88
 SCALE = 4.0

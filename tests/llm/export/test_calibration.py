@@ -18,7 +18,7 @@ from auricle.models.errors import AudioError, InputError
 from auricle.models.families import salm, salmonn
 from auricle.models.prompt import PromptInfo
 
-VICUNA = Path(__file__).parents[1] / "golden" / "salmonn-tiny" / "checkpoint" / "vicuna"
+VICUNA = Path(__file__).parents[2] / "golden" / "salmonn-tiny" / "checkpoint" / "vicuna"
 JFK = Path(pipeline.__file__).parent / "jfk.wav"
 
 

@@ -40,7 +40,7 @@ from hypothesis import strategies as st
 from llm_export import export_llm
 from torch import Tensor
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 SALMONN = GOLDEN / "salmonn-tiny" / "checkpoint"
 SALM = GOLDEN / "salm-tiny" / "checkpoint"
 NOTHING: Callable[..., None] = lambda *_: None  # noqa: E731

@@ -33,7 +33,7 @@ from llama_judge import Judge
 from llm_export import export_llm
 from safetensors import torch as safetensors_torch
 
-SALM = Path(__file__).parents[1] / "golden" / "salm-tiny"
+SALM = Path(__file__).parents[2] / "golden" / "salm-tiny"
 CHECKPOINT = SALM / "checkpoint"
 QWEN = CHECKPOINT / "qwen3"
 CLIPS = ("jfk_11s", "noise_1s", "tone_40s")
