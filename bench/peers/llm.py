@@ -1,6 +1,7 @@
 """Contestants for prefill and decoding: our loop, and llama.cpp's own functions on the same file in the barest loop.
 
-decode    110 ids are read (not timed), then ids are chosen one by one; both must say the same
+decode    110 ids are read (not timed), then ids are chosen one by one; both must say the same, up to
+          a near tie where ours leaves flash attention out (runtime/llm/llama.py, NARROW_HEAD)
 prefill   110 positions into an empty cache, up to the first id: ours reads prefix, audio embeddings and suffix, as for
           a real question, llama.cpp 110 ids at once
 """
