@@ -244,7 +244,8 @@ def _peers(peers: argparse.ArgumentParser) -> None:
     peers.add_argument("--bundle", type=Path, metavar="DIR", help="ours, for prefill, decode, answer, recordings")
     peers.add_argument("--graph", type=Path, metavar="FILE", help="a whisper.onnx of ours instead of one made here")
     peers.add_argument("--checkpoint", type=Path, metavar="DIR", help="what the bundle was exported from, for answer")
-    trained = "trained weights for --part whisper (Hugging Face or faster-whisper); default: random ones"
+    trained = "Whisper's weights (Hugging Face or faster-whisper) for whisper, default: random ones; for answer, where"
+    trained += " --checkpoint has none"
     peers.add_argument("--whisper", type=Path, metavar="DIR", help=trained)
     heard = "what Whisper hears, and the errors are of; default: the exporter's clip"
     peers.add_argument("--recording", type=Path, metavar="FILE", help=heard)

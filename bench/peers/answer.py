@@ -10,15 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...models.audio import Waveform
 from ...models.bundle import Manifest, read_manifest
 from ...models.errors import InputError
-from ...models.families.salmonn import TASKS
+from ...models.families.salmonn import TASKS, SalmonnSpec
 from ..result import OURS
 from .onnx_graphs import salmonn_of, torch_with
-from .task import Contestant, Outcome, Task, Work
+from .task import Contestant, Outcome, Task, Work, no_progress
+
+if TYPE_CHECKING:
+    from ...export.families.salmonn import SalmonnExport
 
 FEW_LAYERS = (4, 8)
 """Of the language model, where all of them are too many for torch in fp32."""
@@ -81,6 +84,8 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
         manifest = read_manifest(_bundle(task))
         spec = salmonn_of(manifest)
         waveform = clip(task, manifest)
+        n_positions = spec.heard_positions(len(waveform))
+        n_frames = None if n_positions is None else 2 * n_positions
         before, after = _ids(task, manifest)
         parts = _read(task, manifest) if task.checkpoint else _random(manifest, n_layers, task.threads)
         embed = parts.llm.get_input_embeddings()
@@ -90,7 +95,7 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
 
         def run() -> Outcome:
             with torch.inference_mode():
-                speech = parts.whisper(torch.from_numpy(log_mel(waveform, spec.whisper)))
+                speech = parts.whisper(torch.from_numpy(log_mel(waveform, spec.whisper, n_frames)))
                 audio = parts.beats(torch.from_numpy(fbank(waveform)))
                 audio_tokens = parts.qformer(speech, audio)
                 prompt = torch.cat([embed(torch.tensor([before])), audio_tokens, embed(torch.tensor([after]))], dim=1)
@@ -105,35 +110,49 @@ def open_torch(n_layers: int | None) -> Callable[[Task], Work]:
 
 def _read(task: Task, manifest: Manifest) -> _Torch:
     """The research checkpoint, LoRA merged in float32."""
-    from ...export.families.salmonn import SalmonnExport, open_parts
+    from ...export.families.salmonn import open_parts
+    from ...export.formats.tensor_names import EMBEDDING, HEAD
 
-    root = task.checkpoint
-    assert root is not None
     spec = salmonn_of(manifest)
-    q = spec.qformer
-    options = SalmonnExport(
-        whisper=root / "whisper",
-        beats=root / "beats.pt",
-        vicuna=root / "vicuna",
-        salmonn=root / "salmonn.pth",
-        out=task.work / "none",
-        qformer_heads=q.n_heads,
-        second_per_window=q.second_per_window,
-        second_stride=q.second_stride,
-        force=True,
-    )
-    parts = open_parts(options)
+    parts = open_parts(checkpoint_options(task, spec))
     encoder: Any = parts.whisper.encoder
     encoder.set_attn_implementation("sdpa")
     llm = _llama(manifest, spec.llm.n_layers)
     state: dict[str, Any] = {}
     for name, tensor in llm.state_dict().items():
-        weight = parts.llm.weights.get(name)[: tensor.shape[0]].float()
+        source = EMBEDDING if name == HEAD and parts.llm.spec.tied else name
+        weight = parts.llm.weights.get(source)[: tensor.shape[0]].float()
         _, _, layer, *rest = (*name.split("."), "", "")
         target = rest[1] if rest[:1] == ["self_attn"] else ""
         state[name] = parts.lora.merged(weight, int(layer), target, manifest.llm.lora_scale) if target else weight
     llm.load_state_dict(state)
     return _Torch(parts.whisper, parts.beats, parts.qformer.reference, llm)
+
+
+def checkpoint_options(task: Task, spec: SalmonnSpec) -> SalmonnExport:
+    """Where the checkpoint's parts lie: all in its directory, or, as `small`'s, the trained ones alone.
+
+    Raises InputError where the others are not there.
+    """
+    from ...export.families.salmonn import SalmonnExport
+    from ...export.small import SmallExport, small_options
+
+    root, nowhere = task.checkpoint, task.work / "none"
+    assert root is not None
+    if not (root / "vicuna").exists():
+        return small_options(SmallExport(trained=root, out=nowhere), no_progress)
+    q = spec.qformer
+    return SalmonnExport(
+        whisper=task.whisper or root / "whisper",
+        beats=root / "beats.pt",
+        vicuna=root / "vicuna",
+        salmonn=root / "salmonn.pth",
+        out=nowhere,
+        qformer_heads=q.n_heads,
+        second_per_window=q.second_per_window,
+        second_stride=q.second_stride,
+        longest_seconds=spec.whisper.seconds,
+    )
 
 
 def _random(manifest: Manifest, n_layers: int | None, threads: int) -> _Torch:

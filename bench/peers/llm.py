@@ -1,17 +1,20 @@
-"""Contestants for prefill and decoding: our loop, and llama.cpp's own functions on the same file in the barest loop.
+"""Contestants for prefill and decoding: our loop, and the functions of llama.cpp and of a fork in the barest loops.
 
 decode    110 ids are read (not timed), then ids are chosen one by one; both must say the same, up to
-          a near tie where ours leaves flash attention out (runtime/llm/llama.py, NARROW_HEAD)
+          a near tie where ours leaves flash attention out (runtime/llm/llama.py, NARROW_HEAD); the fork, ik_llama.cpp,
+          has kernels of its own for a CPU, which round otherwise
 prefill   110 positions into an empty cache, up to the first id: ours reads prefix, audio embeddings and suffix, as for
-          a real question, llama.cpp 110 ids at once
+          a real question, the others 110 ids at once
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from ...runtime.llm.session import Llm
 
 N_CTX = 512
+_FORK = "ik-llama-cpp-python==0.1.5"
 _AUDIO_RMS = 0.02  # about that of an embedding
 
 
@@ -82,9 +86,9 @@ def open_our_prefill(keep_prefix: bool) -> Callable[[Task], Work]:
     return opened
 
 
-def open_decode(task: Task) -> Work:
-    """llama_decode and llama.cpp's own greedy sampler."""
-    bare = _Bare(task)
+def open_decode(task: Task, opened: Callable[[Task], Loop]) -> Work:
+    """One id after the other, each the likeliest."""
+    bare = opened(task)
 
     def decode() -> Outcome:
         generated = [bare.sample()]
@@ -96,9 +100,9 @@ def open_decode(task: Task) -> Work:
     return Work(decode, bare.read)
 
 
-def open_prefill(task: Task) -> Work:
-    """llama_decode of all ids in one batch."""
-    bare = _Bare(task)
+def open_prefill(task: Task, opened: Callable[[Task], Loop]) -> Work:
+    """All ids in one batch."""
+    bare = opened(task)
 
     def prefill() -> Outcome:
         bare.read()
@@ -108,8 +112,24 @@ def open_prefill(task: Task) -> Work:
     return Work(prefill)
 
 
-class _Bare:
-    """A model and a context with nothing around them, opened with our numbers and llama.cpp's defaults."""
+class Loop(Protocol):
+    """A model and a context with nothing around them, opened with our numbers and the library's own defaults."""
+
+    def read(self) -> None:
+        """The whole prompt, into an empty cache."""
+        ...
+
+    def feed(self, ids: list[int]) -> None:
+        """One batch."""
+        ...
+
+    def sample(self) -> int:
+        """The likeliest id after the last."""
+        ...
+
+
+class LlamaCpp:
+    """llama.cpp, and its own greedy sampler."""
 
     def __init__(self, task: Task) -> None:
         import llama_cpp
@@ -147,6 +167,36 @@ class _Bare:
         return int(self._c.llama_sampler_sample(self._sampler, self._context, -1))
 
 
+class IkLlamaCpp:
+    """The fork, by the classes of its Python package; that one's sampler copies every logit in Python, so not by it."""
+
+    def __init__(self, task: Task) -> None:
+        library: Any = import_module("ik_llama_cpp._internals")
+        path, manifest = _file(task)
+        self._batch = library.make_batch_range
+        self._model = library.IkModel(str(path), n_gpu_layers=task.n_gpu_layers)
+        self._context = library.IkContext(self._model, n_ctx=N_CTX, n_threads=task.threads)
+        self._ids = prompt_ids(manifest, task.positions)
+        self._n_past = 0
+
+    def read(self) -> None:
+        """The whole prompt, into an empty cache."""
+        self._context.kv_cache_clear()
+        self._n_past = 0
+        self.feed(self._ids)
+
+    def feed(self, ids: list[int]) -> None:
+        """One batch."""
+        if self._context.decode(self._batch(ids, pos_start=self._n_past)) != 0:
+            raise RunError("ik_llama.cpp failed to compute")
+        self._n_past += len(ids)
+
+    def sample(self) -> int:
+        """The likeliest id after the last."""
+        logits = np.ctypeslib.as_array(self._context.get_logits(), (self._model.n_vocab,))
+        return int(logits.argmax())
+
+
 def _be_silent(_level: int, _text: bytes, _user: object) -> None:
     """What llama.cpp logs is of no use here."""
 
@@ -170,9 +220,14 @@ def _file(task: Task) -> tuple[Path, Manifest]:
 def contestants(task: Task) -> dict[str, Contestant]:
     """In the order of running."""
     if task.part == "decode":
-        return {OURS: Contestant(open_our_decode), "llama.cpp": Contestant(open_decode)}
+        return {
+            OURS: Contestant(open_our_decode),
+            "llama.cpp": Contestant(partial(open_decode, opened=LlamaCpp)),
+            "ik_llama.cpp": Contestant(partial(open_decode, opened=IkLlamaCpp), pip=_FORK),
+        }
     return {
         OURS: Contestant(open_our_prefill(keep_prefix=False)),
-        "llama.cpp": Contestant(open_prefill),
+        "llama.cpp": Contestant(partial(open_prefill, opened=LlamaCpp)),
+        "ik_llama.cpp": Contestant(partial(open_prefill, opened=IkLlamaCpp), pip=_FORK),
         "auricle, prefix kept": Contestant(open_our_prefill(keep_prefix=True)),
     }

@@ -1,9 +1,9 @@
-"""Contestants for a table of recordings: a bundle's transcripts beside those of faster-whisper and whisper.cpp.
+"""Contestants for a table of recordings: a bundle's transcripts beside those of other runtimes of a Whisper.
 
 Everybody hears every recording of the table in each round, from samples in memory, one after the other. faster-whisper
 is told the language, as who uses it with an English model would; "beam 5" is what it does unless told otherwise. It
 does not hear again what it was unsure of, for then it draws lots, and every round must compute the same. whisper.cpp,
-asked the same way, has the same weights in Q8_0.
+asked the same way, has the same weights in Q8_0; optimum has its own ONNX export of them, in its own int8.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...models.audio import Waveform
+from ...models.audio import SAMPLE_RATE, Waveform
 from ...models.bundle import read_manifest
 from ...models.errors import InputError
 from ..result import OURS, Measure
 from .ggml_format import write_recognizer
+from .onnx_graphs import torch_with
 from .task import SEED, Contestant, Outcome, Task, Work, whole_or_absent
 
 if TYPE_CHECKING:  # a peer's interpreter has neither what reads sound files nor what counts errors
@@ -28,6 +29,9 @@ if TYPE_CHECKING:  # a peer's interpreter has neither what reads sound files nor
 
 _FASTER_WHISPER = "faster-whisper==1.2.1"
 _WHISPER_CPP = "pywhispercpp==1.5.1"
+_OPTIMUM = "optimum-onnx[onnxruntime]==0.1.0"
+_MULTILINGUAL = 51865
+"""Rows of the vocabulary of a Whisper that is told the language; an English one has fewer."""
 _TIMES = [f"<|{number * 0.02:.2f}|>" for number in range(1501)]
 """Whisper's timestamps, the last of its tokens."""
 _FILES = "[0-9][0-9][0-9][0-9][0-9].npy"
@@ -162,6 +166,117 @@ def open_whisper_cpp(weights: Path, beam_size: int) -> Callable[[Task], Work]:
     return opened
 
 
+def write_optimum(weights: Path) -> Callable[[Task], None]:
+    """The directory as transformers has it, exported and quantized by optimum, as its documentation says."""
+
+    def write(task: Task) -> None:
+        path = _optimum_folder(task, weights)
+        if path.exists():
+            return
+        optimum: Any = import_module("optimum.onnxruntime")
+        configuration: Any = import_module("optimum.onnxruntime.configuration")
+        choice = configuration.AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+        with whole_or_absent(path) as temporary:
+            write_transformers(temporary, weights)
+            exported = optimum.ORTModelForSpeechSeq2Seq.from_pretrained(temporary, export=True, use_merged=False)
+            exported.save_pretrained(temporary / "float")
+            for graph in _GRAPHS.values():
+                quantizer = optimum.ORTQuantizer.from_pretrained(temporary / "float", file_name=f"{graph}.onnx")
+                quantizer.quantize(save_dir=temporary / "int8", quantization_config=choice)
+
+    return write
+
+
+_GRAPHS = {
+    "encoder_file_name": "encoder_model",
+    "decoder_file_name": "decoder_model",
+    "decoder_with_past_file_name": "decoder_with_past_model",
+}
+
+
+def write_transformers(path: Path, weights: Path) -> None:
+    """A directory of faster-whisper's as WhisperForConditionalGeneration."""
+    import transformers
+
+    from ...export.formats.ctranslate2 import CTranslate2Whisper
+
+    library: Any = transformers
+    read = CTranslate2Whisper(weights)
+    n_rows = len(read.get("model.decoder.embed_tokens.weight"))
+    tokenizer = library.WhisperTokenizerFast(tokenizer_file=str(weights / "tokenizer.json"))
+    end, start = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|startoftranscript|>"])
+    ids = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end, "decoder_start_token_id": start}
+    sizes: dict[str, Any] = {
+        "vocab_size": n_rows,
+        "d_model": read.d_model,
+        "encoder_layers": read.n_layers,
+        "decoder_layers": sum(name.startswith("model.decoder.") and name.endswith("fc1.bias") for name in read.names()),
+        "encoder_attention_heads": read.n_heads,
+        "decoder_attention_heads": read.n_heads,
+        "encoder_ffn_dim": read.d_ffn,
+        "decoder_ffn_dim": read.d_ffn,
+        "num_mel_bins": read.n_mels,
+        "max_source_positions": read.n_positions,
+    }
+    model = library.WhisperForConditionalGeneration(library.WhisperConfig(**sizes, **ids))
+    model.load_state_dict({name: read.get(name).float() for name in read.names()}, strict=False)  # its head is tied
+    model.tie_weights()
+    for part in (model, tokenizer, library.WhisperFeatureExtractor(feature_size=read.n_mels)):
+        part.save_pretrained(path)
+    known = json.loads((weights / "config.json").read_text(encoding="utf-8"))
+    prompt = ["<|notimestamps|>", "<|en|>", "<|transcribe|>", "<|translate|>", "<|startofprev|>"]
+    silent, english, transcribe, translate, before = tokenizer.convert_tokens_to_ids(prompt)
+    choice = library.GenerationConfig(
+        **ids,
+        max_length=448,
+        suppress_tokens=known["suppress_ids"],
+        begin_suppress_tokens=known["suppress_ids_begin"],
+        no_timestamps_token_id=silent,
+        prev_sot_token_id=before,
+        is_multilingual=n_rows >= _MULTILINGUAL,
+        lang_to_id={"<|en|>": english},
+        task_to_id={"transcribe": transcribe, "translate": translate},
+    )
+    choice.save_pretrained(path / "generation")
+
+
+def open_optimum(weights: Path, beam_size: int) -> Callable[[Task], Work]:
+    """In int8, through transformers' generate."""
+
+    def opened(task: Task) -> Work:
+        import transformers
+
+        library: Any = transformers
+        optimum: Any = import_module("optimum.onnxruntime")
+        runtime: Any = import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = task.threads
+        torch_with(task.threads)
+        path = _optimum_folder(task, weights)
+        graphs = {name: f"{graph}_quantized.onnx" for name, graph in _GRAPHS.items()}
+        model = optimum.ORTModelForSpeechSeq2Seq.from_pretrained(
+            path / "int8", **graphs, use_cache=True, use_merged=False, session_options=options
+        )
+        model.generation_config = choice = library.GenerationConfig.from_pretrained(path / "generation")
+        tokenizer = library.WhisperTokenizerFast.from_pretrained(path)
+        extractor = library.WhisperFeatureExtractor.from_pretrained(path)
+        told = {"language": "en", "task": "transcribe"} if choice.is_multilingual else {}
+        waveforms = _waveforms(task)
+
+        def transcribe(waveform: Waveform) -> str:
+            features = extractor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+            ids = model.generate(features, num_beams=beam_size, **told)
+            return tokenizer.batch_decode(ids, skip_special_tokens=True)[0].strip()
+
+        return Work(lambda: Outcome(texts=tuple(map(transcribe, waveforms))))
+
+    return opened
+
+
+def _optimum_folder(task: Task, weights: Path) -> Path:
+    return task.work / "recognizers" / f"{weights.name}.optimum"
+
+
 def _ggml_file(task: Task, weights: Path) -> Path:
     return task.work / "recognizers" / f"{weights.name}.q8_0.bin"
 
@@ -179,4 +294,6 @@ def contestants(task: Task) -> dict[str, Contestant]:
             name = f"whisper.cpp {weights.name} {way}"
             opened, written = open_whisper_cpp(weights, beam_size), write_whisper_cpp(weights)
             team[name] = Contestant(opened, written, _WHISPER_CPP, prepared_by_us=True)
+            name = f"optimum {weights.name} {way}"
+            team[name] = Contestant(open_optimum(weights, beam_size), write_optimum(weights), _OPTIMUM)
     return team

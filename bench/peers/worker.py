@@ -38,11 +38,13 @@ _PACKAGES = {
     "transformers": "transformers",
     "onnxruntime": "onnxruntime",
     "llama_cpp": "llama-cpp-python",
+    "ik_llama_cpp": "ik-llama-cpp-python",
     "ctranslate2": "ctranslate2",
     "transcribe_cpp": "transcribe-cpp",
     "_pywhispercpp": "pywhispercpp",
     "pywhispercpp": "pywhispercpp",
     "faster_whisper": "faster-whisper",
+    "optimum": "optimum-onnx",
 }
 
 

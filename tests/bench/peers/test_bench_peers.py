@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import re
-import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from auricle.bench.options import parser
 from auricle.bench.peers import llm, peers, recordings
-from auricle.bench.peers.ggml_format import q8_0, write_ggml, write_recognizer
 from auricle.bench.peers.race import Missing, Race, Readiness, Sample, Worker, race
 from auricle.bench.peers.recordings import complete
 from auricle.bench.peers.table import lines, to_record
@@ -23,10 +24,8 @@ from auricle.bench.peers.task import Contestant, Task, Work, no_progress, output
 from auricle.bench.peers.worker import contestants
 from auricle.bench.result import read_record, to_line
 from auricle.models.bundle import shipped_bundle
-from auricle.models.encoders.fastconformer import FastConformerSpec
-from auricle.models.encoders.whisper import WhisperSpec
 from auricle.models.errors import InputError, RunError
-from auricle.models.families.salm import AUDIO_TAG, SALM, SalmSpec
+from auricle.models.families.salmonn import SALMONN_7B
 from auricle.runtime.llm import llama
 
 
@@ -272,11 +271,69 @@ def test_our_loop_says_what_llama_cpp_says(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(llama, "NARROW_HEAD", 0)
     task = Task("decode", tmp_path, threads=1, tokens=8, bundle=shipped_bundle())
     found: list[tuple[int, ...]] = []
-    for opened in (llm.open_our_decode(task), llm.open_decode(task)):
+    for opened in (llm.open_our_decode(task), llm.open_decode(task, llm.LlamaCpp)):
         assert opened.before is not None
         opened.before()
         found.append(opened.timed().tokens)
     assert found[0] == found[1] and len(found[0]) == 8
+
+
+def test_the_fork_reads_the_same_ids_at_the_same_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ik_llama.cpp's own classes, as far as they are called: the likeliest id behind a token is the one after it."""
+    read: list[tuple[list[int], int]] = []
+
+    class Model:
+        n_vocab = 4096
+
+        def __init__(self, path: str, n_gpu_layers: int) -> None:
+            assert Path(path).name == "llm.gguf" and n_gpu_layers == 0
+
+    class Context:
+        def __init__(self, model: Model, n_ctx: int, n_threads: int) -> None:
+            assert (n_ctx, n_threads) == (512, 1)
+
+        def kv_cache_clear(self) -> None:
+            read.clear()
+
+        def decode(self, batch: tuple[list[int], int]) -> int:
+            read.append(batch)
+            return 0
+
+        def get_logits(self) -> Any:
+            logits = np.zeros(Model.n_vocab, np.float32)
+            logits[(read[-1][0][-1] + 1) % Model.n_vocab] = 1.0
+            return logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+
+    def batch(ids: list[int], pos_start: int) -> tuple[list[int], int]:
+        return ids, pos_start
+
+    module = SimpleNamespace(IkModel=Model, IkContext=Context, make_batch_range=batch)
+    monkeypatch.setitem(sys.modules, "ik_llama_cpp._internals", module)  # pyright: ignore[reportArgumentType]
+    task = Task("decode", tmp_path, threads=1, tokens=4, bundle=shipped_bundle())
+    work = llm.open_decode(task, llm.IkLlamaCpp)
+    assert work.before is not None
+    for _ in range(2):
+        work.before()
+        last = read[0][0][-1]
+        assert work.timed().tokens == tuple((last + n) % Model.n_vocab for n in range(1, 5))
+        assert [(len(ids), at) for ids, at in read] == [(110, 0), (1, 110), (1, 111), (1, 112)]
+
+
+def test_where_the_weights_of_an_answer_lie(tmp_path: Path) -> None:
+    """A directory that has all of them, but for a Whisper that is given; or trained parts alone, as `small`'s."""
+    pytest.importorskip("torch")
+    from auricle.bench.peers.answer import checkpoint_options
+
+    spec = SALMONN_7B
+    (tmp_path / "vicuna").mkdir()
+    task = Task("answer", tmp_path, checkpoint=tmp_path)
+    assert checkpoint_options(task, spec).whisper == tmp_path / "whisper"
+    given = checkpoint_options(replace(task, whisper=tmp_path / "tiny"), spec)
+    assert (given.whisper, given.vicuna) == (tmp_path / "tiny", tmp_path / "vicuna")
+    assert (given.longest_seconds, given.second_stride) == (30.0, spec.qformer.second_stride)
+    (tmp_path / "vicuna").rmdir()
+    with pytest.raises(InputError, match=r"has no salmonn\.pth, beats\.pt, args\.json"):
+        checkpoint_options(task, spec)
 
 
 def test_decoding_is_raced(tmp_path: Path) -> None:
@@ -286,7 +343,7 @@ def test_decoding_is_raced(tmp_path: Path) -> None:
     may turn, and the record says so.
     """
     record = peers.run(asked(tmp_path, "decode", "--tokens", "8"))
-    assert record.groups == ("auricle", "llama.cpp")
+    assert record.groups == ("auricle", "llama.cpp")  # and nobody whose package is not there
     same = r"llama.cpp gave (the same 8 tokens as auricle|8 tokens and auricle 8, the first [5-7] the same)"
     assert any(re.fullmatch(same, note) for note in record.notes)
     for group in record.groups:
@@ -335,139 +392,6 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
     assert list((tmp_path / "kept").iterdir()) == []
-
-
-def test_q8_0_blocks_read_back() -> None:
-    values = np.random.default_rng(0).normal(size=(4, 64)).astype(np.float32)
-    values[0, :32] = 0
-    blocks = np.frombuffer(q8_0(values), np.dtype([("scale", "<f2"), ("values", "i1", 32)]))
-    read = (blocks["scale"][:, None].astype(np.float32) * blocks["values"]).reshape(values.shape)
-    assert len(blocks) == 8
-    assert np.abs(read - values).max() < np.abs(values).max() / 127
-    assert not read[0, :32].any()
-
-
-def test_a_ggml_file_holds_every_tensor_with_its_bytes(tmp_path: Path) -> None:
-    """Walked as whisper.cpp walks it: lengths that were wrong would lead astray."""
-    pytest.importorskip("torch")
-    from auricle.bench.peers.whisper import random_encoder
-
-    spec = WhisperSpec(d_model=32, n_layers=2, n_heads=2, d_ffn=128, n_positions=8)
-    state = random_encoder(spec, "eager").state_dict()
-    write_ggml(tmp_path / "x.bin", spec, state)
-    sizes, pieces, found = walked(tmp_path / "x.bin")
-    assert sizes == (0x67676D6C, 51865, 8, 32, 2, 2, 448, 32, 2, 1, 80, 2007) and len(pieces) == 50257
-    assert len([name for name in found if name.startswith("encoder.")]) == len(state)
-    assert found["encoder.blocks.1.mlp.0.weight"] == (32, 128)
-    assert found["encoder.conv1.bias"] == (1, 32)
-
-
-def test_a_recognizer_is_written_as_whisper_cpp_calls_its_tensors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of all layers, the decoder's included, and the pieces of its vocabulary as bytes."""
-    torch = pytest.importorskip("torch")
-    from auricle.export.formats import byte_bpe, ctranslate2
-
-    variables = [
-        *(f"encoder/layer_{n}/ffn/linear_0/weight" for n in range(2)),
-        *(f"decoder/layer_{n}/ffn/linear_0/weight" for n in range(3)),
-    ]
-    names = ctranslate2._hugging_face_names(variables)
-
-    class Weights:
-        d_model, n_mels, n_layers, n_heads, d_ffn, n_positions = 32, 80, 2, 4, 128, 8
-
-        def __init__(self, _: Path) -> None: ...
-
-        def names(self) -> list[str]:
-            return list(names)
-
-        def get(self, name: str) -> Any:
-            if ".conv" in name and name.endswith("weight"):
-                return torch.zeros(32, 32, 3)
-            wide = name.endswith("weight") and "norm" not in name
-            return torch.zeros(7 if "embed_tokens" in name else 32, 32) if wide else torch.zeros(32)
-
-    def vocabulary(_: Path, n_rows: int) -> byte_bpe.ByteVocabulary:
-        pieces = ("a", "Ġthe", "Ã©", "Ċ", "<|endoftext|>", "<|en|>", "<|de|>")
-        assert n_rows == len(pieces)
-        return byte_bpe.ByteVocabulary(pieces, (1,) * 7, (), 4, 4, 4)
-
-    monkeypatch.setattr(ctranslate2, "CTranslate2Whisper", Weights)
-    monkeypatch.setattr(byte_bpe, "read_whisper_vocabulary", vocabulary)
-    write_recognizer(tmp_path / "x.bin", tmp_path)
-    sizes, pieces, found = walked(tmp_path / "x.bin")
-    assert sizes == (0x67676D6C, 7, 8, 32, 4, 2, 448, 32, 4, 3, 80, 2007)
-    assert pieces == [b"a", b" the", "é".encode(), b"\n"]
-    blocks = {f"decoder.blocks.{layer}.cross_attn.{part}.weight" for layer in range(3) for part in ("query", "out")}
-    top = {
-        "encoder.ln_post.bias",
-        "encoder.conv2.weight",
-        "encoder.positional_embedding",
-        "encoder.blocks.1.mlp.2.bias",
-    }
-    top |= {"decoder.ln.weight", "decoder.token_embedding.weight", "decoder.positional_embedding"}
-    assert blocks | top <= found.keys() and len(found) == len(names)
-    assert "encoder.blocks.0.attn.key.bias" not in found and "encoder.blocks.0.attn.value.bias" in found
-
-
-def walked(path: Path) -> tuple[tuple[int, ...], list[bytes], dict[str, tuple[int, ...]]]:
-    """Sizes, pieces of the vocabulary, and tensors with their dimensions."""
-    data = path.read_bytes()
-    at = 48
-    rows, columns = struct.unpack_from("<2i", data, at)
-    assert (rows, columns) == (80, 201)
-    at += 8 + 4 * rows * columns
-    n_pieces, at = struct.unpack_from("<i", data, at)[0], at + 4
-    pieces: list[bytes] = []
-    for _ in range(n_pieces):
-        end = at + 4 + struct.unpack_from("<i", data, at)[0]
-        pieces.append(data[at + 4 : end])
-        at = end
-    found: dict[str, tuple[int, ...]] = {}
-    while at < len(data):
-        n_dims, n_name, kind = struct.unpack_from("<3i", data, at)
-        dims = struct.unpack_from(f"<{n_dims}i", data, at + 12)
-        at += 12 + 4 * n_dims
-        name, at = data[at : at + n_name].decode(), at + n_name
-        found[name] = dims
-        at += int(np.prod(dims)) * {0: 128, 1: 64, 8: 34}[kind] // 32
-    assert at == len(data)
-    return struct.unpack_from("<12i", data), pieces, found
-
-
-@pytest.mark.parametrize("n_tokens", [0, 1, 12])
-@pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m"])
-def test_a_canary_file_is_whole_and_its_answer_as_long_as_asked(
-    quantization: str, n_tokens: int, tmp_path: Path
-) -> None:
-    """Names and sizes as transcribe.cpp's loader asks for them; any token leads to the answer's first, that on."""
-    gguf: Any = pytest.importorskip("gguf")
-    pytest.importorskip("torch")
-    from auricle.bench.peers.canary_format import write_canary
-
-    encoder = FastConformerSpec(64, 2, 4, 128, 5, 32, d_llm=256)
-    llm = replace(SALM.llm, hidden=256, n_layers=2, n_heads=4, n_kv_heads=2, d_ffn=512, vocab=2048, head_dim=64)
-    write_canary(tmp_path / "x.gguf", SalmSpec(encoder, llm, SALM.lora), quantization, n_tokens)
-    reader = gguf.GGUFReader(tmp_path / "x.gguf")
-    found = {tensor.name: tensor for tensor in reader.tensors}
-    assert len(found) == 2 + 12 + 2 * (2 * 17 + 5) + 2 + 2 + 2 * 11
-    shapes = {name: tuple(map(int, tensor.shape)) for name, tensor in found.items()}  # the innermost first
-    assert shapes["enc.blocks.1.conv.pointwise1.weight"] == (1, 64, 128)
-    assert shapes["enc.blocks.0.attn.pos_bias_u"] == (16, 4) and shapes["enc.pre_encode.out.weight"] == (512, 64)
-    assert shapes["dec.blocks.1.attn.k.weight"] == (256, 128)
-    table = found["dec.token_embd.weight"]
-    rows = gguf.quants.dequantize(table.data, table.tensor_type)
-    end = int(reader.fields["tokenizer.ggml.eos_token_id"].parts[-1][0])
-    assert rows.shape == (2048, 256)
-    said = [*range(100, 100 + n_tokens), end]
-    after = (rows @ rows.T).argmax(axis=1)
-    ordinary = [token for token in range(2048) if token not in said]
-    assert set(after[ordinary].tolist()) == {said[0]} and after[said[:-1]].tolist() == said[1:]
-    locator = int(reader.fields["stt.canary_qwen.perception.audio_locator_id"].parts[-1][0])
-    pieces = reader.fields["tokenizer.ggml.tokens"]
-    assert bytes(pieces.parts[pieces.data[locator]]).decode() == AUDIO_TAG
 
 
 def test_our_side_of_the_contests_of_a_salm(salm_bundle: Path, tmp_path: Path) -> None:
