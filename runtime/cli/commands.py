@@ -51,6 +51,7 @@ def engine_options(arguments: Namespace) -> EngineOptions:
         n_threads=arguments.threads,
         n_gpu_layers=arguments.n_gpu_layers,
         lora_scale=getattr(arguments, "lora_scale", None),
+        prompt_lookup=getattr(arguments, "prompt_lookup", 0),
         keyword_boost=getattr(arguments, "keyword_boost", None),
         kv_type=arguments.kv_type,
         repack=arguments.repack,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...models.bundle import Manifest
+from ...models.errors import InputError
 from .sampling import Generation
 
 LEAST = 512  # prefix, SALMONN's 88 audio tokens, a long prompt and 200 new tokens fit
@@ -28,12 +29,17 @@ def required_sequences(beams: int) -> int:
     return 1 if beams == 1 else 1 + 2 * beams
 
 
-def context_overflow_message(n_prompt: int, generation: Generation, n_positions: int, beams: int | None = None) -> str:
-    """The error of a question that does not fit, with its remedy."""
+def require_room(n_prompt: int, generation: Generation, n_positions: int, beams: int | None = None) -> None:
+    """Raises InputError, with the remedy, where a question of n_prompt tokens and its answer do not fit.
+
+    beams: that count, where it is not those of the generation.
+    """
     beams = beams or generation.beams
     new = beams * generation.max_new_tokens
+    if n_prompt + new <= n_positions:
+        return
     each = f"{beams} beams of {generation.max_new_tokens} new ones" if beams > 1 else f"{new} new ones"
-    return (
+    raise InputError(
         f"the question has {n_prompt} tokens, which makes {n_prompt + new} with {each}, but {n_positions} fit:"
         f" shorten it to {max(0, n_positions - new)} tokens, or lower max_new_tokens"
     )

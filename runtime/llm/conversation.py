@@ -17,6 +17,7 @@ import numpy as np
 
 from ...models.errors import InputError
 from ..system.exclusive import exclusively
+from .kv_prefix import n_alike
 from .llama import Floats
 from .sampling import Generation, TokenScores
 from .session import Llm
@@ -204,7 +205,7 @@ class Conversation:
         if self._start is None:
             return
         ids = self._turns[-1].answer
-        n_read = min(self._llm.n_past - self._start, len(ids))
+        n_read = n_alike(self._llm.read[self._start :], ids)
         self._llm.rewind(self._start + n_read)
         self._llm.feed([*ids[n_read:], *self._end])
         self._start = None

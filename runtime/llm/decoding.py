@@ -94,3 +94,73 @@ class BeamSequences:
         positions = [self._start + self._n_steps] * len(tokens)
         self._n_steps += 1
         return self._context.decode_ids(tokens, positions, new, range(len(tokens)))
+
+
+class PromptLookup:
+    """Steps of `decode` that check guesses in the pass of the token before them: prompt lookup decoding.
+
+    What is guessed is what came after the last N_GRAM tokens where they stood before, in the prompt or in the answer
+    itself. A pass gives the logits behind every guess; they count as far as the guesses are what is chosen, so the
+    choice is the one without guesses, but for a near tie that a pass of more rows rounds otherwise. Twice as much is
+    guessed after a guess that was right to its end, as much as was right after another.
+    """
+
+    N_GRAM = 3
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        read: Callable[[Sequence[int]], Floats],
+        drop: Callable[[int], None],
+        most: int,
+        end: int,
+    ) -> None:
+        """ids: at all positions, negative where there is none; it grows as `read` appends some and gives the logits
+        [len, vocab] behind each, and shrinks as `drop` forgets those from a position on. most: tokens that are guessed
+        at once, 0 guesses none; end: positions that there may be."""
+        self._ids = ids
+        self._read = read
+        self._drop = drop
+        self._most = most
+        self._end = end
+        self._length = min(2, most)
+        self._follows: dict[tuple[int, ...], int] = {}
+        self._n_indexed = 0
+        self._guesses: list[int] = []
+        self._logits: Floats | None = None
+        self._n_right = 0
+
+    def step(self, token: int) -> Floats:
+        """See Step."""
+        if self._logits is not None and self._n_right < len(self._guesses):
+            if token == self._guesses[self._n_right]:
+                self._n_right += 1
+                return self._logits[self._n_right]
+            self._drop(len(self._ids) - len(self._guesses) + self._n_right)
+        if self._guesses:
+            whole = self._n_right == len(self._guesses)
+            self._length = min(self._most, 2 * self._length if whole else max(1, self._n_right))
+        self._guesses = self._guess(token)
+        self._n_right = 0
+        self._logits = self._read([token, *self._guesses])
+        return self._logits[0]
+
+    def _guess(self, token: int) -> list[int]:
+        """What came after these last tokens when they stood there before."""
+        if not self._most:
+            return []
+        for at in range(max(self._n_indexed, self.N_GRAM), len(self._ids)):
+            self._follows[tuple(self._ids[at - self.N_GRAM : at])] = at
+        self._n_indexed = len(self._ids)
+        last = (*self._ids[max(0, len(self._ids) - self.N_GRAM + 1) :], token)
+        begin = self._follows.get(last)
+        if begin is None or min(last) < 0:
+            return []
+        follows = [*self._ids[begin:], token]
+        guesses: list[int] = []
+        for at in range(min(self._length, self._end - len(self._ids) - 1)):
+            if follows[at] < 0:
+                break
+            guesses.append(follows[at])
+            follows.append(follows[at])  # an answer that goes round may go round again
+        return guesses

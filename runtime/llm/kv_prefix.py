@@ -33,8 +33,7 @@ class KvPrefix:
 
     def n_ids_kept(self, ids: Sequence[int]) -> int:
         """How many leading ids of the next question are in the cache."""
-        pairs = zip(self._ids, ids, strict=False)
-        return next((n for n, (kept, new) in enumerate(pairs) if kept != new), min(len(self._ids), len(ids)))
+        return n_alike(self._ids, ids)
 
     def n_audio_kept(self, ids: Sequence[int], n_same: int) -> int:
         """How many audio tokens behind `ids` are in the cache, where the first n_same are those of the last question.
@@ -42,3 +41,9 @@ class KvPrefix:
         None behind other ids: their positions, and what they attended to, are others.
         """
         return min(n_same, self._n_audio_tokens) if self._ids and tuple(ids) == self._ids else 0
+
+
+def n_alike(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading ids two sequences share."""
+    pairs = zip(a, b, strict=False)
+    return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(a), len(b)))

@@ -9,6 +9,7 @@ from ...models.llm import KV_BYTES
 from ..system.machine import MAX_THREADS
 
 MAX_BOOST = 20.0  # nats; far below, a listed word is written whatever was said
+MAX_LOOKUP = 64  # tokens; a pass of more costs more than it can save
 MAX_POSITIONS = 1 << 20  # no model of these families was trained on more
 
 
@@ -22,6 +23,7 @@ class LlmOptions:
     kv_type: str = "f16"  # one of KV_BYTES; f32 switches flash attention off: for comparing numbers
     repack: bool | None = None  # weights twice in memory, for faster decoding; None: where that pays for short answers
     lora_scale: float | None = None  # None: as exported; another needs the bundle's adapter
+    prompt_lookup: int = 0  # tokens guessed at once of what an answer may repeat, and checked in one pass; 0: none
     keyword_boost: float | None = None  # nats added to tokens of listed words; 0 lists them in the prompt alone
 
     def __post_init__(self) -> None:
@@ -29,6 +31,8 @@ class LlmOptions:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name}={value} is not possible: it must be from 1 to {most}")
+        if not 0 <= self.prompt_lookup <= MAX_LOOKUP:
+            raise InputError(f"prompt_lookup={self.prompt_lookup} is not possible: it must be from 0 to {MAX_LOOKUP}")
         boost = self.keyword_boost
         if boost is not None and not 0 <= boost <= MAX_BOOST:
             raise InputError(f"keyword_boost={boost:g} is not possible: it must be from 0 to {MAX_BOOST:g} nats")

@@ -21,10 +21,11 @@ from ...models.llm import KV_BLOCK
 from ..system.exclusive import Exclusive, exclusively
 from ..system.machine import llm_threads
 from .boosting import Boost, unboosted
-from .context_size import batches, context_overflow_message, required_positions, required_sequences, usual_context_size
-from .decoding import BeamSequences, decode, search
+from .context_size import batches, require_room, required_positions, required_sequences, usual_context_size
+from .decoding import BeamSequences, PromptLookup, decode, search
 from .detokenizer import Detokenizer, detokenize
 from .grammar.gbnf import Grammar
+from .grammar.kept import Grammars
 from .kv_prefix import KvPrefix
 from .llama import Context, Model, worth_repacking
 from .lora import NO_BASE, Lora, no_adapter
@@ -34,7 +35,7 @@ from .sampling import Generation, TokenScores, forbid
 
 Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
-MAX_GRAMMARS = 64  # that are kept; the first to come is the first to go
+AUDIO = -1  # in Llm.read: no id of a vocabulary
 
 
 class Llm:
@@ -48,8 +49,8 @@ class Llm:
     scale without an adapter, RunError when memory is too small.
     """
 
-    n_past: int
-    """Positions in use: where the next token goes."""
+    read: list[int]
+    """What stands in the cache: the id at each position that is in use, AUDIO where it is an audio token."""
     turn: int
     """Counts questions, so that an answer, or who keeps something in the KV cache, knows when it is an old one."""
     before_pass: Callable[[], None] | None = None
@@ -62,17 +63,18 @@ class Llm:
         self.manifest = manifest
         self._context: Context | None = None
         self._prefix = KvPrefix()
-        self._grammars: dict[tuple[str, int], Grammar] = {}
+        self.read = []
         self.turn = 0
         self._logits: Floats | None = None
         self._boost: Boost = unboosted
         if options.lora_scale is not None and adapter is None:
             raise InputError(no_adapter(options.lora_scale))
         if options.kv_type.startswith("q") and self.spec.d_head % KV_BLOCK:
-            wide = f"this model's heads are {self.spec.d_head} wide"
-            raise InputError(f"kv_type={options.kv_type} keeps {KV_BLOCK} values together, but {wide}: give f16")
-        worth = worth_repacking(manifest.quantization.llm)
-        self._model = Model(path, options.n_gpu_layers, repack=worth if options.repack is None else options.repack)
+            why = f"keeps {KV_BLOCK} values together, but this model's heads are {self.spec.d_head} wide"
+            raise InputError(f"kv_type={options.kv_type} {why}: give f16")
+        repack = worth_repacking(manifest.quantization.llm) if options.repack is None else options.repack
+        self._model = Model(path, options.n_gpu_layers, repack)
+        self._grammars = Grammars(self._model)
         try:
             self._model.require_sizes(self.spec)
             self.eos = self._model.eos
@@ -86,18 +88,13 @@ class Llm:
 
     def grammar(self, gbnf: str, sequence: int = 0) -> Grammar:
         """What the answer in a sequence must look like, in llama.cpp's notation, from its start. Raises InputError."""
-        self.check_grammar(gbnf, sequence)
-        (rules := self._grammars[gbnf, sequence]).reset()
+        (rules := self._grammars.get(gbnf, sequence)).reset()
         return rules
 
     @exclusively
-    def check_grammar(self, gbnf: str, sequence: int = 0) -> None:
+    def check_grammar(self, gbnf: str) -> None:
         """Raises InputError for rules that are none; an answer that follows them goes on."""
-        if (gbnf, sequence) not in self._grammars:
-            rules = Grammar(self._model, gbnf)
-            if len(self._grammars) >= MAX_GRAMMARS:
-                self._grammars.pop(next(iter(self._grammars))).close()
-            self._grammars[gbnf, sequence] = rules
+        self._grammars.get(gbnf)
 
     def detokenizer(self) -> Detokenizer:
         """A fresh state that turns ids into text while they arrive."""
@@ -160,7 +157,7 @@ class Llm:
         self._logits = None
         self._prefix.clear()
         self.context.clear()
-        self.n_past = 0
+        self.read.clear()
 
     @exclusively
     def prefill_audio(self, before: Sequence[int], audio_tokens: Floats, n_kept: int = 0) -> int:
@@ -185,8 +182,7 @@ class Llm:
         keywords: others than are listened for now.
         """
         n_prompt = sum(map(len, self.prompts.around(prompt, keywords))) + n_audio_tokens
-        if n_prompt + max_new_tokens > self.spec.max_positions:
-            raise InputError(context_overflow_message(n_prompt, Generation(max_new_tokens), self.spec.max_positions))
+        require_room(n_prompt, Generation(max_new_tokens), self.spec.max_positions)
 
     @exclusively
     def reserve(self, n_shared: int, n_suffixes: Sequence[int], max_new_tokens: Sequence[int]) -> None:
@@ -195,9 +191,7 @@ class Llm:
         Raises InputError when it may not grow so far. What it holds is forgotten when it grows.
         """
         for n_suffix, n_new in zip(n_suffixes, max_new_tokens, strict=True):
-            if n_shared + n_suffix + n_new > self.spec.max_positions:
-                message = context_overflow_message(n_shared + n_suffix, Generation(n_new), self.spec.max_positions)
-                raise InputError(message)
+            require_room(n_shared + n_suffix, Generation(n_new), self.spec.max_positions)
         self.grow(n_shared + sum(n_suffixes) + sum(max_new_tokens), len(n_suffixes))
 
     @exclusively
@@ -211,8 +205,7 @@ class Llm:
         """
         if self._logits is None:
             raise RunError("no question was read: call prefill before generate")
-        if required_positions(self.n_past, generation) > self.context.n_ctx:
-            raise InputError(context_overflow_message(self.n_past, generation, self.context.n_ctx))
+        require_room(self.n_past, generation, self.context.n_ctx)
         logits = self._logits.copy()  # prefill's caller has them too
         self._logits = None  # one answer per question: it moves n_past
         if generation.beams == 1:
@@ -230,10 +223,9 @@ class Llm:
         rows: list[Floats] = []
         for chunk in batches(len(ids), self.context.n_batch):
             part = ids[chunk]
-            last = range(len(part) - 1, len(part)) if chunk.stop == len(ids) else range(0)
-            outputs = range(len(part)) if every else last
-            rows.append(self.context.decode_ids(part, *self._places(len(part)), outputs))
-            self.n_past += len(part)
+            first = 0 if every else len(part) - (chunk.stop == len(ids))
+            rows.append(self.context.decode_ids(part, *self._places(len(part)), range(first, len(part))))
+            self.read += part
         return rows[0] if len(rows) == 1 else np.concatenate([np.zeros((0, self.spec.vocab), np.float32), *rows])
 
     @exclusively
@@ -242,7 +234,7 @@ class Llm:
         for chunk in batches(len(audio_tokens), self.context.n_batch):
             part = audio_tokens[chunk]
             self.context.decode_embeddings(part, *self._places(len(part)))
-            self.n_past += len(part)
+            self.read += [AUDIO] * len(part)
 
     @exclusively
     def rewind(self, n_past: int) -> None:
@@ -250,8 +242,17 @@ class Llm:
         self.turn += 1
         for sequence in range(1, self.context.n_sequences):
             self.context.drop(sequence)
+        self._drop(n_past)
+
+    def _drop(self, n_past: int) -> None:
+        """Forget every position from n_past on."""
         self.context.drop(0, n_past)
-        self.n_past = n_past
+        del self.read[n_past:]
+
+    @property
+    def n_past(self) -> int:
+        """Positions in use: where the next token goes."""
+        return len(self.read)
 
     @exclusively
     def set_lora_scale(self, scale: float) -> None:
@@ -291,9 +292,7 @@ class Llm:
         if self._context is not None:
             self._context.close()
             self._context = None
-        for grammar in self._grammars.values():
-            grammar.close()
-        self._grammars.clear()
+        self._grammars.close()
         self._model.close()
 
     def __enter__(self) -> Self:
@@ -322,18 +321,16 @@ class Llm:
         else:
             self.turn += 1
             self.context.clear()  # whatever an interruption may have left behind
-            self.n_past = 0
+            self.read.clear()
         self.feed(ids[n_same:])
         self._prefix.hold(ids, n_more)
 
     def _reserve(self, n_prompt: int, generation: Generation) -> None:
         """Check that a question and its answer fit, and grow the context when it may."""
-        if n_prompt + generation.max_new_tokens > self.spec.max_positions:
-            raise InputError(context_overflow_message(n_prompt, generation, self.spec.max_positions, beams=1))
-        needed = required_positions(n_prompt, generation)
-        if self.options.n_ctx is not None and needed > self.context.n_ctx:
-            raise InputError(context_overflow_message(n_prompt, generation, self.context.n_ctx))
-        self.grow(needed, required_sequences(generation.beams))
+        require_room(n_prompt, generation, self.spec.max_positions, beams=1)
+        if self.options.n_ctx is not None:
+            require_room(n_prompt, generation, self.context.n_ctx)
+        self.grow(required_positions(n_prompt, generation), required_sequences(generation.beams))
 
     @exclusively
     def grow(self, n_positions: int, n_sequences: int) -> None:
@@ -360,7 +357,7 @@ class Llm:
         self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
         self._context.before_pass = lambda: self.before_pass and self.before_pass()
         self.turn += 1
-        self.n_past = 0
+        self.read.clear()
         self._prefix.clear()
         self._lora.renew(self._context)
 
@@ -374,11 +371,13 @@ class Llm:
     ) -> Iterator[int]:
         def step(token: int) -> Floats:
             self._check_turn(turn)
-            return self.allowed(self.feed([token])[0])
+            return lookup.step(token)
 
         self._check_turn(turn)
-        eos = self.end_ids(generation)
-        yield from decode(self.allowed(logits), step, generation, eos, grammar, scores, self._boost)
+        most, end = self.options.prompt_lookup, self.n_past + generation.max_new_tokens - 1
+        lookup = PromptLookup(self.read, lambda ids: self.allowed(self.feed(ids, every=True)), self._drop, most, end)
+        first, eos = self.allowed(logits), self.end_ids(generation)
+        yield from decode(first, step, generation, eos, grammar, scores, self._boost)
 
     def _search(self, logits: Floats, generation: Generation, turn: int) -> Iterator[int]:
         beams = BeamSequences(self.context, self.n_past, generation.beams)

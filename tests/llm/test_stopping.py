@@ -281,9 +281,9 @@ class TestChat:
 
 
 def counting(method: Callable[..., Any], computed: list[int]) -> Callable[..., Any]:
-    def counted(rows: Sequence[Any], *rest: Any) -> Any:
+    def counted(rows: Sequence[Any], **options: Any) -> Any:
         computed.append(len(rows))
-        return method(rows, *rest)
+        return method(rows, **options)
 
     return counted
 
