@@ -28,6 +28,7 @@ from ...runtime.live.captions import LiveOptions, captions
 from ...runtime.scheduler import Cancelled, EngineStream, Order, Priority, Scheduler, first_come, most_urgent
 from ...runtime.sources.playback import FilePlayback
 from ...runtime.stream_load import LIMIT, LONGEST_HOP_SECONDS, Load
+from ...runtime.system.heap import share_heap
 from ...runtime.system.machine import usable_cores
 from ...runtime.system.ort import choose_provider
 from ..datasets import Progress, quiet
@@ -90,6 +91,7 @@ class Measured:
 
 def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
     """The command."""
+    share_heap()  # as `auricle serve` does, or memory would be that of a heap for each thread
     options = LiveOptions(prompt=arguments.task, hop_ms=arguments.hop_ms)
     with load(arguments.bundle, engine_options(arguments)) as engine:
         clips = read_clips(engine, arguments.recording)
