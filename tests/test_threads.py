@@ -70,8 +70,8 @@ def test_a_second_thread_is_refused_at_once(
     before = getattr(getattr(engine, part), name)
     refused: list[int] = []
 
-    def disturbed(*arguments: Any) -> Any:
-        found = before(*arguments)
+    def disturbed(*arguments: Any, **options: Any) -> Any:
+        found = before(*arguments, **options)
         if not refused:
             for number, use in enumerate(uses(engine, clips[1])):
                 with pytest.raises(RunError, match="at work in another thread: use it from one at a time"):
