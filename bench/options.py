@@ -135,6 +135,8 @@ def _batch(batch: argparse.ArgumentParser) -> None:
     batch.add_argument("--recording", type=Path, action="append", required=True, metavar="FILE", help="repeatable")
     sizes = "segments together (default 1,2,4,8)"
     batch.add_argument("--batch", type=counts, dest="sizes", default=[1, 2, 4, 8], metavar="N,...", help=sizes)
+    lanes = "or side by side on so many lanes (default: as auricle caption)"
+    batch.add_argument("--lanes", type=counts, metavar="N,...", help=lanes)
     batch.add_argument("--task", default="asr", metavar="PROMPT_OR_TASK")
     exactly = "exactly so many from each segment, for random weights; default: until the model ends"
     batch.add_argument("--new-tokens", type=count, metavar="N", help=exactly)
@@ -167,6 +169,8 @@ def _streams(streams: argparse.ArgumentParser) -> None:
     how_many.add_argument(
         "--load", type=shares, metavar="X,...", help="as many as make such loads, such as 0.5,0.8,1.05"
     )
+    lanes = "turns on the engine at a time, each number in turn (default: as auricle serve)"
+    streams.add_argument("--lanes", type=counts, metavar="N,...", help=lanes)
     streams.add_argument("--no-admission", dest="admission", action="store_false", help="let in more than fit")
     streams.add_argument("--minutes", type=positive, default=1.0, metavar="M", help="of each (default %(default)g)")
     heard = "what everybody says, in any order; again for more (default: the bundle's clips)"

@@ -5,7 +5,6 @@ segment (no longer than the model's window) -> the family's encoders -> llm -> P
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,16 +25,18 @@ from .audio.split import Segment, split_at_pauses
 from .bundle import Bundle, open_bundle
 from .encoders.base import EncodedSegment
 from .events import AnswerEvent, Decoded, Final, FinishReason, Piece, SegmentStarted
-from .families.registry import ENCODERS
+from .graphs import ALIGNER_REMEDY, Graphs
+from .llm.llama import can_offload
 from .llm.options import LlmOptions
 from .llm.sampling import Generation, TokenScores
 from .llm.session import Llm
 from .llm.stopping import StoppingCriteria, cut_at
+from .llm.weights import Weights
 from .system.exclusive import exclusively
 from .system.heap import trim_heap
-from .system.ort import OrtOptions, open_session, release_memory
+from .system.machine import usual_lanes
+from .system.ort import OrtOptions
 
-ALIGNER_REMEDY = "export it with --aligner, and a small Whisper such as openai/whisper-tiny.en"
 Audio = Path | str | Waveform | tuple[NDArray[np.generic], int]
 """A file, a 16 kHz waveform, or (samples [n] or [n, channels], sample rate in Hz)."""
 
@@ -65,7 +66,8 @@ class Engine:
     gone on with, it raises RunError.
     """
 
-    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+    def __init__(self, bundle: Bundle, options: EngineOptions, beside: Engine | None = None) -> None:
+        """beside: an opened one of the same bundle and options, whose graphs and weights are used; see `lanes`."""
         manifest = bundle.manifest
         self.bundle = bundle
         self.spec = manifest.spec
@@ -73,19 +75,29 @@ class Engine:
         self.defaults = Generation(max_new_tokens=manifest.generation.max_new_tokens, beams=manifest.generation.beams)
         self.greedy_defaults = replace(self.defaults, beams=1)
         """Those of whoever shows an answer as it is decoded."""
-        cache = options.ort.engine_cache or _engine_cache(bundle.directory)
-        cached = replace(options.ort, engine_cache=cache, longest_s=self.spec.seconds)
-        self._sessions = {
-            name: open_session(bundle.path(graph.file), graph.inputs, graph.outputs, cached)
-            for name, graph in manifest.graphs.items()
-        }
-        self.encoders = ENCODERS[manifest.family](self._sessions, self.spec, bundle.directory)
-        self.llm = _open_llm(bundle, options.llm)
+        self._options = options
+        self._own_graphs = beside is None
+        self._graphs = Graphs(bundle, options.ort) if beside is None else beside._graphs
+        self.encoders = self._graphs.encoders
+        self.llm = _open_llm(bundle, options.llm, None if beside is None else beside.llm.weights)
         self.exclusive = self.llm.exclusive
-        self._ort = options.ort
-        self._aligner: Aligner | None = None
-        self._closed = False
+        self._lanes: list[Engine] = [self]
         trim_heap()  # of what opening the graphs has left
+
+    def lanes(self, n: int) -> tuple[Engine, ...]:
+        """This engine and n - 1 others, for as many threads at once: each has a KV cache, the weights are the same.
+
+        They are opened once, and closed with this one. Raises RunError when memory is too small.
+        """
+        while len(self._lanes) < n:
+            self._lanes.append(Engine(self.bundle, self._options, beside=self))
+        return tuple(self._lanes[:n])
+
+    @property
+    def usual_lanes(self) -> int:
+        """How many a server opens where nobody says. A GPU, and a large language model, are filled by one."""
+        on_gpu = not self._graphs.on_cpu or (self._options.llm.n_gpu_layers != 0 and can_offload())
+        return 1 if on_gpu else usual_lanes(self.llm.weights.n_bytes, self._options.ort.threads)
 
     @property
     def keywords(self) -> tuple[str, ...]:
@@ -107,7 +119,7 @@ class Engine:
         short: no more is encoded than the segment, where the family could pad it to its window; False: the window;
         None: what the model was trained on.
         """
-        if self._closed:
+        if self._graphs.closed:
             raise RunError("the engine is closed: open the bundle again")
         encoded = self.encoders.encode(waveform, short)
         if not np.isfinite(encoded.audio_tokens).all():
@@ -122,13 +134,7 @@ class Engine:
     @property
     def aligner(self) -> Aligner:
         """Opened when it is first needed. Raises InputError for a bundle without one."""
-        if self._closed:
-            raise RunError("the engine is closed: open the bundle again")
-        if not self.times_words:
-            raise InputError(f"{self.bundle.manifest.name} cannot time words: {ALIGNER_REMEDY}")
-        if self._aligner is None:
-            self._aligner = Aligner(self.bundle, self._ort)
-        return self._aligner
+        return self._graphs.aligner
 
     def judges(self, prompt: str, generation: Generation) -> bool:
         """Whether the support of an answer to this prompt, so decoded, can be told: it is what was said, in words."""
@@ -148,7 +154,6 @@ class Engine:
         if supported and not self.judges(prompt, generation):
             raise InputError(f"only what was said, in words and not JSON, has support: ask {tasks}")
 
-    @exclusively
     def aligned(self, final: Final, waveform: Waveform, generation: Generation) -> Final:
         """A segment's transcription with its words' times and its support, as far as they are asked for.
 
@@ -325,15 +330,12 @@ class Engine:
 
     @exclusively
     def close(self) -> None:
-        """Frees sessions, context and threads. Closing twice is fine."""
-        self._closed = True
-        self.encoders.close()
+        """Frees sessions, contexts and threads, of its lanes too. Closing twice is fine."""
+        for lane in self._lanes[1:]:
+            lane.close()
         self.llm.close()
-        if self._aligner is not None:
-            self._aligner.close()
-        for session in self._sessions.values():
-            session.close()
-        release_memory()
+        if self._own_graphs:
+            self._graphs.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -347,10 +349,10 @@ def load(bundle: Path | str | None = None, options: EngineOptions | None = None)
     return Engine(open_bundle(bundle), options or EngineOptions())
 
 
-def _open_llm(bundle: Bundle, options: LlmOptions) -> Llm:
+def _open_llm(bundle: Bundle, options: LlmOptions, weights: Weights | None) -> Llm:
     info = bundle.manifest.llm
     adapter = bundle.path(info.adapter) if info.adapter else None
-    return Llm(bundle.path(info.file), bundle.manifest, adapter, options)
+    return Llm(bundle.path(info.file), bundle.manifest, adapter, options, weights)
 
 
 def _together(encoded: list[EncodedSegment]) -> EncodedSegment:
@@ -362,11 +364,6 @@ def _together(encoded: list[EncodedSegment]) -> EncodedSegment:
 
 def _clips(n: int) -> str:
     return "1 clip" if n == 1 else f"{n} clips"
-
-
-def _engine_cache(directory: Path) -> Path | None:
-    """Where TensorRT keeps its engines: in the bundle, when it can be written."""
-    return directory / "engines" if os.access(directory, os.W_OK) else None
 
 
 def _with_rate(audio: Waveform | tuple[NDArray[np.generic], int]) -> tuple[NDArray[np.generic], int]:

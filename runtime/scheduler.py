@@ -1,9 +1,10 @@
-"""Scheduler: streams that ask for turns in; one at a time gets the engine, who waits most urgently first.
+"""Scheduler: streams that ask for turns in; who waits most urgently gets the next lane of the engine that is free.
 
     finals  ─►  the update whose caption is oldest  ─►  segments of files
 
-A stream's own thread asks for a turn and holds it while it uses the engine. Its keywords and its LoRA scale are loaded
-when the turn begins and kept when it ends, so that no stream's words reach another.
+A lane is the engine itself, or another session on its weights: turns on different lanes run side by side. A stream's
+own thread asks for a turn and holds it while it uses the lane. Its keywords and its LoRA scale are loaded when the turn
+begins and kept when it ends, so that no stream's words reach another.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 from ..models.errors import RunError
 from .engine import Engine
@@ -66,7 +68,7 @@ class Scheduler:
     """Turns on one engine, which nobody uses otherwise meanwhile. Any thread.
 
     observe: told after every turn its priority, how long it was waited for and how long it was held, in seconds;
-    order: who is next.
+    order: who is next; n_lanes: turns at a time. Raises RunError when memory for so many is too small.
     """
 
     def __init__(
@@ -74,18 +76,30 @@ class Scheduler:
         engine: Engine,
         observe: Callable[[Priority, float, float], None] | None = None,
         order: Order = most_urgent,
+        n_lanes: int = 1,
     ) -> None:
         self.engine = engine
-        self.load = Load()
+        self.load = Load(n_lanes)
         """What live streams take."""
         self._lora_scale = engine.llm.lora_scale
         self._observe = observe
         self._order = order
         self._changed = threading.Condition()
         self._waiting: list[Request] = []
-        self._busy = False
+        self._lanes = engine.lanes(n_lanes)
+        self._free = list(self._lanes)
         self.closed = False
         """No turn begins any more."""
+
+    @property
+    def n_lanes(self) -> int:
+        """Turns that there may be at a time."""
+        return len(self._lanes)
+
+    @property
+    def n_busy(self) -> int:
+        """Turns that are under way."""
+        return len(self._lanes) - len(self._free)
 
     def stream(self) -> EngineStream:
         """Someone who asks for turns, with no keywords and the LoRA scale that the engine had at the beginning."""
@@ -108,32 +122,47 @@ class Scheduler:
 
     @contextmanager
     def turn(
-        self, priority: Priority, waiting_since: float, check: Callable[[], None], promote: Callable[[], bool] | None
-    ) -> Generator[None]:
-        """The engine, for as long as the block runs; see EngineStream.turn. check: raises when it is not wanted."""
+        self,
+        priority: Priority,
+        waiting_since: float,
+        check: Callable[[], None],
+        promote: Callable[[], bool] | None,
+        before: Engine | None,
+    ) -> Generator[Engine]:
+        """A lane, for as long as the block runs; see EngineStream.turn. check: raises when it is not wanted.
+
+        before: the lane of the last turn, which may hold something of use.
+        """
         asked = time.monotonic()
         request = Request(priority, waiting_since, asked)
-        self._wait(request, check, promote)
+        lane = self._wait(request, check, promote, before)
         started = time.monotonic()
         try:
-            yield
+            yield lane
         finally:
             with self._changed:
-                self._busy = False
+                self._free.append(lane)
                 self._changed.notify_all()
             if self._observe is not None:
                 self._observe(request.priority, started - asked, time.monotonic() - started)
 
-    def _wait(self, request: Request, check: Callable[[], None], promote: Callable[[], bool] | None) -> None:
+    def _wait(
+        self,
+        request: Request,
+        check: Callable[[], None],
+        promote: Callable[[], bool] | None,
+        before: Engine | None,
+    ) -> Engine:
         with self._changed:
             self._waiting.append(request)
         try:
             while True:
                 with self._changed:
                     check()
-                    if not self._busy and request is min(self._waiting, key=self._order):
-                        self._busy = True
-                        return
+                    if self._free and request is min(self._waiting, key=self._order):
+                        lane = before if before in self._free else self._free[-1]
+                        self._free.remove(lane)
+                        return lane
                     self._changed.wait(None if promote is None else POLL_SECONDS)
                 if promote is not None and promote():
                     request.priority = Priority.FINAL
@@ -155,6 +184,8 @@ class EngineStream:
         self.cancelled = False
         self._scheduler = scheduler
         self._asking = threading.Lock()
+        self.lane: Engine | None = None
+        """Of the newest turn, which may hold something of use to the next."""
 
     @property
     def load(self) -> Load:
@@ -165,7 +196,7 @@ class EngineStream:
     def turn(
         self, priority: Priority, waiting_since: float | None = None, promote: Callable[[], bool] | None = None
     ) -> Generator[Engine]:
-        """Wait for the engine and have it alone while the block runs.
+        """Wait for a lane of the engine and have it alone while the block runs.
 
         waiting_since: time.monotonic() of what the listener saw last, now when None. promote: asked again and again
         meanwhile, whether this has become a final. Raises Cancelled, here and at any pass of the language model;
@@ -175,8 +206,8 @@ class EngineStream:
             raise AssertionError("a stream asked for a second turn")
         try:
             since = time.monotonic() if waiting_since is None else waiting_since
-            with self._scheduler.turn(priority, since, self.check, promote):
-                engine = self._scheduler.engine
+            with self._scheduler.turn(priority, since, self.check, promote, self.lane) as engine:
+                self.lane = engine
                 self._load(engine)
                 try:
                     yield engine
@@ -205,9 +236,14 @@ class EngineStream:
             engine.keywords = self.keywords
         if engine.llm.lora_scale != self.lora_scale:
             engine.llm.set_lora_scale(self.lora_scale)
-        engine.llm.before_pass = self.check
+        engine.llm.before_pass = partial(self._before_pass, engine)
+
+    def _before_pass(self, engine: Engine) -> None:
+        self.check()
+        engine.llm.share_cores(self._scheduler.n_busy)
 
     def _keep(self, engine: Engine) -> None:
         engine.llm.before_pass = None
+        engine.llm.share_cores(1)
         self.keywords = engine.keywords
         self.lora_scale = engine.llm.lora_scale

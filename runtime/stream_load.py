@@ -1,8 +1,9 @@
 """Load: what decodes of live streams took -> the share of the engine that so many of them need, and their hop.
 
-    load = n * SPEECH_SHARE * (a segment's final and its updates every LONGEST_HOP_SECONDS) / the segment's seconds
+    load = n * SPEECH_SHARE * (a final and updates every LONGEST_HOP_SECONDS) / a segment's seconds / lanes
 
-A decode has every core while it runs, and no other runs beside it: at a load of 1 the machine does nothing else.
+At a load of 1 every lane of the engine is always at work. Decodes on several lanes share the cores and take longer side
+by side than alone: what they take is known best where many speak.
 """
 
 from __future__ import annotations
@@ -64,9 +65,10 @@ class CostByLength:
 
 
 class Load:
-    """Measured costs of live streams on one engine. Any thread."""
+    """Measured costs of live streams on one engine. Any thread. n_lanes: decodes that run at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_lanes: int = 1) -> None:
+        self.n_lanes = n_lanes
         self.update = CostByLength()
         """Of an update, in seconds of the engine."""
         self.final = RunningMean()
@@ -110,9 +112,9 @@ class Load:
         if not n_speaking or update_s is None:
             return nominal_s
         left = LIMIT / n_speaking - self._per_second(self.final)
-        needed_s = update_s / left if left > 0 else LONGEST_HOP_SECONDS
+        needed_s = update_s / self.n_lanes / left if left > 0 else LONGEST_HOP_SECONDS
         return max(nominal_s, min(needed_s, LONGEST_HOP_SECONDS))
 
     def _per_second(self, of_segment: RunningMean) -> float:
-        """Of speech, without a pause."""
-        return (of_segment.value or 0.0) / (self._length.value or 1.0)
+        """Of speech, without a pause: the share of all lanes."""
+        return (of_segment.value or 0.0) / (self._length.value or 1.0) / self.n_lanes

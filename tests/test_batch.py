@@ -1,26 +1,30 @@
-"""Segments that are decoded together say what each says alone, in order, and a fault takes none of them along."""
+"""Segments that are decoded together or side by side say what each says alone, in order; a fault takes none along."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.models.bundle import shipped_bundle
-from auricle.models.errors import AudioError, InputError
+from auricle.models.errors import AudioError, InputError, RunError
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.audio.split import Segment
 from auricle.runtime.batch import answer_segments, stream_in_batches
+from auricle.runtime.encoders.base import EncodedSegment
 from auricle.runtime.engine import Engine, EngineOptions, load
-from auricle.runtime.events import AnswerEvent, Final, Piece, SegmentStarted
+from auricle.runtime.events import AnswerEvent, Final, Piece, SegmentStarted, Timings
 from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
 from served import write_wav
 
 CLIPS = shipped_bundle() / "clips"
+NO_TIMINGS = Timings({}, 0.0, 0.0, 0.0, 0, 0)
 NAMES = ("command", "reminder", "shopping", "weather", "unseen-voice")
 
 
@@ -116,6 +120,104 @@ def test_what_was_heard_before_a_fault_is_answered(engine: Engine, segments: lis
     assert len(answered) == 3
 
 
+def without_times(events: Iterator[AnswerEvent]) -> list[object]:
+    return [replace(event, timings=NO_TIMINGS) if isinstance(event, Final) else event for event in events]
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 7])
+@pytest.mark.parametrize(
+    "generation",
+    [
+        Generation(max_new_tokens=40),
+        Generation(max_new_tokens=12, temperature=0.8, seed=3),
+        Generation(max_new_tokens=12, beams=2),
+    ],
+    ids=["greedy", "sampled", "beams"],
+)
+def test_side_by_side_they_say_to_the_last_bit_what_each_says_alone(
+    engine: Engine, segments: list[Segment], lanes: int, generation: Generation
+) -> None:
+    """Confidence included, and piece by piece."""
+    prompt = engine.prompt.prompt_for("asr")
+    alone = without_times(answer_segments(engine, segments, prompt, generation))
+    assert without_times(answer_segments(engine, segments, prompt, generation, lanes=lanes)) == alone
+    assert sum(isinstance(event, Final) for event in alone) == len(NAMES)
+
+
+def test_side_by_side_all_listen_for_the_keywords_at_the_lora_scale(engine: Engine, segments: list[Segment]) -> None:
+    prompt, generation = engine.prompt.prompt_for("asr"), Generation(max_new_tokens=24)
+    plain = without_times(answer_segments(engine, segments, prompt, generation))
+    trained = engine.llm.lora_scale
+    try:
+        engine.keywords = ("bicycle", "lamp")
+        if engine.bundle.manifest.llm.adapter:
+            engine.llm.set_lora_scale(0.25 * trained)
+        alone = without_times(answer_segments(engine, segments, prompt, generation))
+        assert alone != plain
+        assert without_times(answer_segments(engine, segments, prompt, generation, lanes=2)) == alone
+        assert engine.keywords == ("bicycle", "lamp")
+    finally:
+        engine.keywords = ()
+        if engine.bundle.manifest.llm.adapter:
+            engine.llm.set_lora_scale(trained)
+    assert without_times(answer_segments(engine, segments, prompt, generation, lanes=2)) == plain
+
+
+def test_batches_side_by_side_are_told_in_order(engine: Engine, recording: Waveform) -> None:
+    together = [event.text for event in finals(stream_in_batches(engine, recording, "asr", 2))]
+    found = finals(stream_in_batches(engine, recording, "asr", 2, lanes=2))
+    assert [event.text for event in found] == together
+    assert [event.start_s for event in found] == sorted(event.start_s for event in found)
+
+
+def test_what_was_heard_before_a_fault_is_answered_side_by_side_too(engine: Engine, segments: list[Segment]) -> None:
+    def broken() -> Iterator[Segment]:
+        yield from segments[:4]
+        raise AudioError("the rest is not there: copy the file again")
+
+    prompt = engine.prompt.prompt_for("asr")
+    answered: list[Final] = []
+    with pytest.raises(AudioError):
+        for event in answer_segments(engine, broken(), prompt, engine.defaults, lanes=2):
+            answered += [event] if isinstance(event, Final) else []
+    assert len(answered) == 4
+
+
+def test_an_answer_that_fails_is_told_behind_those_before_it(
+    engine: Engine, segments: list[Segment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = segments[2].waveform
+    encode = engine.encoders.encode
+
+    def failing(waveform: Waveform, short: bool | None = None) -> EncodedSegment:
+        if waveform is spoiled:
+            raise RunError("no memory")
+        return encode(waveform, short)
+
+    monkeypatch.setattr(engine.encoders, "encode", failing)
+    prompt, answered = engine.prompt.prompt_for("asr"), list[Final]()
+    with pytest.raises(RunError, match="no memory"):
+        for event in answer_segments(engine, segments, prompt, engine.defaults, lanes=2):
+            answered += [event] if isinstance(event, Final) else []
+    assert len(answered) == 2
+    assert engine.ask(CLIPS / "command.wav", "asr").text  # nothing is left behind
+
+
+def test_who_stops_listening_waits_for_no_further_segment(engine: Engine, segments: list[Segment]) -> None:
+    heard: list[int] = []
+
+    def counted() -> Iterator[Segment]:
+        for n in range(50):
+            heard.append(n)
+            yield segments[n % 5]
+
+    events = answer_segments(engine, counted(), engine.prompt.prompt_for("asr"), engine.defaults, lanes=2)
+    next(event for event in events if isinstance(event, Final))
+    cast(Generator[AnswerEvent], events).close()
+    assert len(heard) <= 4
+    assert engine.ask(CLIPS / "command.wav", "asr").text
+
+
 def test_a_silent_clip_is_told(engine: Engine) -> None:
     silence = np.zeros(40 * SAMPLE_RATE, np.float32)
     with pytest.raises(AudioError, match="silent"):
@@ -142,11 +244,12 @@ def test_caption_writes_the_same(recording: Waveform, tmp_path: Path, capsys: py
     clip = tmp_path / "talk.wav"
     write_wav(clip, recording)
     shown: list[str] = []
-    for batch in ("1", "4"):
-        assert main(["caption", str(clip), "--format", "srt", "--batch", batch]) == 0
+    for words in (["--lanes", "1"], ["--lanes", "1", "--batch", "4"], ["--lanes", "2"], []):
+        assert main(["caption", str(clip), "--format", "srt", *words]) == 0
         shown.append(capsys.readouterr().out)
-    assert shown[0] == shown[1] and shown[0].count("-->") > 2
+    assert len(set(shown)) == 1 and shown[0].count("-->") > 2
+    assert main(["caption", str(clip), "--lanes", "0"]) == 2
     assert main(["caption", str(clip), "--batch", "4", "--beams", "2"]) == 2
     assert main(["caption", str(clip), "--batch", "99"]) == 2
     refused = capsys.readouterr()
-    assert refused.out == "" and refused.err.count("\n") == 2
+    assert refused.out == "" and refused.err.count("\n") == 3

@@ -24,6 +24,7 @@ from auricle.runtime import self_check
 from auricle.runtime.__main__ import main
 from auricle.runtime.audio.decode import open_audio, read_audio
 from auricle.runtime.chat import Chat
+from auricle.runtime.cli import caption as caption_command
 from auricle.runtime.engine import Engine, EngineOptions, load
 from auricle.runtime.events import Final, Piece, SegmentStarted, Timings
 from auricle.runtime.families.salmonn import SalmonnEncoders
@@ -173,7 +174,7 @@ def test_clip_under_a_tenth_of_a_second_is_a_sentence(engine: Engine, n: int) ->
 @pytest.mark.parametrize("graph", ["whisper", "beats", "qformer"])
 def test_a_graph_that_computes_no_numbers_is_named(engine: Engine, graph: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the language model, which is given them."""
-    session = engine._sessions[graph]
+    session = engine._graphs._sessions[graph]
     run = session.run
 
     def spoiled(**inputs: Any) -> OrtValue:
@@ -359,6 +360,7 @@ def stopped_half_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         raise request.param
 
     monkeypatch.setattr(Engine, "stream", stream)
+    monkeypatch.setattr(caption_command, "stream_in_batches", stream)
     return request.param
 
 

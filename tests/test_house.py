@@ -39,6 +39,7 @@ LAYERS = {
         "system audio",
         "sources encoders llm output",
         "aligner families",
+        "graphs",
         "engine",
         "stream_load scheduler",
         "keywords batch chat self_check",

@@ -2,8 +2,8 @@
 
     talk ─► live captions, a thread for each ─► turns on one engine ─► events, dated by the talk's own clock
 
-Everybody speaks half of the time, at the pace of life. Each number of streams is measured twice in a run: with the
-scheduler's order, and with turns in the order of asking.
+Everybody speaks half of the time, at the pace of life. Each number of streams is measured twice in a run, and for each
+number of lanes: with the scheduler's order, and with turns in the order of asking.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,8 @@ from ...runtime.cli.commands import engine_options
 from ...runtime.engine import Engine, load
 from ...runtime.events import AudioDropped, Caption, Final, SpeechStarted
 from ...runtime.live.captions import LiveOptions, captions
+from ...runtime.live.estimate import measure_costs
 from ...runtime.scheduler import Cancelled, EngineStream, Order, Priority, Scheduler, first_come, most_urgent
-from ...runtime.sources.playback import FilePlayback
 from ...runtime.stream_load import LIMIT, LONGEST_HOP_SECONDS, Load
 from ...runtime.system.heap import share_heap
 from ...runtime.system.machine import usable_cores
@@ -87,6 +87,7 @@ class Measured:
     cpu_s: float
     resident: int
     """Bytes, when all had spoken for the whole time."""
+    n_lanes: int
 
 
 def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
@@ -95,8 +96,8 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
     options = LiveOptions(prompt=arguments.task, hop_ms=arguments.hop_ms)
     with load(arguments.bundle, engine_options(arguments)) as engine:
         clips = read_clips(engine, arguments.recording)
-        costs = calibrate(engine, clips, options)
-        counts = [number_for(costs, each) for each in arguments.load] if arguments.load else arguments.streams
+        costs = [calibrate(engine, clips, options, n) for n in arguments.lanes or [engine.usual_lanes]]
+        counts = [number_for(costs[0], each) for each in arguments.load] if arguments.load else arguments.streams
         seconds = 60.0 * arguments.minutes
         measures = sweep(engine, costs, clips, options, counts, arguments.admission, seconds, progress)
         manifest = engine.bundle.manifest
@@ -105,6 +106,7 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
         "minutes": f"{arguments.minutes:g}",
         "task": options.prompt,
         "hop_ms": f"{options.hop_ms:g}",
+        "lanes": ",".join(str(each.n_lanes) for each in costs),
         "admission": "yes" if arguments.admission else "no",
         "load": ",".join(f"{each:g}" for each in arguments.load or ()) or "by number",
         "provider": choose_provider(arguments.provider),
@@ -115,7 +117,7 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
 
 def sweep(
     engine: Engine,
-    costs: Load,
+    costs: Sequence[Load],
     clips: Sequence[Waveform],
     options: LiveOptions,
     counts: Sequence[int],
@@ -123,25 +125,30 @@ def sweep(
     seconds: float,
     progress: Progress = quiet,
 ) -> list[Measure]:
-    """A group for each number of streams and each order; what is refused is told, not measured."""
+    """A group for each number of streams, each of `costs` and each order; what is refused is told, not measured.
+
+    costs: as calibrated, one for each number of lanes.
+    """
     measures: list[Measure] = []
-    resident: dict[int, int] = {}
-    for n in dict.fromkeys(counts):
-        share = costs.of(n)
-        admitted = admitted_of(costs, n) if admission else n
-        known = admitted in resident
+    resident: dict[int, dict[int, int]] = {each.n_lanes: {} for each in costs}
+    for n, load_of in product(dict.fromkeys(counts), costs):
+        share = load_of.of(n)
+        admitted = admitted_of(load_of, n) if admission else n
+        before = resident[load_of.n_lanes]
+        known = admitted in before
+        lanes_suffix = f", {load_of.n_lanes} lane{'s' if load_of.n_lanes > 1 else ''}" if len(costs) > 1 else ""
         for suffix, order in ORDERS.items():
-            group = f"{n} stream{'s' if n > 1 else ''}{suffix}"
+            group = f"{n} stream{'s' if n > 1 else ''}{lanes_suffix}{suffix}"
             measures.append(Measure(group, "load", "", (share,)))
             measures.append(Measure(group, "refused", "", (float(n - admitted),)))
             if known:
                 continue  # so many were measured
-            found = measure(engine, costs, order, clips, options, admitted, seconds, progress)
-            measures.append(Measure(group, "load_after", "", (costs.of(admitted),)))
+            found = measure(engine, load_of, order, clips, options, admitted, seconds, progress)
+            measures.append(Measure(group, "load_after", "", (load_of.of(admitted),)))
             measures += stream_measures(group, found)
             if not suffix:
-                fewest, least = next(iter(resident.items()), (admitted, 0))
-                resident[admitted] = found.resident
+                fewest, least = next(iter(before.items()), (admitted, 0))
+                before[admitted] = found.resident
                 if admitted > fewest:
                     further = (found.resident - least) / (admitted - fewest) / 1e6
                     measures.append(Measure(group, "memory", "MB", (further,), "lower"))
@@ -159,12 +166,10 @@ def read_clips(engine: Engine, recordings: Sequence[Path]) -> list[Waveform]:
     return clips
 
 
-def calibrate(engine: Engine, clips: Sequence[Waveform], options: LiveOptions) -> Load:
-    """What updates and finals of these clips take when nobody else speaks."""
-    scheduler = Scheduler(engine)
-    for clip in clips:
-        for _ in captions(FilePlayback(clip, "fast"), engine, options, scheduler.stream()):
-            pass
+def calibrate(engine: Engine, clips: Sequence[Waveform], options: LiveOptions, n_lanes: int = 1) -> Load:
+    """What updates and finals of these clips take when as many speak as there are lanes. Raises InputError."""
+    scheduler = Scheduler(engine, n_lanes=n_lanes)
+    measure_costs(engine, scheduler, clips, options)
     if scheduler.load.final.value is None:
         raise InputError("nobody speaks in the recordings: give some in which somebody does with --recording")
     return scheduler.load
@@ -200,7 +205,7 @@ def measure(
 ) -> Measured:
     """n streams at once; LEFT_SECONDS after the last word what is not decoded is given up. Raises RunError."""
     turns = Turns()
-    scheduler = Scheduler(engine, turns.add, order)
+    scheduler = Scheduler(engine, turns.add, order, costs.n_lanes)
     scheduler.load = costs
     sources = [TalkSource(talk(clips, seconds, seed)) for seed in range(n)]
     seen = [Seen() for _ in sources]
@@ -228,7 +233,9 @@ def measure(
     if error := next((each.error for each in seen if each.error is not None), None):
         raise error if isinstance(error, AuricleError) else RunError(f"a stream failed: {error!r}") from error
     audio_s = sum(source.n_read for source in sources) / SAMPLE_RATE
-    return Measured(seen, turns, audio_s, time.monotonic() - started, time.process_time() - cpu_0, resident)
+    return Measured(
+        seen, turns, audio_s, time.monotonic() - started, time.process_time() - cpu_0, resident, costs.n_lanes
+    )
 
 
 def _listen(engine: Engine, stream: EngineStream, source: TalkSource, options: LiveOptions, seen: Seen) -> None:
@@ -267,7 +274,7 @@ def stream_measures(group: str, found: Measured) -> list[Measure]:
         ("update_waited", "ms", [1e3 * s for s in turns.waited[update]], "lower"),
         ("update_held", "ms", [1e3 * s for s in turns.held[update]], "lower"),
         ("rtf", "", [busy_s / found.audio_s], "lower"),
-        ("engine", "%", [100 * busy_s / found.wall_s], "neither"),
+        ("engine", "%", [100 * busy_s / found.wall_s / found.n_lanes], "neither"),
         ("cpu", "%", [100 * found.cpu_s / found.wall_s / usable_cores()], "neither"),
         ("dropped", "s", [sum(each.dropped_s for each in found.seen)], "lower"),
         ("given_up", "", [float(sum(each.given_up for each in found.seen))], "lower"),
@@ -282,6 +289,6 @@ def _notes(options: LiveOptions) -> list[str]:
         f"load: finals, and updates every {LONGEST_HOP_SECONDS:g} s, in shares of the engine, from what they took in"
         f" this run, before and after it; {LIMIT:g} is admitted",
         "first come: the same streams, turns in the order of asking; waited: for a turn; engine: share of the time that"
-        " it worked",
+        " it worked, of all lanes",
         "memory: what resident memory grew by for each stream more than in the first row",
     ]

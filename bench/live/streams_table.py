@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..result import Measure, Record
 
 _MANY = (("final, ms", "final"), ("waited", "final_waited"), ("interval, s", "interval"), ("latency, ms", "latency"))
@@ -24,7 +26,7 @@ def lines(record: Record) -> list[str]:
     out = [
         f"streams: {bundle.name}, {bundle.encoders}/{bundle.llm}, everybody speaks {s['recordings']} half of the time,"
         f" {s['minutes']} min each",
-        f"{s['task']}, hop {s['hop_ms']} ms, admission {s['admission']}; median and 95 %",
+        f"{s['task']}, hop {s['hop_ms']} ms, admission {s['admission']}{_lanes(s)}; median and 95 %",
         "",
         f"{'':<24}"
         + "".join(f"{title:>9}" for title, _ in _ONE)
@@ -37,6 +39,10 @@ def lines(record: Record) -> list[str]:
         behind = "".join(f"{_shown(record.find(group, name)):>9}" for _, name in _BEHIND)
         out.append(f"{group:<24}{one}{many}{behind}".rstrip())
     return [*out, "", *(f"- {note}" for note in record.notes)]
+
+
+def _lanes(settings: Mapping[str, str]) -> str:
+    return f", lanes {settings['lanes']}" if "lanes" in settings else ""  # records of before have none
 
 
 def _shown(measure: Measure | None) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ...models.audio import SAMPLE_RATE, Waveform
+from ...runtime.sources.playback import MICROPHONE_CHUNK
 from ...runtime.sources.source import Chunk, SourceItem
 
-CHUNK = SAMPLE_RATE // 10
 PAUSES = (0.6, 1.4)
 """A pause lasts as long as what was said before it, times something between these: half of the time nobody speaks."""
 SHORTEST_PAUSE_SECONDS = 1.2
@@ -53,10 +53,10 @@ class TalkSource:
         """See Source; the first call starts the clock."""
         if self._started is None:
             self._started = time.monotonic()
-        wait_s = self._started + (self.n_read + CHUNK) / SAMPLE_RATE - time.monotonic()
+        wait_s = self._started + (self.n_read + MICROPHONE_CHUNK) / SAMPLE_RATE - time.monotonic()
         self._closed.wait(max(0.0, min(timeout_s, wait_s)))
         items: list[SourceItem] = []
-        while not self._closed.is_set() and self.n_read + CHUNK <= self.now_s * SAMPLE_RATE:
+        while not self._closed.is_set() and self.n_read + MICROPHONE_CHUNK <= self.now_s * SAMPLE_RATE:
             waveform = self._next()
             if not len(waveform):
                 self._closed.set()
@@ -75,9 +75,9 @@ class TalkSource:
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     def _next(self) -> Waveform:
-        """The next 0.1 s, at the end what is left."""
-        while len(self._held) < CHUNK and (piece := next(self._pieces, None)) is not None:
+        """The next 32 ms, at the end what is left."""
+        while len(self._held) < MICROPHONE_CHUNK and (piece := next(self._pieces, None)) is not None:
             self._held = piece if not len(self._held) else np.concatenate([self._held, piece])
-        waveform = self._held[:CHUNK]
-        self._held = self._held[CHUNK:]
+        waveform = self._held[:MICROPHONE_CHUNK]
+        self._held = self._held[MICROPHONE_CHUNK:]
         return waveform

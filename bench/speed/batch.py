@@ -1,7 +1,8 @@
-"""`auricle-bench batch`: recordings by segments, so many decoded together -> what that gains, and what it changes.
+"""`auricle-bench batch`: recordings by segments, several decoded at a time -> what that gains, and what it changes.
 
-Every round captions all segments once with each size of batch, one size after the other: ratios are between
-neighbours. Batches round otherwise than segments alone: how many answers have other words is counted.
+Every round captions all segments once in each way, one after the other: so many in the same passes, or side by side on
+so many lanes of the engine. Ratios are between neighbours. Batches round otherwise than segments alone, lanes do not:
+how many answers have other words is counted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ from ..datasets import Progress, quiet
 from ..result import Measure, Record, make_record, subject
 
 STAGES = ("encoders", "prefill", "decode")
+
+
+@dataclass(frozen=True, order=True)
+class Way:
+    """How segments are decoded."""
+
+    batch: int = 1
+    lanes: int = 1
+
+    @property
+    def group(self) -> str:
+        """What its row is called."""
+        if self.lanes > 1:
+            return f"{self.lanes} lanes"
+        return "one at a time" if self.batch == 1 else f"{self.batch} together"
 
 
 @dataclass(frozen=True)
@@ -49,7 +65,9 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
         generation = engine.greedy_defaults
         if arguments.new_tokens is not None:
             generation = replace(generation, max_new_tokens=arguments.new_tokens, ignore_eos=True, guard=False)
-        measures = measure(engine, segments, prompt, generation, sizes, arguments.rounds, progress)
+        lanes = arguments.lanes or [engine.usual_lanes]
+        ways = [Way(), *(Way(lanes=n) for n in sorted({*lanes} - {1})), *(Way(batch=size) for size in sizes[1:])]
+        measures = measure(engine, segments, prompt, generation, ways, arguments.rounds, progress)
         manifest = engine.bundle.manifest
     seconds = sum(len(segment.waveform) for segment in segments) / SAMPLE_RATE
     settings = {
@@ -62,7 +80,10 @@ def run(arguments: argparse.Namespace, progress: Progress = quiet) -> Record:
         "provider": choose_provider(arguments.provider),
         "threads": str(arguments.threads or "default"),
     }
-    notes = ["other words: segments whose text is not that of one at a time, in the first round"]
+    notes = [
+        "other words: segments whose text is not that of one at a time, in the first round",
+        "together: in the same passes; lanes: side by side, where stages of several overlap and each takes longer",
+    ]
     return make_record("batch", [subject(manifest)], settings, measures, notes)
 
 
@@ -71,32 +92,36 @@ def measure(
     segments: Sequence[Segment],
     prompt: str,
     generation: Generation,
-    sizes: Sequence[int],
+    ways: Sequence[Way],
     rounds: int,
     progress: Progress = quiet,
 ) -> list[Measure]:
-    """A group for each size, in ascending order and 1 among them. Raises InputError, RunError."""
-    require_batch(sizes[-1], generation)
-    found: dict[int, list[Pass]] = {size: [] for size in sizes}
-    kv: dict[int, int] = {}
+    """A group for each way, one segment at a time the first of them. Raises InputError, RunError."""
+    require_batch(max(way.batch for way in ways), generation)
+    found: dict[Way, list[Pass]] = {way: [] for way in ways}
+    kv: dict[Way, int] = {}
     for turn in range(-1, rounds):
-        for n, size in enumerate(sizes):
-            progress(_group(size), (turn + 1) * len(sizes) + n, (rounds + 1) * len(sizes))
-            once = _caption(engine, segments[:size] if turn < 0 else segments, prompt, generation, size)
+        for n, way in enumerate(ways):
+            progress(way.group, (turn + 1) * len(ways) + n, (rounds + 1) * len(ways))
+            at_once = way.batch * way.lanes
+            once = _caption(engine, segments[:at_once] if turn < 0 else segments, prompt, generation, way)
             if turn < 0:  # one batch warms up, and the cache has grown for no larger one yet
-                kv[size] = engine.spec.llm.kv_bytes(engine.llm.context.n_ctx, engine.llm.options.kv_type)
+                kv[way] = sum(
+                    engine.spec.llm.kv_bytes(lane.llm.context.n_ctx, lane.llm.options.kv_type)
+                    for lane in engine.lanes(way.lanes)
+                )
             else:
-                found[size].append(once)
+                found[way].append(once)
     seconds = sum(len(segment.waveform) for segment in segments) / SAMPLE_RATE
     measures: list[Measure] = []
-    for size in sizes:
-        cache = Measure(_group(size), "kv", "MB", (kv[size] / 1e6,), "lower")
-        measures += [*_measures(_group(size), found[size], found[1], seconds), cache]
+    for way in ways:
+        cache = Measure(way.group, "kv", "MB", (kv[way] / 1e6,), "lower")
+        measures += [*_measures(way.group, found[way], found[ways[0]], seconds), cache]
     return measures
 
 
 def lines(record: Record) -> list[str]:
-    """A row for each size, medians."""
+    """A row for each way, medians."""
     bundle, s = record.subjects[0], record.settings
     titles = ("x real time", "x faster", *(f"{stage}, s" for stage in STAGES), "other words", "KV, MB")
     names = ("speed", "gain", *STAGES, "changed", "kv")
@@ -108,9 +133,9 @@ def lines(record: Record) -> list[str]:
     return [*rows, "", *(f"- {note}" for note in record.notes)]
 
 
-def _caption(engine: Engine, segments: Sequence[Segment], prompt: str, generation: Generation, size: int) -> Pass:
+def _caption(engine: Engine, segments: Sequence[Segment], prompt: str, generation: Generation, way: Way) -> Pass:
     start = time.perf_counter()
-    events = answer_segments(engine, segments, prompt, generation, size)
+    events = answer_segments(engine, segments, prompt, generation, way.batch, way.lanes)
     finals = [event for event in events if isinstance(event, Final)]
     wall_s = time.perf_counter() - start
     took = [final.timings for final in finals]
@@ -120,10 +145,6 @@ def _caption(engine: Engine, segments: Sequence[Segment], prompt: str, generatio
         sum(each.decode_ms for each in took),
     )
     return Pass(wall_s, (ms[0] / 1e3, ms[1] / 1e3, ms[2] / 1e3), tuple(final.text for final in finals))
-
-
-def _group(size: int) -> str:
-    return "one at a time" if size == 1 else f"{size} together"
 
 
 def _measures(group: str, passes: Sequence[Pass], alone: Sequence[Pass], seconds: float) -> list[Measure]:

@@ -47,7 +47,7 @@ class Recognized:
 
 
 class Aligner:
-    """An opened aligner of a bundle. One thread at a time. Close it."""
+    """An opened aligner of a bundle. Several threads may use it at once. Close it when none does."""
 
     def __init__(self, bundle: Bundle, options: OrtOptions) -> None:
         """On the CPU, whatever the other graphs run on. Raises BundleError."""

@@ -19,6 +19,7 @@ from ..output.remarks import clock
 from ..output.subtitles import TimedText, format_captions, write_captions
 from ..output.targets import partial_of, require_targets
 from ..output.terminal import Spinner, waiting
+from ..system.machine import require_lanes
 from .answers import Collected, collect, report_cut
 from .options import ClipOptions, check_prompts, open_engine, tells_support, use_keywords
 
@@ -33,13 +34,19 @@ class CaptionCommand:
     format: str = "txt"  # one of FORMATS
     by_word: bool = False  # vtt, srt and jsonl: the times of single words
     batch: int = 1  # segments of a clip that are decoded together
+    lanes: int | None = None  # of the engine, each for a segment or a batch of its own; None: Engine.usual_lanes
     out: Path | None = None  # a directory, for a file per clip; None: standard output
 
     def check(self) -> None:
         """Before anything large is opened. Raises InputError, BundleError."""
         check_prompts(self.options.model.bundle, self.task)
+        require_lanes(self.lanes)
         if self.by_word and self.format == "txt":
             raise InputError("--words are times, and txt has none: give --format vtt, srt or jsonl")
+
+    def lanes_of(self, engine: Engine) -> int:
+        """How many are used."""
+        return self.lanes or engine.usual_lanes
 
     def generation(self, engine: Engine, prompt: str) -> Generation:
         """How each answer is decoded. Cues are cut at the times of words wherever there are any. Raises InputError."""
@@ -64,7 +71,9 @@ def caption(command: CaptionCommand) -> int:
         require_batch(command.batch, generation)
         for clip, target in zip(command.clips, targets, strict=True):
             with waiting(clip.name) as spinner:
-                events = stream_in_batches(engine, clip, prompt, command.batch, generation, options.selection)
+                events = stream_in_batches(
+                    engine, clip, prompt, command.batch, generation, options.selection, command.lanes_of(engine)
+                )
                 collected = collect(events, _progress(spinner, clip))
             rows = timed_rows(collected, prompt, clip)
             if not _put_captions(rows, target, command, clip, whole=collected.interruption is None):

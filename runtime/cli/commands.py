@@ -39,7 +39,7 @@ from .verify import VerifyCommand, tasks, verify
 
 GATE = ("threshold", "min_speech_ms", "min_silence_ms", "speech_pad_ms", "max_segment_s")
 LIVE = ("hop_ms", "agreement", "context", "settle_s")
-SERVER = ("host", "port", "max_sessions", "max_upload", "max_seconds")
+SERVER = ("host", "port", "max_sessions", "lanes", "max_upload", "max_seconds")
 WYOMING = ("host", "no_key", "vad", "answers", "prompt", "names")
 LIMITS = ("max_new_tokens", "max_seconds")
 
@@ -84,6 +84,7 @@ def caption_command(arguments: Namespace, clips: Sequence[Path]) -> CaptionComma
         out=arguments.out,
         by_word=arguments.by_word,
         batch=arguments.batch,
+        lanes=arguments.lanes,
     )
 
 

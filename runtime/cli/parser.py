@@ -11,6 +11,7 @@ from typing import Any
 from ...models.llm import KV_BYTES
 
 WITHHELD = "a transcription with less support is withheld, in JSON marked"
+USUALLY = "default: one for each core, up to 4, with a small model, else 1"
 
 
 class _Version(argparse.Action):
@@ -95,6 +96,7 @@ def add_caption_options(command: argparse.ArgumentParser) -> None:
     _add_support_option(command, WITHHELD)
     together = "segments of a clip that are decoded together, for large models: faster, rounds otherwise; default: 1"
     command.add_argument("--batch", type=int, default=1, metavar="N", help=together)
+    command.add_argument("--lanes", type=int, metavar="N", help=f"segments that are decoded side by side; {USUALLY}")
     _add_model_options(command)
 
 
@@ -186,6 +188,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     limits = serve.add_argument_group("limits")
     limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 64")
     unlimited = "do not refuse live streams for which this machine has no time"
+    limits.add_argument("--lanes", type=int, metavar="N", help=f"answers that are decoded side by side; {USUALLY}")
     limits.add_argument("--no-admission", action="store_true", help=unlimited)
     limits.add_argument("--max-upload", type=float, metavar="MB", help="a file; default: 25")
     limits.add_argument("--max-seconds", type=float, metavar="S", help="of sound in a file; default: 14400")

@@ -75,13 +75,14 @@ class Worker:
         if part is None and (parts := parts_of(self._engine, clip, options.selection, self._n_workers)):
             return Long(clip, parts)
         generation = self._command.generation(self._engine, self._prompt)
+        lanes = self._command.lanes_of(self._engine)
         if part is None:
             events = stream_in_batches(
-                self._engine, clip, self._prompt, self._command.batch, generation, options.selection
+                self._engine, clip, self._prompt, self._command.batch, generation, options.selection, lanes
             )
         else:
             segments = part_segments(self._engine, clip, part, options.selection)
-            events = answer_segments(self._engine, segments, self._prompt, generation, self._command.batch)
+            events = answer_segments(self._engine, segments, self._prompt, generation, self._command.batch, lanes)
         collected = collect(events, lambda _: None)
         error = collected.interruption
         if error is not None and not (isinstance(error, InputError) and not isinstance(error, BundleError)):

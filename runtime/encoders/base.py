@@ -40,7 +40,7 @@ class EncodedSegment:
 
 
 class Encoders(Protocol):
-    """From a waveform to audio tokens. One thread at a time."""
+    """From a waveform to audio tokens. Several threads may ask at once."""
 
     def encode(self, waveform: Waveform, short: bool | None = None) -> EncodedSegment:
         """One segment, no longer than the spec's.

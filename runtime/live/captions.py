@@ -113,8 +113,8 @@ class Live:
         self._aligner = LiveAligner(engine, self._generation, self.speculated)
         self._scale: float | None = None  # what the LoRA's is to be from the next segment on
         if self._generation.gbnf is not None:
-            with self._turn(Priority.UPDATE, time.monotonic()):
-                engine.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
+            with self._turn(Priority.UPDATE, time.monotonic()) as lane:
+                lane.llm.check_grammar(self._generation.gbnf)  # or say at once that it cannot be followed
 
     def ask(self, prompt: str, also: Sequence[str] = ()) -> None:
         """Other questions, from the next segment on. Raises InputError for what is no prompt, or one without room."""
@@ -204,8 +204,8 @@ class Live:
             assert self._segment is not None, "a segment was closed that was never opened"
             is_decoded = self._segment.decoder.has(event.end)
             needed = not is_decoded or not self._aligner.has(self._segment.decoder, event.end)
-            with self._turn(Priority.FINAL, time.monotonic(), needed=needed):
-                final = self._finish(event)
+            with self._turn(Priority.FINAL, time.monotonic(), needed=needed) as engine:
+                final = self._finish(engine, event)
             yield final
         elif isinstance(event, GateProgress):
             yield from self._update(event)
@@ -220,14 +220,13 @@ class Live:
 
     def _turn(
         self, priority: Priority, since: float, promote: Callable[[], bool] | None = None, needed: bool = True
-    ) -> AbstractContextManager[object]:
-        """The engine, to be used by nobody else meanwhile; not needed: only whether the stream is still wanted."""
-        if self._stream is None:
-            return nullcontext()
-        if not needed:
+    ) -> AbstractContextManager[Engine]:
+        """The engine or a lane of it, which nobody else uses meanwhile; not needed: whether the stream is wanted."""
+        if self._stream is not None and needed:
+            return self._stream.turn(priority, since, promote)
+        if self._stream is not None:
             self._stream.check()
-            return nullcontext()
-        return self._stream.turn(priority, since, promote)
+        return nullcontext(self._engine)
 
     def _prepare(self, at_s: float) -> Iterator[LiveEvent]:
         """What was changed meanwhile: keywords, the LoRA's scale."""
@@ -235,11 +234,11 @@ class Live:
         changes = self._new_keywords or self._scale is not None or (keywords is not None and keywords.may_change)
         if self._stream is not None and not changes:
             return  # a turn would be waited for in vain
-        with self._turn(Priority.UPDATE, time.monotonic()):
+        with self._turn(Priority.UPDATE, time.monotonic()) as engine:
             self._new_keywords = False
-            read = keywords and keywords.use(self._engine, at_s, lambda: self._require_room(self._prompts))
+            read = keywords and keywords.use(engine, at_s, lambda: self._require_room(self._prompts, engine.keywords))
             if (scale := self._scale) is not None:
-                self._engine.llm.set_lora_scale(scale)
+                engine.llm.set_lora_scale(scale)
                 if self._scale == scale:  # or a key was pressed meanwhile
                     self._scale = None
         if read:
@@ -252,29 +251,27 @@ class Live:
         return [SegmentComplete(seconds(closed.start), seconds(closed.end), closed.reason, waveform)]
 
     def _update(self, progress: GateProgress) -> Iterator[LiveEvent]:
-        """A Caption, when it is due; a late one waits for nothing and works on the newest audio.
-
-        In a pause the segment is decoded ahead, up to where it ends if the pause goes on.
-        """
+        """A Caption, when it is due, about the newest audio. In a pause, what its end will be is decoded ahead."""
         segment = self._segment
         if segment is None or (self._segmenter.realtime and not progress.newest) or not self._options.decode:
             return
         due = self._is_due(segment, progress)
         if segment.decoder.has(decoded_end(progress)):
-            yield from self._caption(segment, progress) if due else ()
+            yield from self._caption(self._engine, segment, progress) if due else ()
             self._align_ahead(segment, progress)
             return
         if not due and not self._speculates(progress):
             return
         events: list[LiveEvent] = []
-        with self._turn(Priority.UPDATE, segment.shown_at, self._closed_meanwhile if self._catches_up else None):
+        promote = self._closed_meanwhile if self._catches_up else None
+        with self._turn(Priority.UPDATE, segment.shown_at, promote) as engine:
             newest = self._newest(progress)
             if isinstance(newest, Closed):
-                events = [*self._complete(newest), self._finish(newest)]
+                events = [*self._complete(newest), self._finish(engine, newest)]
             elif self._is_due(segment, newest):
-                events = self._caption(segment, newest)
+                events = self._caption(engine, segment, newest)
             elif self._speculates(newest):
-                segment.decoder.ahead(decoded_end(newest))
+                segment.decoder.ahead(engine, decoded_end(newest))
         yield from events
 
     def _align_ahead(self, segment: OpenSegment, progress: GateProgress) -> None:
@@ -319,14 +316,14 @@ class Live:
                 self._events.popleft()
         return newest
 
-    def _caption(self, segment: OpenSegment, progress: GateProgress) -> list[LiveEvent]:
+    def _caption(self, engine: Engine, segment: OpenSegment, progress: GateProgress) -> list[LiveEvent]:
         lagging = self._lag(segment, progress.end)
         longest_s = LATE * max(seconds(self._hop), LONGEST_HOP_SECONDS)
         overloaded = self._catches_up and seconds(progress.end - segment.updated_at) > longest_s
         was_there = segment.decoder.has(end := decoded_end(progress))
         started = time.perf_counter()
         pausing = progress.expected is not None  # if the pause goes on, the final is what is found now
-        found, latency_ms = self._decode(segment, end, first_alone=overloaded, exact=pausing)
+        found, latency_ms = self._decode(engine, segment, end, first_alone=overloaded, exact=pausing)
         segment.updated_at = progress.end
         stable, unstable = segment.agreement.caption()
         also = also_answers(segment.decoder, found)
@@ -338,11 +335,11 @@ class Live:
         caption = Caption(seconds(segment.start), seconds(progress.end), stable, unstable, also, work, words)
         return [caption] if lagging is None else [lagging, caption]
 
-    def _finish(self, closed: Closed) -> Final:
+    def _finish(self, engine: Engine, closed: Closed) -> Final:
         segment = self._segment
         assert segment is not None, "a segment was closed that was never opened"
         self.was_ready = segment.decoder.has(closed.end) and self._aligner.has(segment.decoder, closed.end)
-        found, _ = self._decode(segment, closed.end, first_alone=False, exact=True)
+        found, _ = self._decode(engine, segment, closed.end, first_alone=False, exact=True)
         final = self._aligner.final(segment.final(seconds(closed.end), found), segment.decoder, closed.end)
         self._spoken()
         took_s = segment.decoder.newest_s + self._aligner.newest_s
@@ -351,9 +348,11 @@ class Live:
         self._segmenter.done(closed)
         return final
 
-    def _decode(self, segment: OpenSegment, end: int, first_alone: bool, exact: bool) -> tuple[Hypotheses, float]:
+    def _decode(
+        self, engine: Engine, segment: OpenSegment, end: int, first_alone: bool, exact: bool
+    ) -> tuple[Hypotheses, float]:
         started = time.perf_counter()
-        found = segment.decoder.decode(end, first_alone, exact)
+        found = segment.decoder.decode(engine, end, first_alone, exact)
         segment.shown_at = time.monotonic()
         segment.n_updates += 1
         segment.agreement.push(found.texts[0], seconds(end))

@@ -19,7 +19,6 @@ from ..llm.llama import Floats
 from ..llm.sampling import Generation
 from ..llm.speculative import Reply, reply_to_all
 from ..llm.stopping import cut_at
-from ..system.exclusive import exclusively
 
 SETTLE_S = 1.0
 SETTLES_FROM_BYTES = 512 << 20
@@ -92,38 +91,50 @@ class IncrementalDecoder:
     """One segment and its prompts. What others ask the engine between two passes costs time, never correctness."""
 
     def __init__(self, engine: Engine, prompts: tuple[str, ...], options: IncrementalOptions) -> None:
+        """engine: or any of its lanes; each pass may be made by another."""
         self.prompts = prompts
-        self._engine = engine
-        self.exclusive = engine.exclusive
+        self._spec = engine.spec
         self._options = options
         self._settle_s = _settle_s(engine) if options.settle_s is None else options.settle_s
-        self._turn = -1  # of the language model, as it was left: another means that its cache holds something else
+        self._llm = engine.llm  # that made the last pass
+        self._turn = -1  # of it, as it was left: another means that its cache holds something else
         self._cached = self.create_state().audio_tokens  # those whose KV was left there
 
     def create_state(self) -> IncrementalState:
         """Before the first pass."""
-        nothing = np.zeros((0, self._engine.spec.llm.hidden), np.float32)
+        nothing = np.zeros((0, self._spec.llm.hidden), np.float32)
         return IncrementalState(((),) * len(self.prompts), nothing, 0)
 
-    @exclusively
     def step(
-        self, waveform: Waveform, state: IncrementalState, first_alone: bool = False, exact: bool = False
+        self,
+        engine: Engine,
+        waveform: Waveform,
+        state: IncrementalState,
+        first_alone: bool = False,
+        exact: bool = False,
     ) -> tuple[Hypotheses, IncrementalState]:
         """Every prompt, or the first alone, about the segment as far as it goes, and the state after it.
 
-        state: of the last pass, or of one before it, whose answers are dropped then. exact: no audio token is kept that
-        would come out otherwise now. Raises InputError, RunError.
+        engine: nobody else uses it meanwhile. state: of the last pass, or of one before it, whose answers are dropped
+        then. exact: no audio token is kept that would come out otherwise now. Raises InputError, RunError.
         """
-        engine, options = self._engine, self._options
+        with engine.exclusive:
+            return self._step(engine, waveform, state, first_alone, exact)
+
+    def _step(
+        self, engine: Engine, waveform: Waveform, state: IncrementalState, first_alone: bool, exact: bool
+    ) -> tuple[Hypotheses, IncrementalState]:
+        options = self._options
         started = time.monotonic()
         encoded = engine.encode(waveform, options.short)
         n_settled = 0 if exact else state.n_settled
         tokens = np.concatenate([state.audio_tokens[:n_settled], encoded.audio_tokens[n_settled:]])
-        n_kept = _n_same(self._cached, tokens) if self._turn == engine.llm.turn else 0
+        held = self._llm is engine.llm and self._turn == engine.llm.turn
+        n_kept = _n_same(self._cached, tokens) if held else 0
         prompts = self.prompts[:1] if first_alone else self.prompts
         limits = [engine.most_tokens(prompt, len(waveform) / SAMPLE_RATE, options.generation) for prompt in prompts]
         found = reply_to_all(engine.llm, tokens, prompts, state.drafts, limits, n_kept, options.generation, started)
-        self._turn, self._cached = engine.llm.turn, tokens
+        self._llm, self._turn, self._cached = engine.llm, engine.llm.turn, tokens
         ids = tuple(reply.ids for reply in found.replies)
         timings = encoded.timings(found.prefill_ms, found.decode_ms, sum(map(len, ids)))
         texts = tuple(cut_at(engine.llm.text(each), options.generation.stop).strip() for each in ids)
@@ -136,7 +147,7 @@ class IncrementalDecoder:
     def _n_settled(self, n_samples: int) -> int:
         """Audio tokens of what ended more than settle_s before the end of so many samples."""
         end_s = n_samples / SAMPLE_RATE - self._settle_s
-        return self._engine.spec.n_settled(int(end_s * SAMPLE_RATE)) if end_s > 0 else 0
+        return self._spec.n_settled(int(end_s * SAMPLE_RATE)) if end_s > 0 else 0
 
 
 def _settle_s(engine: Engine) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from ...models.audio import Waveform
+from ..engine import Engine
 from ..events import Decoded, Piece
 from .gate import Closed
 from .incremental import Hypotheses, IncrementalDecoder, IncrementalState
@@ -91,27 +92,27 @@ class SegmentDecoder:
         """Seconds that the newest pass took."""
         return self._newest.seconds if self._newest else 0.0
 
-    def ahead(self, end: int) -> None:
+    def ahead(self, engine: Engine, end: int) -> None:
         """Decode the segment up to there in advance, once. Raises InputError, RunError."""
         if self._newest is not None and self._newest.end == end and self._newest.found.exact:
             return
-        self._ahead_s = self._pass(end).seconds
+        self._ahead_s = self._pass(engine, end).seconds
 
-    def decode(self, end: int, first_alone: bool = False, exact: bool = True) -> Hypotheses:
+    def decode(self, engine: Engine, end: int, first_alone: bool = False, exact: bool = True) -> Hypotheses:
         """The segment up to there; first_alone: the first prompt at least; exact: as of
         IncrementalDecoder.step. Raises InputError, RunError."""
         newest = self._newest if self.has(end) else None
         if newest is None:
-            newest = self._pass(end, first_alone, exact)
+            newest = self._pass(engine, end, first_alone, exact)
         self._over(used=True)
         self._state = newest.state
         return newest.found
 
-    def _pass(self, end: int, first_alone: bool = False, exact: bool = True) -> _Pass:
+    def _pass(self, engine: Engine, end: int, first_alone: bool = False, exact: bool = True) -> _Pass:
         self._over(used=False)
         self._newest = None
         started = time.perf_counter()
-        found, state = self._decoder.step(self.samples(end), self._state, first_alone, exact)
+        found, state = self._decoder.step(engine, self.samples(end), self._state, first_alone, exact)
         self._newest = _Pass(end, found, state, time.perf_counter() - started)
         return self._newest
 

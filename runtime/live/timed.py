@@ -80,8 +80,7 @@ class LiveAligner:
         if self._seconds.value is None or self._seconds.value > MOST * update_s:
             return ()
         started = time.perf_counter()
-        with self._engine.exclusive:
-            words = self._engine.aligner.words(decoder.samples(end), text)
+        words = self._engine.aligner.words(decoder.samples(end), text)
         self._seconds.add(time.perf_counter() - started)
         n_left = len("".join(stable.split()))
         found: list[TimedWord] = []

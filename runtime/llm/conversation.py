@@ -50,7 +50,8 @@ class Conversation:
     """
 
     def __init__(self, llm: Llm, system: str | None = None, keep_first: bool = False) -> None:
-        self._llm = llm
+        self.llm = llm
+        """In which it is held."""
         self.exclusive = llm.exclusive
         self._n_pinned = int(keep_first)
         self._head = llm.prompts.head(system)
@@ -86,7 +87,7 @@ class Conversation:
         audio_tokens: [n, hidden], or None for a turn of text alone.
         """
         turn = self._text_turn(prompt) if audio_tokens is None else self._turn(audio_tokens, prompt)
-        turn.answer.extend(self._llm.prompts.answer(answer))
+        turn.answer.extend(self.llm.prompts.answer(answer))
         self._turns.append(turn)
         self._stale = True
 
@@ -96,29 +97,29 @@ class Conversation:
         return len(self._head) + sum(self._sizes()) + turn.n_question
 
     def _text_turn(self, prompt: str) -> _Turn:
-        nothing = np.zeros((0, self._llm.spec.hidden), np.float32)
-        return _Turn((), nothing, self._llm.prompts.text_turn(prompt))
+        nothing = np.zeros((0, self.llm.spec.hidden), np.float32)
+        return _Turn((), nothing, self.llm.prompts.text_turn(prompt))
 
     def _turn(self, audio_tokens: Floats, prompt: str) -> _Turn:
-        before, after = self._llm.prompts.around(prompt)
-        return _Turn(before[len(self._llm.prompts.info.start_ids) :], audio_tokens, after)
+        before, after = self.llm.prompts.around(prompt)
+        return _Turn(before[len(self.llm.prompts.info.start_ids) :], audio_tokens, after)
 
     @exclusively
     def _take(self, turn: _Turn, max_new_tokens: int) -> None:
         self._drop_oldest(turn.n_question, max_new_tokens)
-        if self._stale or self._mark != self._llm.turn:
+        if self._stale or self._mark != self.llm.turn:
             self._read_again()
         self._mark = -1  # until all of it was read
         self._end_answer()
         self._begin(turn)
-        self._llm.question(turn.suffix)
+        self.llm.question(turn.suffix)
         self._turns.append(turn)
-        self._start = self._llm.n_past
-        self._mark = self._llm.turn
+        self._start = self.llm.n_past
+        self._mark = self.llm.turn
 
     def answer(self, generation: Generation, scores: TokenScores | None = None) -> Iterator[int]:
         """The answer's ids as Llm.generate gives them; those that were taken from here are remembered."""
-        return self._remembered(self._llm.generate(generation, scores), self._turns[-1].answer)
+        return self._remembered(self.llm.generate(generation, scores), self._turns[-1].answer)
 
     def _remembered(self, tokens: Iterator[int], ids: list[int]) -> Iterator[int]:
         for token in tokens:
@@ -133,11 +134,11 @@ class Conversation:
     def retract(self) -> None:
         """The last turn was not meant: it is forgotten with what was answered to it; what was before it stays read."""
         turn = self._turns.pop()
-        if self._start is None or self._stale or self._mark != self._llm.turn:
+        if self._start is None or self._stale or self._mark != self.llm.turn:
             self._stale = True
         else:
-            self._llm.rewind(self._start - turn.n_question)
-            self._mark = self._llm.turn
+            self.llm.rewind(self._start - turn.n_question)
+            self._mark = self.llm.turn
         self._start = None
 
     @exclusively
@@ -146,8 +147,8 @@ class Conversation:
 
         Raises InputError when it cannot fit, RunError.
         """
-        start_ids = self._llm.prompts.info.start_ids
-        n_text = sum(map(len, self._llm.prompts.around(prompt))) - len(start_ids)
+        start_ids = self.llm.prompts.info.start_ids
+        n_text = sum(map(len, self.llm.prompts.around(prompt))) - len(start_ids)
         self._drop_oldest(n_audio_tokens + n_text, max_new_tokens)
         if self._stale:
             self._read_again()
@@ -183,31 +184,31 @@ class Conversation:
 
     def _read_again(self) -> None:
         """The head and every turn to its end; the head's KV is kept where it is ours."""
-        if self._mark == self._llm.turn:
-            self._llm.rewind(len(self._head))
+        if self._mark == self.llm.turn:
+            self.llm.rewind(len(self._head))
         else:
-            self._llm.restart(self._n_ctx)
-            self._llm.feed(self._head)
+            self.llm.restart(self._n_ctx)
+            self.llm.feed(self._head)
         self._mark = -1
         for turn in self._turns:
             self._begin(turn)
-            self._llm.feed([*turn.suffix, *turn.answer, *self._end])
+            self.llm.feed([*turn.suffix, *turn.answer, *self._end])
         self._start = None
         self._stale = False
-        self._mark = self._llm.turn
+        self._mark = self.llm.turn
 
     def _begin(self, turn: _Turn) -> None:
-        self._llm.feed(turn.before)
-        self._llm.feed_audio(turn.audio_tokens)
+        self.llm.feed(turn.before)
+        self.llm.feed_audio(turn.audio_tokens)
 
     def _end_answer(self) -> None:
         """The rest of the answer, and EOS; what was computed and not taken is forgotten."""
         if self._start is None:
             return
         ids = self._turns[-1].answer
-        n_read = n_alike(self._llm.read[self._start :], ids)
-        self._llm.rewind(self._start + n_read)
-        self._llm.feed([*ids[n_read:], *self._end])
+        n_read = n_alike(self.llm.read[self._start :], ids)
+        self.llm.rewind(self._start + n_read)
+        self.llm.feed([*ids[n_read:], *self._end])
         self._start = None
 
 

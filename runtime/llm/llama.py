@@ -263,6 +263,12 @@ class Context:
         self.before_pass: Callable[[], object] = lambda: None
         """Called before anything is computed; what it raises leaves the cache as it was."""
 
+    def use_threads(self, n: int) -> None:
+        """Compute with so many from the next pass on; each row's sums are the same with any number."""
+        if n != self._n_threads:
+            self._n_threads = n
+            _c.llama_set_n_threads(self._handle, n, n)
+
     def set_adapter(self, adapter: Adapter, factor: float) -> None:
         """Add factor * alpha / rank * B A to the weights from now on. What the cache holds stays as it is."""
         handles = (_c.llama_adapter_lora_p_ctypes * 1)(adapter.handle)

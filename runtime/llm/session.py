@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from ...models.bundle import Manifest
 from ...models.errors import InputError, RunError
-from ...models.llm import KV_BLOCK
 from ..system.exclusive import Exclusive, exclusively
-from ..system.machine import llm_threads
 from .boosting import Boost, unboosted
 from .context_size import batches, require_room, required_positions, required_sequences, usual_context_size
 from .decoding import BeamSequences, PromptLookup, decode, search
@@ -27,13 +24,12 @@ from .detokenizer import Detokenizer, detokenize
 from .grammar.gbnf import Grammar
 from .grammar.kept import Grammars
 from .kv_prefix import KvPrefix
-from .llama import Context, Model, worth_repacking
-from .lora import NO_BASE, Lora, no_adapter
+from .llama import Context, Floats
 from .options import LlmOptions
 from .prompts import Prompts
 from .sampling import Generation, TokenScores, forbid
+from .weights import NO_BASE, Lora, Weights
 
-Floats = npt.NDArray[np.float32]
 GREEDY = Generation()
 AUDIO = -1  # in Llm.read: no id of a vocabulary
 
@@ -46,7 +42,7 @@ class Llm:
 
     path: llm.gguf; adapter: lora.gguf, when the bundle has one; what they must be stands in the manifest.
     Raises BundleError when a file is missing, unreadable or not what the manifest says, InputError for a LoRA
-    scale without an adapter, RunError when memory is too small.
+    scale without an adapter, RunError when memory is too small. weights: of another session, which frees them.
     """
 
     read: list[int]
@@ -56,7 +52,9 @@ class Llm:
     before_pass: Callable[[], None] | None = None
     """Called before every pass; what it raises ends the answer there, and another question can be asked."""
 
-    def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions, weights: Weights | None = None
+    ) -> None:
         self.exclusive = Exclusive()
         self.spec = manifest.spec.llm
         self.options = options
@@ -67,20 +65,15 @@ class Llm:
         self.turn = 0
         self._logits: Floats | None = None
         self._boost: Boost = unboosted
-        if options.lora_scale is not None and adapter is None:
-            raise InputError(no_adapter(options.lora_scale))
-        if options.kv_type.startswith("q") and self.spec.d_head % KV_BLOCK:
-            why = f"keeps {KV_BLOCK} values together, but this model's heads are {self.spec.d_head} wide"
-            raise InputError(f"kv_type={options.kv_type} {why}: give f16")
-        repack = worth_repacking(manifest.quantization.llm) if options.repack is None else options.repack
-        self._model = Model(path, options.n_gpu_layers, repack)
+        self._own_weights = weights is None
+        self.weights = weights or Weights(path, manifest, adapter, options)
+        self._model = self.weights.model
         self._grammars = Grammars(self._model)
         try:
-            self._model.require_sizes(self.spec)
             self.eos = self._model.eos
             self._forbidden = sorted(self._model.specials - self.eos)  # BOS and UNK; EOS stops
             self.prompts = Prompts(self._model, manifest, options.keyword_boost)
-            self._lora = Lora(self._model, adapter, manifest, options.lora_scale)
+            self._lora = Lora(self.weights.adapter, manifest, options.lora_scale)
             self._open_context(options.n_ctx or min(usual_context_size(manifest), self.spec.max_positions), 1)
         except BaseException:
             self.close()
@@ -285,6 +278,11 @@ class Llm:
             raise RunError("the language model is closed: open the bundle again")
         return self._context
 
+    def share_cores(self, n_sessions: int) -> None:
+        """So many sessions on these weights are at work from the next pass on: threads as llm_threads, same answers."""
+        if self._context is not None:
+            self._context.use_threads(self.weights.n_threads(self.options.n_threads, n_sessions))
+
     @exclusively
     def close(self) -> None:
         """Free cache, adapter and weights. Closing twice is fine."""
@@ -293,7 +291,8 @@ class Llm:
             self._context.close()
             self._context = None
         self._grammars.close()
-        self._model.close()
+        if self._own_weights:
+            self.weights.close()
 
     def __enter__(self) -> Self:
         return self
@@ -306,8 +305,8 @@ class Llm:
 
     def _checked(self, audio_tokens: Floats) -> Floats:
         if audio_tokens.ndim != 2 or audio_tokens.shape[1] != self.spec.hidden:
-            shape = audio_tokens.shape
-            raise InputError(f"audio tokens have shape {shape}, but this model reads [n, {self.spec.hidden}]")
+            hidden = self.spec.hidden
+            raise InputError(f"audio tokens have shape {audio_tokens.shape}, but this model reads [n, {hidden}]")
         return audio_tokens
 
     def _keep(self, ids: Sequence[int], n_more: int = 0) -> None:
@@ -353,8 +352,8 @@ class Llm:
         if self._context is not None:
             self._context.close()  # before the new one is made: the two need not fit side by side
             self._context = None
-        threads = self.options.n_threads or llm_threads(self._model.path.stat().st_size)
-        self._context = self._model.context(n_ctx, n_sequences, threads, self.options.kv_type)
+        n_threads = self.weights.n_threads(self.options.n_threads)
+        self._context = self._model.context(n_ctx, n_sequences, n_threads, self.options.kv_type)
         self._context.before_pass = lambda: self.before_pass and self.before_pass()
         self.turn += 1
         self.read.clear()

@@ -1,4 +1,7 @@
-"""The LoRA of an opened model: adapter file and scale in, the factor that llama.cpp multiplies by out."""
+"""An opened language model's weights, which several sessions may share, and the scale of the LoRA in one of them.
+
+GGUF file, adapter file ─► Weights ─► Llm, Llm, ...    scale ─► Lora ─► the factor that llama.cpp multiplies by
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,59 @@ from pathlib import Path
 
 from ...models.bundle import Manifest
 from ...models.errors import BundleError, InputError
-from .llama import Adapter, Context, Model
+from ...models.llm import KV_BLOCK
+from ..system.machine import llm_threads
+from .llama import Adapter, Context, Model, worth_repacking
+from .options import LlmOptions
+
+
+class Weights:
+    """A bundle's GGUF file and its adapter, where it has one, read-only. Close them after the sessions on them.
+
+    Raises BundleError when a file is missing, unreadable or not what the manifest says, InputError for options that
+    this model cannot have.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, adapter: Path | None, options: LlmOptions) -> None:
+        if options.lora_scale is not None and adapter is None:
+            raise InputError(no_adapter(options.lora_scale))
+        spec = manifest.spec.llm
+        if options.kv_type.startswith("q") and spec.d_head % KV_BLOCK:
+            why = f"keeps {KV_BLOCK} values together, but this model's heads are {spec.d_head} wide"
+            raise InputError(f"kv_type={options.kv_type} {why}: give f16")
+        repack = worth_repacking(manifest.quantization.llm) if options.repack is None else options.repack
+        self.model = Model(path, options.n_gpu_layers, repack)
+        try:
+            self.model.require_sizes(spec)
+            self.adapter = None if adapter is None else open_adapter(self.model, adapter, manifest)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the GGUF file."""
+        return self.model.path.stat().st_size
+
+    def n_threads(self, wanted: int | None, n_sessions: int = 1) -> int:
+        """For one of so many sessions that compute at once; see llm_threads."""
+        return llm_threads(self.n_bytes, wanted, n_sessions)
+
+    def close(self) -> None:
+        """Free them. Twice does no harm."""
+        self.model.close()
 
 
 class Lora:
-    """A bundle's adapter, where it has one, the scale that is asked for, and the one that the context works at."""
+    """A session's use of the adapter: the scale that is asked for, and the one that the context works at."""
 
     scale: float
     """For questions about audio, from the next one on."""
 
-    def __init__(self, model: Model, path: Path | None, manifest: Manifest, scale: float | None) -> None:
-        """scale: None, as exported. Raises BundleError for another adapter than the manifest's, InputError."""
+    def __init__(self, adapter: Adapter | None, manifest: Manifest, scale: float | None) -> None:
+        """scale: None, as exported. Raises InputError for one that is none."""
         self._manifest = manifest
-        self._adapter = None if path is None else open_adapter(model, path, manifest)
+        self._adapter = adapter
         self._applied = 0.0
         lora_factor(manifest, scale)  # or say at once that it is no scale
         self.scale = manifest.llm.lora_scale if scale is None else scale

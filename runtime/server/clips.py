@@ -1,6 +1,6 @@
 """Clips: a file of a client and a prompt -> the answers to its segments, each in a turn of its own.
 
-A segment's whole answer is one turn: the engine has one KV cache, and whoever got it in between would have the question
+A segment's whole answer is one turn: a lane has one KV cache, and whoever got it in between would have the question
 read again. Between two segments everybody else can be answered.
 """
 

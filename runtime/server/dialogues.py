@@ -2,7 +2,7 @@
 
     one question about one sound             segment by segment, as a file
     one question about several               in one turn of the scheduler, where the prompt names them
-    a system's text, more turns, or no sound in one turn: the engine has one KV cache, and whoever got it in between
+    a system's text, more turns, or no sound in one turn: a lane has one KV cache, and whoever got it in between
                                              would have the dialogue read again
 
 A client that reads slowly delays nobody, for the thread that decodes never waits for it.

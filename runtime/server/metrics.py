@@ -43,7 +43,9 @@ class Metrics:
             buckets=SECONDS,
         )
         self._audio = Counter("auricle_audio_seconds", "Sound that was answered.", registry=self.registry)
-        self._engine = Counter("auricle_engine_seconds", "Time that the engine worked.", registry=self.registry)
+        self._engine = Counter(
+            "auricle_engine_seconds", "Time that the engine worked, on all lanes together.", registry=self.registry
+        )
         self._speculated = Counter(
             "auricle_speculation_seconds",
             "Engine time for finals whose pause was not over yet.",
@@ -51,7 +53,11 @@ class Metrics:
             registry=self.registry,
         )
         self._dropped = Counter("auricle_dropped_seconds", "Sound that was lost.", registry=self.registry)
-        factor = Gauge("auricle_real_time_factor", "Engine time per second of sound.", registry=self.registry)
+        factor = Gauge(
+            "auricle_real_time_factor",
+            "Engine time, on all lanes together, per second of sound.",
+            registry=self.registry,
+        )
         factor.set_function(self._real_time_factor)
         needed = "Share of the engine that the open live streams need, with updates at their rarest."
         self._load = Gauge("auricle_load", needed, registry=self.registry)

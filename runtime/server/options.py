@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ...models.errors import InputError
+from ..system.machine import require_lanes
 
 MAX_SESSIONS, MAX_UPLOAD_MB = 1000, 10_000.0
 
@@ -24,6 +25,7 @@ class ServerOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_sessions: int = 64  # requests and connections that are worked on at once
+    lanes: int | None = None  # turns on the engine at a time; None: Engine.usual_lanes
     admission: bool = True  # refuse a live stream for which the machine has no time
     max_upload: float = 25.0  # MB, of one file
     max_seconds: float = 4 * 3600.0  # of sound in one file
@@ -37,6 +39,7 @@ class ServerOptions:
             raise InputError(f"port {self.port} is none: give 1 to 65535, or 0 for any that is free")
         if not 1 <= self.max_sessions <= MAX_SESSIONS:
             raise InputError(f"max_sessions={self.max_sessions} is not possible: it must be 1 to {MAX_SESSIONS}")
+        require_lanes(self.lanes)
         if not 0 < self.max_upload <= MAX_UPLOAD_MB:
             raise InputError(f"max_upload={self.max_upload:g} MB is not possible: up to {MAX_UPLOAD_MB:g} are")
         if not 0 < self.max_seconds < math.inf:

@@ -49,7 +49,7 @@ class Service:
         self.engine = engine
         self.options = options
         self.metrics = Metrics()
-        self.scheduler = Scheduler(engine, self.metrics.turn)
+        self.scheduler = Scheduler(engine, self.metrics.turn, n_lanes=options.lanes or engine.usual_lanes)
         self.metrics.watch(self.scheduler, lambda: self.scheduler.load.of(self._n_live))
         manifest = engine.bundle.manifest
         self.model = ServedModel(manifest.name, int(datetime.fromisoformat(manifest.created).timestamp()))
@@ -75,7 +75,7 @@ class Service:
 
         def work() -> None:
             with contextlib.suppress(AuricleError):  # the first client is told
-                estimate_costs(self.engine, self.stream())
+                estimate_costs(self.engine, self.scheduler)
 
         self.threads.submit(work)
 

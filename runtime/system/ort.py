@@ -68,7 +68,7 @@ class OrtOptions:
 
 
 class Session:
-    """One opened graph. One thread at a time; different sessions may run side by side."""
+    """One opened graph. Several threads may run it at once: each run binds what it reads and writes."""
 
     def __init__(self, session: Any, path: Path, provider: str) -> None:
         self.path = path

@@ -54,7 +54,7 @@ def test_what_was_spoken_by_now_is_given_and_nothing_else(monkeypatch: pytest.Mo
     source = TalkSource(iter(pieces))
     assert source.read(0.0) == []
     given: list[Waveform] = []
-    for now_s, n_chunks in ((0.09, 0), (0.11, 1), (0.45, 3), (0.81, 3), (1.0, 0)):
+    for now_s, n_chunks in ((0.03, 0), (0.033, 1), (0.45, 13), (0.81, 7), (1.0, 0)):
         clock[0] = 100.0 + now_s
         items = source.read(0.0) or []
         assert len(items) == n_chunks
@@ -81,12 +81,12 @@ def test_who_is_refused_is_counted_and_the_rest_measured_once(monkeypatch: pytes
         turns = Turns()
         turns.add(Priority.FINAL, 0.25, 0.5)
         return Measured(
-            [Seen(final_ms=[300.0, 500.0], dropped_s=0.5)] * n, turns, 10.0 * n, 10.0, 2.0, 10**8 + n * 10**6
+            [Seen(final_ms=[300.0, 500.0], dropped_s=0.5)] * n, turns, 10.0 * n, 10.0, 2.0, 10**8 + n * 10**6, 1
         )
 
     monkeypatch.setattr(streams, "measure", fake)
     engine: Engine = None  # type: ignore[assignment]
-    measures = sweep(engine, costs_of(0.4, 0.4), [], LiveOptions(), [2, 4, 12, 20], True, 60.0)
+    measures = sweep(engine, [costs_of(0.4, 0.4)], [], LiveOptions(), [2, 4, 12, 20], True, 60.0)
     assert measured == [2, 2, 4, 4, 8, 8]
     found = {(m.group, m.name): m for m in measures}
     assert found["20 streams", "refused"].value == 12 and ("20 streams", "final") not in found
@@ -113,7 +113,7 @@ def test_a_run_measures_real_streams(capsys: pytest.CaptureFixture[str], tmp_pat
 def test_who_is_far_behind_is_given_up_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "LEFT_SECONDS", -60.0)
     with load() as engine:
-        measures = sweep(engine, costs_of(0.01, 0.01), [read_audio(COMMAND)], LiveOptions(), [1], True, 0.5)
+        measures = sweep(engine, [costs_of(0.01, 0.01)], [read_audio(COMMAND)], LiveOptions(), [1], True, 0.5)
     assert [m.value for m in measures if m.name == "given_up"] == [1.0, 1.0]
 
 

@@ -27,7 +27,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         yield SegmentStarted(0.0, 1.0, alone=True)
         yield Final(0.0, 1.0, TEXT, (5,), Timings({}, 1.0, 1.0, 1.0, 88, 1))
 
-    monkeypatch.setattr(Engine, "stream", stream)
+    monkeypatch.setattr(caption_module, "stream_in_batches", stream)
     return heard
 
 
@@ -151,7 +151,7 @@ def test_what_was_decoded_before_a_fault_of_ours_is_kept(tmp_path: Path, monkeyp
         yield Final(0.0, 1.0, TEXT, (5,), Timings({}, 1.0, 1.0, 1.0, 88, 1))
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Engine, "stream", stream)
+    monkeypatch.setattr(caption_module, "stream_in_batches", stream)
     with pytest.raises(ZeroDivisionError):
         caption("a.wav", "--out", tmp_path)
     assert (tmp_path / "a.partial.txt").read_text() == f"{TEXT}\n"

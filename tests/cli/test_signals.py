@@ -18,28 +18,37 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSI
 CLIP = shipped_bundle() / "clips" / "shopping.wav"
 PROGRAM = """
 import os, signal, sys, time
+import numpy as np
 from auricle.runtime.__main__ import main
+from auricle.runtime.audio.split import Segment
 from auricle.runtime.engine import Engine
-from auricle.runtime.events import Final, Piece, SegmentStarted, Timings
+from auricle.runtime.events import Final, Piece, Timings
 
 for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # which whoever runs the tests may ignore
     signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
 
-def wait(what, seconds):
+def wait(what, seconds, step=lambda: None):
     print(what, file=sys.stderr, flush=True)
     until = time.monotonic() + seconds
     while time.monotonic() < until:  # as a decoder works: a step at a time
         time.sleep(0.01)
+        step()
 
-def stream(*_):
-    yield SegmentStarted(0.0, 20.0, alone=False)
-    yield Final(0.0, 20.0, "all of it", (5, 6), Timings({}, 1.0, 1.0, 1.0, 88, 2))
+def segments(*_):
+    yield Segment(0.0, np.zeros(20 * 16000, np.float32), silent=False, last=False)
     if sys.argv[1] == "decoding":
-        yield SegmentStarted(20.0, 45.0, alone=False)
-        yield Piece("half of this")
-        wait("decoding", float(sys.argv[2]))
+        yield Segment(20.0, np.zeros(25 * 16000, np.float32), silent=False, last=True)
 
-Engine.stream = stream
+def answer(engine, segments, *_):
+    if segments[0].start_s == 0:
+        yield Final(0.0, 20.0, "all of it", (5, 6), Timings({}, 1.0, 1.0, 1.0, 88, 2))
+    else:
+        yield Piece("half of this")
+        time.sleep(0.2)  # so that it was told
+        wait("decoding", float(sys.argv[2]), engine.llm.before_pass or (lambda: None))
+
+Engine.audible_segments = segments
+Engine.answer = answer
 os.fsync = lambda _: wait("saving", 0.5)
 sys.exit(main(sys.argv[3:]))
 """
@@ -60,10 +69,11 @@ def program(
             job.kill()
 
 
+@pytest.mark.parametrize("lanes", ["1", "2"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_captions_so_far_are_kept(tmp_path: Path, name: str) -> None:
+def test_captions_so_far_are_kept(tmp_path: Path, name: str, lanes: str) -> None:
     number = signal.Signals[name]
-    with program("decoding", "caption", CLIP, "--format", "jsonl", "--out", tmp_path) as job:
+    with program("decoding", "caption", CLIP, "--format", "jsonl", "--lanes", lanes, "--out", tmp_path) as job:
         job.send_signal(number)
         assert job.stderr is not None and job.stderr.readline() == "saving\n"
         job.send_signal(number)  # impatience must not cost what is being written

@@ -44,9 +44,11 @@ def serving(
 ) -> Generator[Served]:
     """An engine, served until the block ends; the engine stays open.
 
-    admission: whether streams are refused for which this machine is too slow, or too busy, at the moment.
+    admission: whether streams are refused for which this machine is too slow, or too busy, at the moment. One lane,
+    unless options say otherwise: who holds a turn holds the engine.
     """
-    options = replace(options or ServerOptions(port=0), admission=admission)
+    options = options or ServerOptions(port=0)
+    options = replace(options, admission=admission, lanes=options.lanes or 1)
     started = threading.Event()
     urls: list[str] = []
 

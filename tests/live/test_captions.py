@@ -160,8 +160,8 @@ def test_the_draft_changes_no_token_and_saves_passes(engine: Engine, clips: list
         decoder = IncrementalDecoder(engine, (prompt,), IncrementalOptions())
         state = decoder.create_state()
         for end in [*range(SAMPLE_RATE // 2, len(clip), SAMPLE_RATE // 2), len(clip)]:
-            read, state = decoder.step(clip[:end], state)
-            scratch, _ = decoder.step(clip[:end], decoder.create_state())
+            read, state = decoder.step(engine, clip[:end], state)
+            scratch, _ = decoder.step(engine, clip[:end], decoder.create_state())
             assert read.replies[0].ids == scratch.replies[0].ids
             reply = read.replies[0]
             assert read.n_steps <= max(0, len(reply.ids) - reply.n_accepted)  # one for each token that differs

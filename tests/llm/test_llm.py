@@ -16,7 +16,7 @@ import pytest
 from auricle.models.bundle import Manifest, read_manifest
 from auricle.models.errors import BundleError, InputError, RunError
 from auricle.models.families.salmonn import TASKS, prompt_halves
-from auricle.runtime.llm import session
+from auricle.runtime.llm import weights
 from auricle.runtime.llm.llama import Context, Floats, Ints, Model
 from auricle.runtime.llm.options import LlmOptions
 from auricle.runtime.llm.sampling import Generation
@@ -442,7 +442,7 @@ def test_weights_are_repacked_where_it_pays_or_is_asked_for(
         told.append(repack)
         return Model(path, n_gpu_layers, repack)
 
-    monkeypatch.setattr(session, "Model", opened)
-    monkeypatch.setattr(session, "worth_repacking", lambda _: worth)
+    monkeypatch.setattr(weights, "Model", opened)
+    monkeypatch.setattr(weights, "worth_repacking", lambda _: worth)
     with open_llm(golden_bundle, repack=asked):
         assert told == [repacked]

@@ -37,14 +37,23 @@ class FakeLlm:
         self.lora_scale = 1.0
         self.before_pass: Callable[[], None] | None = None
 
+    def share_cores(self, n_sessions: int) -> None:
+        assert n_sessions == 1
+
     def set_lora_scale(self, scale: float) -> None:
         if scale > 9:
             raise InputError("no adapter")
         self.lora_scale = scale
 
 
+def fake_engine() -> Engine:
+    lanes: list[Any] = [SimpleNamespace(keywords=(), llm=FakeLlm()) for _ in range(3)]
+    lanes[0].lanes = lambda n: tuple(lanes[:n])
+    return cast(Engine, lanes[0])
+
+
 def fake_scheduler() -> Scheduler:
-    return Scheduler(cast(Engine, SimpleNamespace(keywords=(), llm=FakeLlm())))
+    return Scheduler(fake_engine())
 
 
 class Asking:

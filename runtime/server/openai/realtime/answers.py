@@ -133,7 +133,7 @@ class Memory:
             encoded = self._encode(engine, questions)
             known = (system, stream.lora_scale, [(each.ids, each.prompt, each.answer) for each in past])
             conversation = self._conversation
-            if conversation is None or known != self._known:
+            if conversation is None or conversation.llm is not engine.llm or known != self._known:
                 conversation = Conversation(engine.llm, system)
                 for each, sound in zip(past, encoded, strict=False):
                     conversation.remember(_tokens(sound), each.prompt, each.answer)
