@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,28 @@ def test_segments_that_are_decoded_together_have_those_of_each_alone(engine: Eng
     assert [final.words for final in together] == [final.words for final in alone]
     assert [final.support for final in together] == [final.support for final in alone]
     assert all(isinstance(final.words[0], TimedWord) for final in together)
+
+
+def test_words_are_timed_while_others_use_the_engine(engine: Engine) -> None:
+    """Side by side, and in no turn: a caption that was decoded ahead is shown with its words whoever is at work."""
+    clip = read_audio(engine.bundle.path("clips/command.wav"))
+    lanes = engine.lanes(2)
+    assert lanes[1].aligner is engine.aligner
+    expected = engine.aligner.words(clip, SAID)
+    prompt = engine.prompt.prompt_for("asr")
+
+    def timed(n: int) -> bool:
+        return lanes[n % 2].aligner.words(clip, SAID) == expected
+
+    with engine.exclusive, ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(timed, range(12)))
+    segments = [Segment(20.0 * n, clip, silent=False) for n in range(6)]
+    generation = replace(engine.defaults, words=True, min_support=0.0)
+    alone, beside = (
+        [event for event in answer_segments(engine, segments, prompt, generation, lanes=n) if isinstance(event, Final)]
+        for n in (1, 2)
+    )
+    assert [(f.words, f.support) for f in beside] == [(f.words, f.support) for f in alone]
 
 
 def test_without_the_part_it_is_refused_before_anything_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
