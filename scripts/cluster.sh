@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$(realpath -s "${BIN:-.venv/bin}/python")
 venv=build/cluster-venv
-pin=$(grep '^ray==' constraints.txt)
+pin="ray[client]$(sed -n 's/^ray\(==.*\)/\1/p' constraints.txt)"
 if [ "$pin" != "$(cat $venv/installed 2>/dev/null)" ]; then
   echo "Installing $pin in $venv"
   rm -rf $venv
@@ -13,7 +13,7 @@ if [ "$pin" != "$(cat $venv/installed 2>/dev/null)" ]; then
   packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   own=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   echo "import site; site.addsitedir('$packages')" >"$own/above.pth"
-  $venv/bin/python -m pip install --quiet --disable-pip-version-check "$pin"
+  $venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "$pin"
   echo "$pin" >$venv/installed
 fi
 if ! command -v nginx >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then

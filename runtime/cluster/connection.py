@@ -6,6 +6,8 @@ import logging
 import os
 import secrets
 import socket
+import threading
+import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from tempfile import TemporaryDirectory
@@ -14,6 +16,8 @@ from typing import Any
 from ...models.errors import InputError, RunError, missing_package
 
 LOCAL = "local"
+CLIENT = "ray://"
+"""Before HOST:PORT of a head's client server, for who is outside of the cluster."""
 PATIENCE_S = 10.0
 TEMPORARY = "/tmp" if os.path.isdir("/tmp") else None  # a socket's path is 107 characters at most
 NOWHERE = "http://127.0.0.1:9"
@@ -21,6 +25,7 @@ SILENCED = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": NOWHERE,  # or a head that was told to send no statistics reports that it was
     "RAY_DEDUP_LOGS": "0",
+    "GRPC_ENABLE_FORK_SUPPORT": "0",  # or every other server that a head forks for a client ends as it begins
 }
 """What keeps Ray to itself."""
 ALONE = {
@@ -37,7 +42,8 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     """Ray's module while it is connected. Raises InputError, RunError.
 
     address: LOCAL, with so many cores and nothing that listens beyond loopback; HOST:PORT of a head node, from a
-    machine of the cluster. Until it ends, what is printed on sys.stdout leads nowhere.
+    machine of the cluster; ray://HOST:PORT of its client server, from anywhere. Until it ends, what is printed on
+    sys.stdout leads nowhere.
     """
     os.environ.update(SILENCED)
     if address == LOCAL:
@@ -50,6 +56,8 @@ def connected(address: str, cpus: float) -> Generator[Any]:
     except ModuleNotFoundError as error:
         raise missing_package(error, "cluster") from None
     module: Any = ray
+    client = address.startswith(CLIENT)
+    lost = (ConnectionError, ValueError) if client else ConnectionError  # of an object whose owner has gone
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(redirect_stdout(nowhere))  # it prints what it logs
@@ -58,6 +66,10 @@ def connected(address: str, cpus: float) -> Generator[Any]:
             logs = TemporaryDirectory(prefix="auricle-ray-", dir=TEMPORARY, ignore_cleanup_errors=True)
             where = {"num_cpus": cpus, "_node_ip_address": "127.0.0.1", "include_dashboard": False}
             where["_temp_dir"] = stack.enter_context(logs)
+        if client:  # its threads say what is said below, at length
+            stack.enter_context(warnings.catch_warnings(action="ignore"))
+            stack.callback(setattr, threading, "excepthook", threading.excepthook)
+            threading.excepthook = lambda _: None
         try:
             module.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, RuntimeError, ValueError, module.exceptions.RayError) as error:
@@ -67,17 +79,24 @@ def connected(address: str, cpus: float) -> Generator[Any]:
             ) from None
         try:
             yield module
+        except BrokenPipeError:  # somebody reads no more what is printed
+            raise
+        except lost as error:
+            raise RunError(
+                f"Ray's client has lost {address} ({_line(error)}); what was written is whole: see `ray status` there, "
+                "then the same command goes on"
+            ) from None
         finally:
             module.shutdown()
 
 
 def _require_listener(address: str) -> None:
     """Ray itself tries for minutes, and may end the process."""
-    host, _, port = address.rpartition(":")
-    if "://" in address:  # Ray's client, which is not in Ray's core
-        raise InputError(f"{address} leads into a cluster from outside: run this on one of its nodes, with HOST:PORT")
-    if not host or not port.isdecimal():
-        raise InputError(f"{address!r} is no address of a cluster: give local, or HOST:PORT of its head")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    if not host or "://" in host or not port.isdecimal():
+        raise InputError(
+            f"{address!r} is no address of a cluster: give local, HOST:PORT of its head, or {CLIENT}HOST:PORT"
+        )
     try:
         socket.create_connection((host, int(port)), PATIENCE_S).close()
     except (OSError, OverflowError) as error:
@@ -87,5 +106,7 @@ def _require_listener(address: str) -> None:
 
 
 def _line(error: Exception) -> str:
+    """Its first line; of what a server raised, behind its traceback, the last."""
     text = getattr(error, "strerror", None) or str(error).strip()
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    lines = [line.strip().rstrip(".") for line in text.splitlines()]
+    return lines[-1 if "Traceback" in text else 0] if lines else type(error).__name__

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.cluster
 N_CLIPS = 200
 CRASHES = "crashes.wav"
 SECONDS = 300
+CLIENTS_PORT = 23000
+"""Where Ray's client server begins to give each client a server of its own, whether it is free or not."""
 HOOK = f"""import os, sys
 from network_guard import sitecustomize  # keeps watching
 def hook(event, words):
@@ -89,20 +92,42 @@ def wait_until(run: subprocess.Popen[str], condition: Callable[[], bool]) -> Non
         time.sleep(0.05)
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def _await(port: int, listens: bool) -> None:
+    """Until somebody listens there, or nobody does any more."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1.0).close()
+        except OSError:
+            if not listens:
+                return
+        else:
+            if listens:
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def n_written(out: Path) -> int:
     """Captions that are there; partial files are tried for a moment before anything starts."""
     return sum(".partial" not in path.name for path in out.glob("*.txt"))
 
 
 @contextmanager
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Generator[Any]:
+def two_nodes(monkeypatch: pytest.MonkeyPatch, **of_head: object) -> Generator[Any]:
     from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
 
+    _await(CLIENTS_PORT, listens=False)  # of a cluster that was here before
     for name, value in (SILENCED | ALONE | {"RAY_AUTH_TOKEN": "0" * 64}).items():
         monkeypatch.setenv(name, value)
     node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
     settled = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
-    head = {**node, "include_dashboard": False, "_system_config": settled}
+    head = {**node, "include_dashboard": False, "_system_config": settled, **of_head}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         yield cluster, cluster.add_node(**node)
@@ -169,22 +194,48 @@ def test_a_signal_leaves_whole_files_and_the_same_command_goes_on(ray: Any, corp
     assert (status, again["written"], again["skipped"]) == (0, summary["left"], summary["written"])
 
 
-def test_a_cluster_that_goes_away_is_a_sentence(
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves that server's logs open
+def test_a_cluster_is_used_from_outside(
     ray: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By the head's client server; a worker of it ends thrice with the one clip, and a second run has nothing to do."""
+    port = _free_port()
+    for clip in sorted(corpus.glob("*.wav"))[:180]:
+        clip.unlink()
+    words = [corpus, "--out", tmp_path / "out", "--address", f"ray://127.0.0.1:{port}", "--threads", 1]
+    words += ["--cache", tmp_path / "cache"]
+    with two_nodes(monkeypatch, ray_client_server_port=port):
+        _await(port, listens=True)
+        status, summary, error = finished(program(*words))
+        assert (status, summary["written"], list(summary["failed"])) == (1, 19, [str(corpus / CRASHES)]), error
+        (corpus / CRASHES).unlink()
+        status, summary, error = finished(program(*words))
+        assert (status, summary["written"], summary["skipped"]) == (0, 0, 19), error
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_cluster_that_goes_away_is_a_sentence(
+    ray: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outside: bool
+) -> None:
     out = tmp_path / "out"
-    with two_nodes(monkeypatch) as (cluster, _second):
-        run = program(corpus, "--out", out, "--address", cluster.address, "--cache", tmp_path / "cache", "--threads", 1)
+    port = _free_port()
+    with two_nodes(monkeypatch, ray_client_server_port=port) as (cluster, _second):
+        _await(port, listens=True)
+        address = f"ray://127.0.0.1:{port}" if outside else cluster.address
+        run = program(corpus, "--out", out, "--address", address, "--cache", tmp_path / "cache", "--threads", 1)
         wait_until(run, lambda: n_written(out) > 9)
         cluster.shutdown()
         status, _, error = finished(run)
-        assert status == 1 and error.splitlines()[-1].startswith("auricle-cluster: Ray ended this program"), error
+        assert status == 1 and error.splitlines()[-1].startswith("auricle-cluster: Ray"), error
+        assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(
     ("address", "status", "sentence"),
     [
-        ("ray://127.0.0.1:9", 2, "run this on one of its nodes"),
+        ("ray://127.0.0.1:9", 1, "no cluster answers at ray://127.0.0.1:9"),
+        ("http://127.0.0.1:9", 2, "'http://127.0.0.1:9' is no address of a cluster"),
         ("127.0.0.1:9", 1, "no cluster answers at 127.0.0.1:9"),
         ("nowhere", 2, "'nowhere' is no address of a cluster"),
     ],
