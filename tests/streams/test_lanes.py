@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
@@ -29,6 +30,9 @@ from auricle.runtime.server.service import Service
 from auricle.runtime.sources.playback import FilePlayback
 from auricle.runtime.stream_load import Load
 from auricle.runtime.system import machine
+from live_client import say, started
+from live_client import until as hear_until
+from served import serving
 
 from .live_sessions import until
 
@@ -202,6 +206,28 @@ def test_a_conversation_goes_on_in_whichever_lane_is_free(engine: Engine, clips:
         assert converse(blocked=1) == converse(blocked=None)
     finally:
         service.close()
+
+
+def test_a_server_with_lanes_answers_files_and_streams_at_once(engine: Engine) -> None:
+    """Eight clients at the same time, each with a clip of its own."""
+    paths = [engine.bundle.path(f"clips/{name}.wav") for name in CLIPS]
+    expected = [engine.ask(path, "asr").text for path in paths]
+
+    with serving(engine, ServerOptions(port=0, lanes=2)) as running:
+
+        def file(n: int) -> str:
+            files = {"file": (paths[n].name, paths[n].read_bytes())}
+            address = f"{running.url}/v1/audio/transcriptions"
+            return httpx.post(address, files=files, data={"model": "auricle-demo"}, timeout=60).json()["text"]
+
+        def stream(n: int) -> str:
+            with started(running) as connection:
+                say(connection, np.concatenate([read_audio(paths[n]), np.zeros(SAMPLE_RATE, np.float32)]))
+                return hear_until(connection, "final")[-1]["text"]
+
+        with ThreadPoolExecutor(8) as clients:
+            told = list(clients.map(lambda n: (file if n < 4 else stream)(n % 4), range(8)))
+    assert told == expected * 2
 
 
 def test_no_lanes_and_too_many_are_refused() -> None:
