@@ -90,7 +90,12 @@ class Engine:
         They are opened once, and closed with this one. Raises RunError when memory is too small.
         """
         while len(self._lanes) < n:
-            self._lanes.append(Engine(self.bundle, self._options, beside=self))
+            try:
+                self._lanes.append(Engine(self.bundle, self._options, beside=self))
+            except RunError as error:
+                raise RunError(
+                    f"only {len(self._lanes)} of {n} lanes can be opened, ask for no more: {error}"
+                ) from None
         return tuple(self._lanes[:n])
 
     @property

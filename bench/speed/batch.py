@@ -27,7 +27,7 @@ from ..result import Measure, Record, make_record, subject
 STAGES = ("encoders", "prefill", "decode")
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Way:
     """How segments are decoded."""
 

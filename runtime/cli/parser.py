@@ -187,8 +187,8 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     heard.add_argument("--source-prompt", metavar="PROMPT_OR_TASK", help="asked of it; default: asr")
     limits = serve.add_argument_group("limits")
     limits.add_argument("--max-sessions", type=int, metavar="N", help="worked on at once; default: 64")
-    unlimited = "do not refuse live streams for which this machine has no time"
     limits.add_argument("--lanes", type=int, metavar="N", help=f"answers that are decoded side by side; {USUALLY}")
+    unlimited = "do not refuse live streams for which this machine has no time"
     limits.add_argument("--no-admission", action="store_true", help=unlimited)
     limits.add_argument("--max-upload", type=float, metavar="MB", help="a file; default: 25")
     limits.add_argument("--max-seconds", type=float, metavar="S", help="of sound in a file; default: 14400")

@@ -25,7 +25,6 @@ SILENCED = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_USAGE_STATS_REPORT_URL": NOWHERE,  # or a head that was told to send no statistics reports that it was
     "RAY_DEDUP_LOGS": "0",
-    "GRPC_ENABLE_FORK_SUPPORT": "0",  # or every other server that a head forks for a client ends as it begins
 }
 """What keeps Ray to itself."""
 ALONE = {
@@ -57,7 +56,6 @@ def connected(address: str, cpus: float) -> Generator[Any]:
         raise missing_package(error, "cluster") from None
     module: Any = ray
     client = address.startswith(CLIENT)
-    lost = (ConnectionError, ValueError) if client else ConnectionError  # of an object whose owner has gone
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(redirect_stdout(nowhere))  # it prints what it logs
@@ -79,9 +77,9 @@ def connected(address: str, cpus: float) -> Generator[Any]:
             ) from None
         try:
             yield module
-        except BrokenPipeError:  # somebody reads no more what is printed
-            raise
-        except lost as error:
+        except (ConnectionError, ValueError) as error:
+            if not client or not _is_lost(error):
+                raise
             raise RunError(
                 f"Ray's client has lost {address} ({_line(error)}); what was written is whole: see `ray status` there, "
                 "then the same command goes on"
@@ -103,6 +101,13 @@ def _require_listener(address: str) -> None:
         raise RunError(
             f"no cluster answers at {address} ({_line(error)}): start it, or give its head's address"
         ) from None
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether Ray's client raised it because its cluster has gone, and not somebody who reads no more, or a fault."""
+    if isinstance(error, ConnectionError):
+        return not isinstance(error, BrokenPipeError)
+    return "owner is unknown" in str(error)
 
 
 def _line(error: Exception) -> str:

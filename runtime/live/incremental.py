@@ -152,8 +152,7 @@ class IncrementalDecoder:
 
 def _settle_s(engine: Engine) -> float:
     """Where nobody says how old an audio token is that is not read again."""
-    llm = engine.bundle.path(engine.bundle.manifest.llm.file)
-    return SETTLE_S if llm.stat().st_size >= SETTLES_FROM_BYTES else math.inf
+    return SETTLE_S if engine.llm.weights.n_bytes >= SETTLES_FROM_BYTES else math.inf
 
 
 def _n_same(before: Floats, now: Floats) -> int:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE
 from auricle.models.bundle import shipped_bundle
+from auricle.models.errors import InputError, RunError
 from auricle.runtime.audio.decode import read_audio
 from auricle.runtime.bundle import open_bundle
 from auricle.runtime.cluster import caption as caption_module
+from auricle.runtime.cluster import connection
 from auricle.runtime.cluster.__main__ import main
 from auricle.runtime.cluster.caption import CaptionCommand
 from auricle.runtime.cluster.jobs import Captioned, Long, Task
@@ -166,3 +171,30 @@ def test_a_long_clip_in_parts_is_the_same_as_whole(tmp_path: Path, monkeypatch: 
         found = [replace(row, avg_logprob=alike.avg_logprob) for row, alike in zip(found, one.rows, strict=True)]
     assert found == list(one.rows)
     assert len(one.rows) >= 2 and one.audio_s > 40
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "told"),
+    [
+        ("ray://head:10001", ConnectionError("gone"), RunError),
+        ("ray://head:10001", ValueError("a Ray object whose owner is unknown(c5)"), RunError),
+        ("ray://head:10001", BrokenPipeError(), BrokenPipeError),
+        ("ray://head:10001", InputError("out is full: write elsewhere"), InputError),
+        ("ray://head:10001", ValueError("a fault of ours"), ValueError),
+        ("head:6379", ConnectionError("gone"), ConnectionError),
+    ],
+)
+def test_a_client_that_lost_its_cluster_says_so_and_nothing_else_is_taken_for_it(
+    address: str, raised: Exception, told: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = SimpleNamespace(RayError=RuntimeError)
+    ray = SimpleNamespace(init=lambda **_: None, shutdown=lambda: None, exceptions=nothing)
+    monkeypatch.setitem(sys.modules, "ray", cast(ModuleType, ray))
+    monkeypatch.setattr(connection, "_require_listener", lambda _: None)
+    for name in connection.SILENCED:
+        monkeypatch.setenv(name, "")  # and put back
+    hook = threading.excepthook
+    with pytest.raises(Exception) as failed, connection.connected(address, 1):
+        raise raised
+    assert type(failed.value) is told and threading.excepthook is hook
+    assert (failed.value is raised) is (told is not RunError)

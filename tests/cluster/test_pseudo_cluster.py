@@ -26,8 +26,6 @@ pytestmark = pytest.mark.cluster
 N_CLIPS = 200
 CRASHES = "crashes.wav"
 SECONDS = 300
-CLIENTS_PORT = 23000
-"""Where Ray's client server begins to give each client a server of its own, whether it is free or not."""
 HOOK = f"""import os, sys
 from network_guard import sitecustomize  # keeps watching
 def hook(event, words):
@@ -97,20 +95,14 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _await(port: int, listens: bool) -> None:
-    """Until somebody listens there, or nobody does any more."""
+def _await_listener(port: int) -> None:
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
+            return socket.create_connection(("127.0.0.1", port), 1.0).close()
         except OSError:
-            if not listens:
-                return
-        else:
-            if listens:
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def n_written(out: Path) -> int:
@@ -122,8 +114,8 @@ def n_written(out: Path) -> int:
 def two_nodes(monkeypatch: pytest.MonkeyPatch, **of_head: object) -> Generator[Any]:
     from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
 
-    _await(CLIENTS_PORT, listens=False)  # of a cluster that was here before
-    for name, value in (SILENCED | ALONE | {"RAY_AUTH_TOKEN": "0" * 64}).items():
+    forks = {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # or every other server that a head forks for a client ends as it begins
+    for name, value in (SILENCED | ALONE | forks | {"RAY_AUTH_TOKEN": "0" * 64}).items():
         monkeypatch.setenv(name, value)
     node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 100_000_000}
     settled = {"health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -205,7 +197,7 @@ def test_a_cluster_is_used_from_outside(
     words = [corpus, "--out", tmp_path / "out", "--address", f"ray://127.0.0.1:{port}", "--threads", 1]
     words += ["--cache", tmp_path / "cache"]
     with two_nodes(monkeypatch, ray_client_server_port=port):
-        _await(port, listens=True)
+        _await_listener(port)
         status, summary, error = finished(program(*words))
         assert (status, summary["written"], list(summary["failed"])) == (1, 19, [str(corpus / CRASHES)]), error
         (corpus / CRASHES).unlink()
@@ -221,7 +213,7 @@ def test_a_cluster_that_goes_away_is_a_sentence(
     out = tmp_path / "out"
     port = _free_port()
     with two_nodes(monkeypatch, ray_client_server_port=port) as (cluster, _second):
-        _await(port, listens=True)
+        _await_listener(port)
         address = f"ray://127.0.0.1:{port}" if outside else cluster.address
         run = program(corpus, "--out", out, "--address", address, "--cache", tmp_path / "cache", "--threads", 1)
         wait_until(run, lambda: n_written(out) > 9)

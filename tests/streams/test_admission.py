@@ -10,7 +10,7 @@ import pytest
 from auricle.runtime.__main__ import main
 from auricle.runtime.cli import commands
 from auricle.runtime.cli.serve import ServeCommand
-from auricle.runtime.engine import Engine, load
+from auricle.runtime.engine import Engine
 from auricle.runtime.server.options import ServerOptions
 from auricle.runtime.server.service import Service
 from auricle.runtime.server.wyoming.options import WyomingOptions
@@ -23,12 +23,6 @@ from wyoming.event import Event
 from .live_sessions import until
 
 COMMAND = "turn on the kitchen dishwasher"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -39,12 +38,6 @@ from .live_sessions import until
 FINAL, UPDATE, BATCH = Priority
 NOISE = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
 CLIPS = ("command", "weather", "reminder", "shopping")
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +114,20 @@ def test_a_lane_has_a_cache_of_its_own_and_the_weights_of_all(engine: Engine, cl
     with ThreadPoolExecutor(2) as pool:
         halves = pool.map(lambda lane: [lane.ask(clip, "asr").text for clip in clips], (first, second))
         assert list(halves) == [expected, expected]
+
+
+def test_a_lane_without_memory_is_a_sentence(
+    engine: Engine, clips: list[Waveform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = engine.lanes(3)
+
+    def refuse(*_: object) -> None:
+        raise RunError("no memory for a KV cache of 512 positions")
+
+    monkeypatch.setattr("auricle.runtime.engine._open_llm", refuse)
+    with pytest.raises(RunError, match=r"^only 3 of 5 lanes can be opened, ask for no more: no memory"):
+        engine.lanes(5)
+    assert engine.lanes(3) == there and engine.ask(clips[0], "asr").text
 
 
 def test_lanes_end_with_their_engine(golden_bundle: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.audio.decode import read_audio
-from auricle.runtime.engine import Engine, load
+from auricle.runtime.engine import Engine
 from auricle.runtime.events import Caption, Final, LiveEvent, SpeechStarted
 from auricle.runtime.live.captions import LiveOptions, captions
 from auricle.runtime.llm.sampling import Generation
@@ -49,12 +49,6 @@ SETUPS = (
     Setup("command", LiveOptions(hop_ms=1000, generation=Generation(gbnf=ONE_WORD)), keywords=("radio",)),
     Setup("shopping", LiveOptions("keywords", hop_ms=1000), lora_scale=2.0),
 )
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

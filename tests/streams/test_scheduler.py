@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
@@ -194,12 +194,6 @@ def test_turns_are_observed() -> None:
         pass
     [(priority, waited_s, held_s)] = seen
     assert priority is BATCH and waited_s >= 0 and held_s >= 0
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

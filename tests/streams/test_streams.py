@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from auricle.models.audio import SAMPLE_RATE, Waveform
 from auricle.runtime.audio.decode import read_audio
-from auricle.runtime.engine import Engine, load
+from auricle.runtime.engine import Engine
 from auricle.runtime.events import Caption, Final, SpeechStarted
 from auricle.runtime.live.captions import LiveOptions
 from auricle.runtime.scheduler import Priority, Scheduler
@@ -17,12 +15,6 @@ from .live_sessions import Session, until
 
 FINAL, UPDATE, BATCH = Priority
 ROOM = "slot_filling:room"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with load() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
