@@ -93,6 +93,7 @@ def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
         longest_seconds=LONGEST_SECONDS,
         lora_alpha=settings["lora_alpha"],
         qformer_heads=settings["qformer_heads"],
+        qformer_layers=settings.get("qformer_layers", 2),
         second_per_window=settings["second_per_window"],
         second_stride=settings["second_per_window"],
     )

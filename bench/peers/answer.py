@@ -149,6 +149,7 @@ def checkpoint_options(task: Task, spec: SalmonnSpec) -> SalmonnExport:
         salmonn=root / "salmonn.pth",
         out=nowhere,
         qformer_heads=q.n_heads,
+        qformer_layers=q.n_layers,
         second_per_window=q.second_per_window,
         second_stride=q.second_stride,
         longest_seconds=spec.whisper.seconds,

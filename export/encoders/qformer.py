@@ -23,6 +23,7 @@ from ...models.errors import CheckpointError
 from ..formats.checkpoint import require, require_shape
 from ..graphs.onnx_graph import save_graph
 from ..graphs.weightless import SaveGraph, weightless
+from .lexicon import Lexicon, lexicon_keys
 
 _BERT = "speech_Qformer.bert."
 _LINEAR_NORM = ("dense.weight", "dense.bias", "LayerNorm.weight", "LayerNorm.bias")
@@ -84,18 +85,22 @@ class LoadedQFormer:
 class ReferenceQFormer(nn.Module):
     """speech [1, T, d], audio [1, n, d], behind their LayerNorms -> audio_tokens [1, n_windows, d_llm]."""
 
+    lexicon: Lexicon | None
+
     def __init__(self, spec: QFormerSpec) -> None:
         super().__init__()
         self.spec = spec
         self.query = nn.Parameter(torch.zeros(1, 1, spec.hidden))
         self.qformer = Blip2QFormerModel(_config(spec))
         self.projection = nn.Linear(spec.hidden, spec.d_llm)
+        self.lexicon = None
 
     def forward(self, speech: Tensor, audio: Tensor) -> Tensor:
         frames = windows(fuse(speech, audio), self.spec)
         query = self.query.expand(len(frames), -1, -1)
         hidden = self.qformer(query_embeds=query, encoder_hidden_states=frames).last_hidden_state
-        return self.projection(hidden).transpose(0, 1)
+        tokens = self.projection(hidden) if self.lexicon is None else self.projection(hidden) + self.lexicon(hidden)
+        return tokens.transpose(0, 1)
 
 
 def fuse(speech: Tensor, audio: Tensor) -> Tensor:
@@ -137,6 +142,7 @@ class FoldedQFormer(nn.Module):
             self.first_query = nn.Buffer(first.head_queries(x))  # [n_heads, 1, d_encoder]
             first.forget_query()
         self.projection = reference.projection
+        self.lexicon = reference.lexicon
 
     def forward(self, speech: Tensor, audio: Tensor) -> Tensor:
         frames = windows(fuse(speech, audio), self.spec)  # [n_windows, window, d_encoder]
@@ -148,7 +154,7 @@ class FoldedQFormer(nn.Module):
                 x = layer.attend_self(x)
                 queries = layer.head_queries(x)
             x = layer.hear(x, queries, frames)
-        return self.projection(x)
+        return self.projection(x) if self.lexicon is None else self.projection(x) + self.lexicon(x)
 
 
 class _FoldedLayer(nn.Module):
@@ -204,8 +210,9 @@ def load_qformer(
     beats: BeatsSpec,
     options: QFormerOptions,
     path: Path | str = "the SALMONN checkpoint",
+    lexicon: Lexicon | None = None,
 ) -> LoadedQFormer:
-    """Read the Q-Former out of salmonn.pth['model']; `path` is for messages.
+    """Read the Q-Former out of salmonn.pth['model']; `path` is for messages. lexicon: what stands behind it, if any.
 
     Raises CheckpointError when tensors are missing or misshapen, or do not fit the encoders.
     """
@@ -216,10 +223,13 @@ def load_qformer(
     renamed = {_rename(key): state[key] for key in needed if not key.startswith("ln_")}
     expected = {name: tuple(value.shape) for name, value in reference.state_dict().items()}
     reference.load_state_dict({k: require_shape(renamed[k], shape, k, path) for k, shape in expected.items()})
-    unknown = [key for key in state if key not in needed and not key.startswith(_IGNORED)]
+    reference.lexicon = lexicon
+    known = {*needed, *(lexicon_keys() if lexicon else ())}
+    unknown = [key for key in state if key not in known and not key.startswith(_IGNORED)]
     beyond = [key for key in unknown if key.startswith(f"{_BERT}encoder.layer.{options.n_layers}.")]
     if beyond:
-        raise CheckpointError(f"{path} has more than {options.n_layers} Q-Former layers: {beyond[0]}")
+        more = f"{path} has more than {options.n_layers} Q-Former layers"
+        raise CheckpointError(f"{more} ({beyond[0]}): set --qformer-layers")
     ln_speech = _layer_norm(state, "ln_speech", whisper.d_model, path)
     ln_audio = _layer_norm(state, "ln_audio", beats.d_model, path)
     return LoadedQFormer(spec, ln_speech, ln_audio, reference, tuple(unknown))

@@ -25,6 +25,7 @@ from ..graphs.weightless import SaveGraph, weightless
 
 _RIGHT = "SALMONN was trained with openai/whisper-large-v2"
 _PREFIXES = ("model.encoder.", "encoder.")
+_EMBEDDINGS = ("model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 class SpeechEncoder(nn.Module):
@@ -113,6 +114,16 @@ def shortened(spec: WhisperSpec, encoder: WhisperEncoder, seconds: float) -> tup
 def read_whisper_spec(directory: Path) -> WhisperSpec:
     """Its sizes alone. Raises CheckpointError."""
     return _open(directory)[0]
+
+
+def read_token_embeddings(directory: Path) -> Tensor:
+    """Of its decoder, [vocabulary, d_model] in float32. Raises CheckpointError where there is none."""
+    weights = CTranslate2Whisper(directory) if is_ctranslate2(directory) else Weights(directory)
+    name = next((name for name in _EMBEDDINGS if name in weights), _EMBEDDINGS[0])
+    weights.require([name], "Whisper with its decoder")
+    found = weights.get(name).float().clone()
+    weights.close()
+    return found
 
 
 def weightless_whisper(spec: WhisperSpec) -> SpeechEncoder:

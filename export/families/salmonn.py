@@ -27,6 +27,7 @@ from ...models.families.salmonn import (
 )
 from .. import parity
 from ..encoders.beats import AudioEncoder, export_beats, load_beats
+from ..encoders.lexicon import LanguageModelTokens, Lexicon, has_lexicon, load_lexicon
 from ..encoders.qformer import LoadedQFormer, QFormerOptions, export_qformer, load_qformer
 from ..encoders.whisper import SpeechEncoder, export_whisper, load_whisper, quantization_note, shortened
 from ..family import Family
@@ -34,6 +35,7 @@ from ..formats import byte_bpe, sentencepiece
 from ..formats.byte_bpe import ByteVocabulary
 from ..formats.checkpoint import load_section
 from ..formats.sentencepiece import Vocabulary
+from ..formats.tensor_names import EMBEDDING
 from ..graphs.onnx_graph import Arrays
 from ..llm.export import Llm, read_llm, rounding_note
 from ..llm.lora import Lora, read_lora
@@ -60,6 +62,7 @@ class SalmonnExport(ExportOptions):
     second_per_window: float = 0.333333
     second_stride: float = 0.333333
     qformer_heads: int | None = None
+    qformer_layers: int = 2
     hears: Hearing = "window"
     longest_seconds: float | None = None
     """Of a clip in training, where that was shorter than Whisper's window."""
@@ -93,10 +96,12 @@ def open_parts(options: SalmonnExport) -> Parts:
     beats_spec, beats = load_beats(options.beats)
     windows = QFormerOptions(
         options.qformer_heads,
+        options.qformer_layers,
         second_per_window=options.second_per_window,
         second_stride=options.second_stride,
     )
-    qformer = load_qformer(state, whisper_spec, beats_spec, windows, options.salmonn)
+    lexicon = _lexicon(state, llm, options) if has_lexicon(state) else None
+    qformer = load_qformer(state, whisper_spec, beats_spec, windows, options.salmonn, lexicon)
     spec = SalmonnSpec(whisper_spec, beats_spec, qformer.spec, llm.spec, lora.spec, options.hears)
     if qformer.spec.d_llm != llm.spec.hidden:
         raise CheckpointError(
@@ -114,6 +119,11 @@ def open_parts(options: SalmonnExport) -> Parts:
         lora,
         (*llm.notes, *rounding_note(llm, options.llm), *((quantized,) if quantized else ()), *unknown),
     )
+
+
+def _lexicon(state: Mapping[str, torch.Tensor], llm: Llm, options: SalmonnExport) -> Lexicon:
+    tokens = LanguageModelTokens(_tokenizer(llm, options.vicuna), llm.weights.get(EMBEDDING).float())
+    return load_lexicon(state, options.whisper, tokens, state["speech_query_tokens"].shape[2], options.salmonn)
 
 
 def _refuse_foreign(state: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -189,6 +189,14 @@ def text_encoder(directory: Path) -> Callable[[str], list[int]]:
     return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
+def text_decoder(directory: Path) -> Callable[[list[int]], str]:
+    """Ids to their text; bytes that are no letter are replaced."""
+    import tokenizers
+
+    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
+
+
 def vocabulary_encoder(vocabulary: ByteVocabulary) -> Callable[[str], list[int]]:
     """The same of a vocabulary that lies in no directory. Takes a second to build at full size."""
     import tokenizers

@@ -40,6 +40,14 @@ class Bridge(nn.Module):
         What transformers' Blip2QFormerModel computes, with half the multiplications: there is one query
         (encoders/qformer.py::FoldedQFormer says why).
         """
+        return self.project(self.hidden(speech, audio, real))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Hidden states [n, hidden] -> audio tokens [n, d_llm]."""
+        return self.qformer.projection(hidden)
+
+    def hidden(self, speech: Tensor, audio: Tensor, real: Tensor) -> Tensor:
+        """What the projection is given: [n, hidden]."""
         fused = torch.cat([self.ln_speech(speech), self.ln_audio(audio) * real], dim=1)
         windows = fused.view(-1, self.spec.window, self.spec.d_encoder)
         model: Any = self.qformer.qformer
@@ -49,7 +57,7 @@ class Bridge(nn.Module):
             x = own.output(own.attention.value(x), x)
             x = cross.output(_attend(cross.attention, x, windows), x)
             x = layer.output_query(layer.intermediate_query(x), x)
-        return self.qformer.projection(x)
+        return x
 
 
 def _attend(attention: Any, x: Tensor, windows: Tensor) -> Tensor:
@@ -66,6 +74,14 @@ def _attend(attention: Any, x: Tensor, windows: Tensor) -> Tensor:
 
 def encode_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None = None) -> list[Tensor]:
     """Audio tokens [n_windows, d_llm] of each view, all windows in one pass; float32."""
+    speech, audio, real, counts = join_views(bridge.spec, views, disturb)
+    return list(bridge(speech, audio, real).float().split(counts))
+
+
+def join_views(
+    spec: QFormerSpec, views: Sequence[View], disturb: Disturb | None = None
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """What a bridge is given for views one after the other: speech, audio, its real rows; and each view's windows."""
     speech_rows: list[Tensor] = []
     audio_rows: list[Tensor] = []
     real_rows: list[Tensor] = []
@@ -78,9 +94,8 @@ def encode_views(bridge: Bridge, views: Sequence[View], disturb: Disturb | None 
         speech_rows.append(speech)
         audio_rows.append(F.pad(audio, (0, 0, 0, len(speech) - len(audio))))
         real_rows.append((torch.arange(len(speech)) < len(audio)).float()[:, None])
-        counts.append(len(speech) // bridge.spec.window)
-    tokens = bridge(torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows)).float()
-    return list(tokens.split(counts))
+        counts.append(len(speech) // spec.window)
+    return torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows), counts
 
 
 def with_lora(llm: LlamaForCausalLM, rank: int, alpha: int) -> PeftModel:

@@ -11,12 +11,16 @@ torch = pytest.importorskip("torch")
 from auricle.export.training.bridge import Bridge, encode_views
 from auricle.export.training.shards import View
 from auricle.export.training.small.bridge import Reader, Vocabulary, ctc_loss, disturb
+from auricle.export.training.small.decoder import start_from_decoder
 from auricle.export.training.small.joint import draw_question
+from auricle.export.training.small.lexicon import LexicalBridge, Lexicon
 from auricle.export.training.small.prose import sentences_of
 from auricle.models.corpus import examples
 from auricle.models.corpus.sentences import Utterance, sample_utterance
 from auricle.models.corpus.wordnet import is_held_out, spoken
 from auricle.models.encoders.qformer import QFormerSpec
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
 SPEC = QFormerSpec(32, 4, 64, 24, 8, 16, second_per_window=0.16, second_stride=0.16)
 
@@ -91,7 +95,7 @@ def test_ctc_against_embeddings_learns_to_read_windows() -> None:
     assert vocabulary.ids == (1, 2, 3, 4)
     bridge, reader = Bridge(SPEC), Reader(torch.randn(4, 16))
     clips = views()
-    targets = [vocabulary.encode(view.utterance.text, tokenizer) for view in clips if view.utterance]  # pyright: ignore
+    targets = vocabulary.targets(clips)
     optimizer = torch.optim.AdamW([*bridge.parameters(), *reader.parameters()], lr=3e-3)
     first = last = 0.0
     for step in range(250):
@@ -103,7 +107,7 @@ def test_ctc_against_embeddings_learns_to_read_windows() -> None:
     assert last < 0.3 * first
     with torch.no_grad():
         tokens = encode_views(bridge, clips)
-        texts = [vocabulary.decode(reader(each), tokenizer) for each in tokens]  # pyright: ignore
+        texts = [vocabulary.decode(reader(each)) for each in tokens]
     assert texts == [view.utterance.text for view in clips if view.utterance]
 
 
@@ -118,6 +122,31 @@ def test_the_bridge_in_training_is_the_reference() -> None:
     found = bridge(speech, torch.nn.functional.pad(audio, (0, 0, 0, 4)), real)
     assert expected.std() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_bridge_that_begins_as_whispers_decoder_says_what_the_decoder_says() -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {
+        "d_model": 24,
+        "decoder_attention_heads": 4,
+        "decoder_ffn_dim": 48,
+        "decoder_layers": 2,
+        "vocab_size": 40,
+    }
+    decoder = WhisperDecoder(WhisperConfig(**sizes, max_target_positions=8, pad_token_id=0)).eval()
+    for weight in decoder.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    window = torch.randn(1, 8, 24)  # one alone: the size of what is summed is known then, and nothing is approximate
+    window = (window - window.mean(-1, keepdim=True)) / window.std(-1, correction=0, keepdim=True)
+    lexicon = Lexicon(decoder.embed_tokens.weight, torch.randn(40, 16))
+    bridge = LexicalBridge(QFormerSpec(24, 4, 48, 24, 8, 16, second_per_window=0.16, second_stride=0.16), lexicon)
+    start_from_decoder(bridge, decoder, 7, window, layers=range(2))
+    with torch.no_grad():
+        said = decoder(torch.tensor([[7]]), encoder_hidden_states=window).last_hidden_state[:, -1]
+        found = lexicon(bridge.hidden(window[0], torch.randn(8, 8), torch.ones(8, 1)))[:, 1:]
+    expected = said @ decoder.embed_tokens.weight.T
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_what_sounds_is_asked_about_and_open_english_for_its_words() -> None:

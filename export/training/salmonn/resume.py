@@ -42,7 +42,8 @@ def load_llm(folder: Path, llm: LlamaForCausalLM) -> None:
 def load_bridge(folder: Path, bridge: Bridge, whisper: WhisperSpec, beats: BeatsSpec) -> None:
     """salmonn.pth without its adapter: the Q-Former and what stands around it. Raises CheckpointError."""
     path = folder / "salmonn.pth"
-    found = load_qformer(load_torch(path)["model"], whisper, beats, QFormerOptions(n_heads=bridge.spec.n_heads), path)
+    options = QFormerOptions(bridge.spec.n_heads, bridge.spec.n_layers)
+    found = load_qformer(load_torch(path)["model"], whisper, beats, options, path)
     bridge.qformer.load_state_dict(found.reference.state_dict())
     bridge.ln_speech.load_state_dict(found.ln_speech.state_dict())
     bridge.ln_audio.load_state_dict(found.ln_audio.state_dict())

@@ -1,7 +1,7 @@
-"""The bridge of `small` and its first training: a CTC loss against the language model's own input embeddings.
+"""The bridge of `small` and the CTC loss that trains it before the language model is ever run.
 
-A token's score at a window is the cosine of the bridge's output with that token's embedding, or a learned blank's. So
-the Q-Former speaks the language model's embeddings before that is ever run, which costs a fraction of running it.
+It is taught Whisper's tokens (lexicon.py, decoder.py). The demo's bridge, which says embeddings of its own language
+model at once, is scored by their cosine.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,36 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from ....models.encoders.qformer import QFormerSpec
-from ..bridge import Bridge, encode_views
 from ..shards import View, read_shard, shard_names
-from ..trainer import Trainer
 
 SPEC = QFormerSpec(
-    hidden=512, n_heads=8, d_ffn=2048, d_speech=512, d_audio=96, d_llm=576, second_per_window=0.16, second_stride=0.16
+    hidden=512,
+    n_heads=8,
+    d_ffn=2048,
+    d_speech=512,
+    d_audio=96,
+    d_llm=576,
+    n_layers=3,
+    second_per_window=0.16,
+    second_stride=0.16,
 )
 EMBEDDING_LENGTH = 3.2
 """Of SmolLM2's token embeddings, on average; audio tokens are drawn to it."""
-_BATCH_ROWS = 24 * 150  # encoder frames of one step: 72 s
+_BATCH_ROWS = 24 * 150  # encoder frames of a batch: 72 s
 _SHIFT, _NOISE = 8, 0.25
 _LENGTH_WEIGHT = 0.02
 _NEGATIVES = 5000
-_READER_STEPS, _READER_RATE = 80, 0.05
+
+
+class Scorer(Protocol):
+    """What CTC reads the outputs of a bridge with."""
+
+    embeddings: Tensor
+    """[v, d]: of the tokens."""
+
+    def __call__(self, rows: Tensor, chosen: Tensor | None = None, /) -> Tensor:
+        """rows [n, d] -> scores [n, 1 + v], the blank's first, or [n, 1 + len(chosen)] of chosen tokens (from 0)."""
+        ...
 
 
 class Reader(nn.Module):
@@ -51,10 +68,11 @@ class Reader(nn.Module):
 
 
 class Vocabulary:
-    """The language model's tokens that texts are made of."""
+    """The tokens that texts are made of, of all that a tokenizer has."""
 
-    def __init__(self, ids: Sequence[int]) -> None:
+    def __init__(self, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> None:
         self.ids = tuple(ids)
+        self.tokenizer = tokenizer
         self.index = {token: number for number, token in enumerate(self.ids, 1)}
 
     @classmethod
@@ -62,23 +80,26 @@ class Vocabulary:
         """Every token of the texts, each of which begins with a space."""
         found: set[int] = set()
         for start in range(0, len(texts), 4096):
-            for ids in tokenizer(
-                [f" {text}" for text in texts[start : start + 4096]], add_special_tokens=False
-            ).input_ids:
+            some = [f" {text}" for text in texts[start : start + 4096]]
+            for ids in tokenizer(some, add_special_tokens=False).input_ids:
                 found.update(ids)
-        return cls(sorted(found))
+        return cls(sorted(found), tokenizer)
 
-    def encode(self, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """CTC's labels of a text, tokens that are not in the vocabulary left out."""
         if not text:
             return []
-        ids = tokenizer(f" {text}", add_special_tokens=False).input_ids
+        ids = self.tokenizer(f" {text}", add_special_tokens=False).input_ids
         return [self.index[token] for token in ids if token in self.index]
 
-    def decode(self, scores: Tensor, tokenizer: PreTrainedTokenizerBase) -> str:
+    def targets(self, views: Sequence[View]) -> list[list[int]]:
+        """Labels of what is said in each view."""
+        return [self.encode(view.utterance.text if view.utterance else "") for view in views]
+
+    def decode(self, scores: Tensor) -> str:
         """Greedy CTC of scores [n_windows, 1 + n]."""
         best = torch.unique_consecutive(scores.argmax(-1)).tolist()
-        return str(tokenizer.decode([self.ids[number - 1] for number in best if number])).strip()
+        return str(self.tokenizer.decode([self.ids[number - 1] for number in best if number])).strip()
 
 
 class Shards:
@@ -130,53 +151,26 @@ def disturb(speech: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ctc_loss(
-    reader: Reader, tokens: Sequence[Tensor], targets: Sequence[Sequence[int]], length: float = EMBEDDING_LENGTH
+    scorer: Scorer,
+    tokens: Sequence[Tensor],
+    targets: Sequence[Sequence[int]],
+    length: float | None = EMBEDDING_LENGTH,
 ) -> Tensor:
-    """Mean CTC loss per label, and a pull of the tokens' length to that of embeddings, `length`.
+    """Mean CTC loss per label, and a pull of the tokens' length to that of embeddings, `length`; None: no pull.
 
     Tokens that nobody said stand against _NEGATIVES of their kind drawn anew each time, not all: a third of the time.
     """
     lengths = [len(rows) for rows in tokens]
     flat = torch.cat(list(tokens)).float()
     labels = torch.tensor([label for target in targets for label in target], dtype=torch.int64)
-    others = torch.randint(0, len(reader.embeddings), (_NEGATIVES,))
+    others = torch.randint(0, len(scorer.embeddings), (_NEGATIVES,))
     chosen, where = torch.unique(torch.cat([labels - 1, others]), return_inverse=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores = reader(flat, chosen)
+        scores = scorer(flat, chosen)
     padded = nn.utils.rnn.pad_sequence(list(F.log_softmax(scores, -1).split(lengths)))
     labels = where[: len(labels)] + 1
     sizes = torch.tensor([len(target) for target in targets])
     loss = F.ctc_loss(padded, labels, torch.tensor(lengths), sizes, zero_infinity=True)
+    if length is None:
+        return loss
     return loss + _LENGTH_WEIGHT * (flat.norm(dim=-1) - length).square().mean()
-
-
-def fit_reader(
-    reader: Reader, bridge: Bridge, vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerBase, shards: Shards
-) -> None:
-    """A new reader for a bridge that is trained already, which stays as it is."""
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=_READER_RATE)
-    for _ in range(_READER_STEPS):
-        views = shards.batch()
-        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = encode_views(bridge, views, disturb)
-        optimizer.zero_grad()
-        ctc_loss(reader, tokens, targets).backward()
-        optimizer.step()
-
-
-def train_bridge(
-    trainer: Trainer,
-    bridge: Bridge,
-    reader: Reader,
-    vocabulary: Vocabulary,
-    tokenizer: PreTrainedTokenizerBase,
-    shards: Shards,
-) -> None:
-    """CTC alone, until the trainer's time is spent."""
-    for _ in trainer:
-        views = shards.batch()
-        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = encode_views(bridge, views, disturb)
-        trainer.step(ctc_loss(reader, tokens, targets))

@@ -20,10 +20,10 @@ from ....models.audio import SILENCE
 from ....models.corpus import examples
 from ....models.families.salmonn import CHATML
 from ....models.prompt import PROMPT
-from ..bridge import Bridge, encode_views
 from ..shards import View
 from ..trainer import Trainer
-from .bridge import Reader, Shards, Vocabulary, ctc_loss, disturb
+from .bridge import Shards, Vocabulary, ctc_loss, disturb
+from .lexicon import LexicalBridge, hidden_states
 
 LORA_RANK, LORA_ALPHA = 32, 64
 BEFORE = f"{CHATML.before}<Speech>"
@@ -111,25 +111,23 @@ def answer_loss(llm: PeftModel, questions: Sequence[Question], audio_tokens: Seq
 
 def train_joint(
     trainer: Trainer,
-    bridge: Bridge,
-    reader: Reader,
+    bridge: LexicalBridge,
     llm: PeftModel,
     vocabulary: Vocabulary,
-    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
     shards: Shards,
 ) -> None:
     """Until the trainer's time is spent. CTC, a seventh of the language model's cost, has further clips of its own."""
     rng = random.Random()
-    prompts = Prompts(tokenizer)
     for _ in trainer:
         asked = shards.batch(_BATCH_ROWS)
         views = [*asked, *shards.batch()]
         questions = [draw_question(view, prompts, rng) for view in asked]
-        targets = [vocabulary.encode(view.utterance.text if view.utterance else "", tokenizer) for view in views]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            tokens = encode_views(bridge, views, disturb)
-            loss = answer_loss(llm, questions, tokens[: len(asked)])
-        trainer.step(loss + _CTC_WEIGHT * ctc_loss(reader, tokens, targets))
+            hidden = hidden_states(bridge, views, disturb)
+            tokens = [bridge.project(rows) for rows in hidden[: len(asked)]]
+            loss = answer_loss(llm, questions, tokens)
+        trainer.step(loss + _CTC_WEIGHT * ctc_loss(bridge.lexicon, hidden, vocabulary.targets(views), length=None))
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
 """Train `small`: `python -m auricle.export.training.small.train --work DIR --real DIR --out CHECKPOINT_DIR`.
 
-Stages, in order: `base` (the language model, dequantized), `bridge` (Q-Former and projection, CTC against the language
-model's own embeddings), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it),
-`write` (salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on
-where it was stopped; with `--start models/small` `joint` begins with finished weights. While a stage trains, a process
-of low priority makes new clips all the time (corpus.py).
+Stages, in order: `base` (the language model, dequantized), `bridge` (Whisper's decoder as a Q-Former, CTC in Whisper's
+tokens), `joint` (the language model reads the audio tokens through its LoRA, CTC going on beside it), `write`
+(salmonn.pth, beats.pt, args.json) and `judge` (word error of people and of a held-out voice). Each goes on where it was
+stopped. With `--start models/small` `joint` begins with that LoRA, and with its Q-Former where `bridge` was not run.
+While a stage trains, a process of low priority makes new clips all the time (corpus.py).
 `bridge` and `joint` can be run by torchrun, one process per core and twice the batch:
 `torchrun --nproc-per-node 2 -m -- auricle.export.training.small.train --threads 1 --stage joint ...`.
 """
@@ -21,37 +21,44 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
 from ....models.audio import Waveform
 from ....models.corpus.people import people
 from ....models.corpus.sentences import sample_utterance
 from ....models.errors import RunError
 from ....models.llm import KEEP
+from ...aligner.checkpoint import load_aligner
 from ...encoders.beats import load_beats
+from ...encoders.lexicon import LanguageModelTokens
 from ...encoders.whisper import read_whisper_spec
 from ...llm.export import read_llm
-from ..bridge import Bridge, encode_views, with_lora
+from ..bridge import encode_views, with_lora
 from ..salmonn.resume import load_adapter, load_bridge
 from ..salmonn.write import lora_state, trained_state
 from ..shards import View, shard_names
 from ..stages import Training, TrainingOptions, run_stages, stage_parser
-from ..trainer import is_first_process
+from ..trainer import Trainer, is_first_process
 from .base import open_base, write_base
-from .bridge import SPEC, Reader, Shards, Vocabulary, fit_reader, train_bridge
+from .bridge import SPEC, Shards, Vocabulary
 from .corpus import Encoders, Texts
+from .decoder import START, start_from_decoder
 from .evaluate import held_out, word_error
 from .joint import LORA_ALPHA, LORA_RANK, Adapter, Prompts, answer, train_joint
+from .lexicon import LexicalBridge, lexicon_of, lexicon_state, restore_lexicon, train_bridge
 
 _COMMANDS = 4000  # of the demo's grammar: all of its words are among them
 _FIRST_SHARDS = 2
 _JUDGED = 100  # held-out sentences
+_DROPOUT = 0.05
 
 
 @dataclass(frozen=True)
@@ -61,55 +68,60 @@ class SmallOptions(TrainingOptions):
     real: Path = Path("build/real-weights")
     beats: Path = Path("checkpoints/demo/beats.pt")
     start: Path | None = None
-    """A finished checkpoint, salmonn.pth: `joint` begins with what it knows, and `bridge` has nothing to do."""
+    """A finished checkpoint: `joint` begins with its LoRA, and with its Q-Former where `bridge` was not run."""
 
 
 class Small(Training[SmallOptions]):
     """The stages of one training, sharing a work directory. `out` gets salmonn.pth, beats.pt and args.json."""
 
     STAGES = ("base", "bridge", "joint", "write", "judge")
-    MINUTES: ClassVar = {"bridge": 120.0, "joint": 360.0}
+    MINUTES: ClassVar = {"bridge": 60.0, "joint": 240.0}
     """Of one core."""
-    RATES: ClassVar = {"bridge": 1e-3, "joint": 4e-4}
+    RATES: ClassVar = {"bridge": 4e-4, "joint": 4e-4}
 
     def _base(self) -> None:
         write_base(self.options.real / "smollm2-135m-instruct", self.work / "llm")
 
     def _bridge(self) -> None:
-        if self.options.start:
-            return
-        trainer = self.trainer("bridge", self._heads(), self.RATES["bridge"], muon=False)
+        begun = self.checkpoint("bridge").exists()
+        trainer = self._trainer("bridge", {"bridge": self.bridge})
         with self._clips() as shards:
-            train_bridge(trainer, self.bridge, self.reader, self.vocabulary, self.tokenizer, shards)
+            if not begun:
+                rows = [torch.from_numpy(np.asarray(view.speech, np.float32)) for view in shards.batch()]
+                frames = torch.cat(rows).unflatten(0, (-1, SPEC.window))
+                start = self._heard_in.convert_tokens_to_ids(START)
+                assert isinstance(start, int)
+                start_from_decoder(self.bridge, self._decoder, start, frames)
+            train_bridge(trainer, self.bridge, self.vocabulary, shards)
 
     def _joint(self) -> None:
         adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
-        begun = self.checkpoint("joint").exists()
-        if not begun and self.options.start:
-            self._load(self.options.start, adapted)
-        elif not begun:
-            self.restore("bridge", self._heads())
-        trainer = self.trainer("joint", self._heads() | {"lora": Adapter(adapted)}, self.RATES["joint"], muon=False)
+        start = self.options.start
+        if not self.checkpoint("joint").exists():
+            if start:
+                load_adapter(start, adapted)
+            if start and not self.checkpoint("bridge").exists():
+                whisper = read_whisper_spec(self.options.real / "whisper-base")
+                load_bridge(start, self.bridge, whisper, load_beats(self.options.beats)[0])
+                restore_lexicon(self.bridge.lexicon, start / "salmonn.pth")
+            else:
+                self.restore("bridge", {"bridge": self.bridge})
+        trainer = self._trainer("joint", {"bridge": self.bridge, "lora": Adapter(adapted)})
         with self._clips() as shards:
-            if not begun and self.options.start:
-                fit_reader(self.reader, self.bridge, self.vocabulary, self.tokenizer, shards)
-            train_joint(trainer, self.bridge, self.reader, adapted, self.vocabulary, self.tokenizer, shards)
-
-    def _load(self, start: Path, adapted: Any) -> None:
-        whisper = read_whisper_spec(self.options.real / "whisper-base")
-        load_bridge(start, self.bridge, whisper, load_beats(self.options.beats)[0])
-        load_adapter(start, adapted)
+            train_joint(trainer, self.bridge, adapted, self.vocabulary, Prompts(self.tokenizer), shards)
 
     def _write(self) -> None:
         adapted = self._trained()
         self.options.out.mkdir(parents=True, exist_ok=True)
-        state = {name: value.half() for name, value in trained_state(self.bridge, lora_state(adapted)).items()}
-        torch.save({"model": state}, self.options.out / "salmonn.pth")
+        state = trained_state(self.bridge, lora_state(adapted)) | lexicon_state(self.bridge.lexicon, self.vocabulary)
+        halves = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        torch.save({"model": halves}, self.options.out / "salmonn.pth")
         shutil.copy(self.options.beats, self.options.out / "beats.pt")
         base = read_llm(self.options.real / "smollm2-135m-instruct" / "model.gguf")
         args = {
             "lora_alpha": LORA_ALPHA,
             "qformer_heads": SPEC.n_heads,
+            "qformer_layers": SPEC.n_layers,
             "second_per_window": SPEC.second_per_window,
             "base": {"type": base.type_name(KEEP), "sha256": base.fingerprint.sha256},
         }
@@ -144,32 +156,38 @@ class Small(Training[SmallOptions]):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The tokens of all that is spoken in training, read once."""
-        path = self.work / "vocabulary.txt"
+        """Whisper's tokens of all that is spoken in training, read once."""
+        path = self.work / "spoken-tokens.txt"
         if not path.exists():
             texts = Texts.load(self.work / "prose.txt", held_out=False)
             rng = random.Random(0)
             commands = [sample_utterance(rng, "train").text for _ in range(_COMMANDS)]
             spoken = [*texts.examples, *texts.definitions, *texts.prose, *commands]
-            path.write_text(" ".join(map(str, Vocabulary.of(spoken, self.tokenizer).ids)))
-        return Vocabulary([int(word) for word in path.read_text().split()])
+            path.write_text(" ".join(map(str, Vocabulary.of(spoken, self._heard_in).ids)))
+        return Vocabulary([int(word) for word in path.read_text().split()], self._heard_in)
 
     @cached_property
-    def bridge(self) -> Bridge:
-        """Q-Former and projection."""
-        return Bridge(SPEC, dropout=0.1)
+    def bridge(self) -> LexicalBridge:
+        """Q-Former, projection and lexicon."""
+        encode = partial(self.tokenizer.encode, add_special_tokens=False)
+        llm = LanguageModelTokens(encode, self.llm.model.embed_tokens.weight)
+        return LexicalBridge(SPEC, lexicon_of(self.vocabulary, self._decoder, llm), _DROPOUT)
 
     @cached_property
-    def reader(self) -> Reader:
-        """What CTC reads them with."""
-        return Reader(self.llm.model.embed_tokens.weight[list(self.vocabulary.ids)])
+    def _decoder(self) -> WhisperDecoder:
+        return load_aligner(self.options.real / "whisper-base").decoder
 
-    def _heads(self) -> dict[str, nn.Module]:
-        return {"bridge": self.bridge, "reader": self.reader}
+    @cached_property
+    def _heard_in(self) -> PreTrainedTokenizerFast:
+        file = self.options.real / "whisper-base" / "tokenizer.json"
+        return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+
+    def _trainer(self, stage: str, modules: dict[str, nn.Module]) -> Trainer:
+        return self.trainer(stage, modules, self.RATES[stage], muon=False)
 
     def _trained(self) -> Any:
         adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
-        self.restore("joint", self._heads() | {"lora": Adapter(adapted)})
+        self.restore("joint", {"bridge": self.bridge, "lora": Adapter(adapted)})
         return adapted
 
     @torch.no_grad()
