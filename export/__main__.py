@@ -83,7 +83,7 @@ def _add_salmonn(salmonn: argparse.ArgumentParser) -> None:
     unsaid.add_argument("--prompt-template", metavar="TEXT", help="around a question {}; default: by the tokenizer")
     unsaid.add_argument("--end-symbol", metavar="TOKEN", help="that ends an answer; default: the tokenizer's")
     unsaid.add_argument("--qformer-heads", type=_count, metavar="N", help="default: width / 64")
-    unsaid.add_argument("--qformer-layers", type=_count, default=2, metavar="N")
+    unsaid.add_argument("--qformer-layers", type=_count, default=2, metavar="N", help="default: 2")
     _add_common(salmonn)
 
 

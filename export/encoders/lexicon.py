@@ -3,7 +3,8 @@
 A window's hidden state is scored against the token embeddings of Whisper's decoder and a blank, as in CTC. Each of
 those tokens has its place among the language model's embeddings: that of the same text, or the mean of the pieces that
 the language model makes of it. The mean of the places, each as likely as its token, is added to the projection's audio
-token. No released SALMONN has one, `small` has (docs/training.md). The checkpoint holds what was trained of it:
+token. No released SALMONN has one; `make train-small` makes one (docs/training.md). The checkpoint holds what was
+trained of it:
 
     lexicon.tokens [v]               ids of Whisper's tokens
     lexicon.turn.weight, .bias       [d, d], [d]: hidden state -> what is multiplied with Whisper's embeddings

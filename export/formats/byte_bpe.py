@@ -190,10 +190,13 @@ def text_encoder(directory: Path) -> Callable[[str], list[int]]:
 
 
 def text_decoder(directory: Path) -> Callable[[list[int]], str]:
-    """Ids to their text; bytes that are no letter are replaced."""
+    """Ids to their text; bytes that are no letter are replaced. Raises CheckpointError without tokenizer.json."""
     import tokenizers
 
-    tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: give the model's whole directory")
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
     return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
 
 

@@ -101,3 +101,6 @@ def test_another_whisper_is_refused(
     save_file({name: value for name, value in weights.items() if "encoder" in name}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="Whisper with its decoder"):
         load_lexicon(state, tmp_path, LLM, 16, "salmonn.pth")
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing: give the model's whole directory"):
+        load_lexicon(state, tmp_path, LLM, 16, "salmonn.pth")
