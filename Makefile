@@ -23,6 +23,7 @@
 # make clients     other people's clients as they are, in environments of their own, ask the server (CLIENTS="node livekit")
 # make arm-test    Auricle on aarch64, emulated by qemu, against what it gives here and the references (Debian 12)
 # make vulkan-test  llama.cpp's Vulkan backend on Mesa's software device, against the CPU (Debian 12; half an hour, once)
+# make cuda-wheel  llama-cpp-python with CUDA for one kind of card, as a wheel in build/cuda/wheels: ARCH=89 (an hour or so of a core)
 # make cluster-test   auricle-cluster on a Ray cluster of two nodes on this machine, a worker and a node of which end
 # make home-assistant   Home Assistant itself, in an environment of its own, asks the server (Python 3.13)
 PYTHON ?= python3
@@ -48,7 +49,7 @@ EXPORT_DEMO := $(BIN)/auricle-export salmonn $(DEMO_SPEECH) --beats $(DEMO)/beat
 export PYTHON
 
 .PHONY: demo demo-eval demo-bundle demo-salm-bundle demo-salm-eval quality encoders gptq-test quantization-table lora-sweep bench-gpu
-.PHONY: test check lint typecheck soak soak-day soak-serve hunt hunt-network sbom wheel-test arm-test vulkan-test golden matrix clients cluster-test browsers home-assistant
+.PHONY: test check lint typecheck soak soak-day soak-serve hunt hunt-network sbom wheel-test arm-test cuda-wheel vulkan-test golden matrix clients cluster-test browsers home-assistant
 .PHONY: train-small small real-weights tiny-en system clean
 
 demo: $(VENV)/runtime.stamp
@@ -184,6 +185,9 @@ clients: $(VENV)/test.stamp
 
 arm-test: $(VENV)/test.stamp
 	bash scripts/arm.sh $(BIN)/python
+
+cuda-wheel: $(VENV)/runtime.stamp
+	bash scripts/cuda.sh $(BIN)/python $(ARCH)
 
 vulkan-test: $(VENV)/test.stamp
 	bash scripts/vulkan.sh $(BIN)/python

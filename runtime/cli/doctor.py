@@ -185,7 +185,8 @@ def _provider_remedy(name: str) -> str:
 
 
 def _llama(gpu: str) -> Finding:
-    loaded = _load("llama_cpp")
+    with silenced_stderr():  # a backend without its card says so there
+        loaded = _load("llama_cpp")
     if isinstance(loaded, str):
         remedy = (
             f"pip install {_LLAMA_PIN}  # compiles for minutes; needs a C++ compiler\n"
@@ -195,11 +196,17 @@ def _llama(gpu: str) -> Finding:
         return Finding("llama.cpp", "broken", f"{loaded} (runs the language model)", remedy)
     version = f"llama-cpp-python {getattr(loaded, '__version__', '')}"
     try:
-        offloads = bool(loaded.llama_supports_gpu_offload())
+        with silenced_stderr():
+            offloads = bool(loaded.llama_supports_gpu_offload())
     except Exception as error:  # an old or foreign build: it may still compute
         return Finding("llama.cpp", "warning", f"{version} does not say what it can do: {_one_line(error)}")
     if offloads:
         return Finding("llama.cpp", "ok", f"{version}, can compute on a GPU")
+    libraries = Path(getattr(loaded, "__file__", None) or "").parent / "lib"
+    idle = [name for name in _LLAMA_FLAGS if any(libraries.glob(f"*ggml-{name.lower()}.*"))]
+    if idle:
+        text = f"{version}, built with {' and '.join(idle)}, which finds no GPU that it can use; computes on the CPU"
+        return Finding("llama.cpp", "warning", text, "Install or update the GPU's driver.")
     seen = {"nvidia": "an NVIDIA GPU", "apple": "an Apple GPU", "other": "a GPU"}.get(gpu)
     text = f"{version}, built for the CPU alone" + (f", though this machine has {seen}" if seen else "")
     return Finding("llama.cpp", "warning" if gpu in ("nvidia", "apple") else "ok", text, _rebuild(gpu))

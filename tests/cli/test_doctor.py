@@ -151,6 +151,18 @@ def test_an_unused_gpu_is_shown_how_to_be_used(monkeypatch: pytest.MonkeyPatch) 
     assert llama(monkeypatch, True, "nvidia", "Linux").remedy == ""
 
 
+def test_a_backend_without_its_card_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libggml-cuda.so").touch()
+    module = SimpleNamespace(
+        __version__="0.3.36", __file__=str(tmp_path / "__init__.py"), llama_supports_gpu_offload=lambda: False
+    )
+    monkeypatch.setattr(doctor, "_load", lambda _module: module)
+    found = doctor._llama("none")
+    assert found.status == "warning" and "built with CUDA, which finds no GPU" in found.text
+    assert found.remedy == "Install or update the GPU's driver."
+
+
 def test_an_nvidia_gpu_with_a_cpu_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     findings = doctor._providers("nvidia", "onnxruntime")
     last = findings[-1]
