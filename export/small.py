@@ -95,7 +95,7 @@ def small_options(asked: SmallExport, report: Report) -> SalmonnExport:
         qformer_heads=settings["qformer_heads"],
         qformer_layers=settings.get("qformer_layers", 2),
         second_per_window=settings["second_per_window"],
-        second_stride=settings["second_per_window"],
+        second_stride=settings.get("second_stride", settings["second_per_window"]),
     )
 
 

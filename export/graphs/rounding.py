@@ -25,6 +25,9 @@ SMALLEST_SCALE = 1e-12
 _DAMPING = 0.01  # of the mean square of inputs
 _ZEROS = (128, 96, 64, 48, 32, 24, 16, 12, 8)
 _BLOCK = 128  # inputs whose errors are handed on together
+_MOST_INPUTS = (
+    8192  # of a layer whose weights are chosen so: of 20,000 inputs the products alone take 1.6 GB and minutes
+)
 
 
 def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
@@ -65,9 +68,12 @@ def _row_steps(rows: Floats, zero: int) -> Floats:
 
 
 def round_weights(path_in: Path, path_out: Path, feeds: Sequence[Arrays], report: Report = no_report) -> None:
-    """Write a float graph whose linear layers' weights are of int8's steps, chosen for what they read on the feeds."""
+    """Write a float graph whose linear layers' weights are of int8's steps, chosen for what they read on the feeds.
+
+    A layer of more than _MOST_INPUTS stays as it is.
+    """
     model = read_model(path_in, weights=False)
-    layers = linear_layers(model)
+    layers = {name: each for name, each in linear_layers(model).items() if each.weight.dims[0] <= _MOST_INPUTS}
     names = {layer.weight.name for layer in layers.values()}
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in names]
     del model.graph.initializer[:]

@@ -91,10 +91,13 @@ def join_views(
         audio = torch.from_numpy(np.asarray(view.audio, np.float32))[: len(speech)]
         if disturb is not None:
             speech, audio = disturb(speech, audio)
-        speech_rows.append(speech)
-        audio_rows.append(F.pad(audio, (0, 0, 0, len(speech) - len(audio))))
-        real_rows.append((torch.arange(len(speech)) < len(audio)).float()[:, None])
-        counts.append(len(speech) // spec.window)
+        n_audio = len(audio)
+        frames = torch.arange(len(speech)).unfold(0, spec.window, spec.stride)
+        audio = F.pad(audio, (0, 0, 0, len(speech) - len(audio)))
+        speech_rows.append(speech[frames.flatten()])
+        audio_rows.append(audio[frames.flatten()])
+        real_rows.append((frames.flatten() < n_audio).float()[:, None])
+        counts.append(len(frames))
     return torch.cat(speech_rows), torch.cat(audio_rows), torch.cat(real_rows), counts
 
 

@@ -22,7 +22,7 @@ class View:
     """One clip, or the beginning of one, behind both encoders; rows are frames of 20 ms."""
 
     speech: NDArray[np.float16]
-    """[n_windows * window, d_speech]: the frames of whole windows."""
+    """[n, d_speech]: frames that are whole windows."""
     audio: NDArray[np.float16]
     """[n, d_audio]."""
     utterance: Utterance | None

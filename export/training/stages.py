@@ -59,9 +59,21 @@ class Training(Generic[Options]):
         stages: dict[str, Callable[[], object]] = {name: getattr(self, f"_{name}") for name in self.STAGES}
         stages[stage]()
 
-    def trainer(self, stage: str, modules: dict[str, nn.Module], rate: float, *, muon: bool = True) -> Trainer:
-        """The loop of a stage that trains, begun or continued. rate: the highest learning rate; muon: of matrices."""
-        return Trainer(self.checkpoint(stage), modules, self.minutes(stage) * self.options.scale, rate, muon=muon)
+    def trainer(
+        self,
+        stage: str,
+        modules: dict[str, nn.Module],
+        rate: float,
+        *,
+        muon: bool = True,
+        shares: Mapping[str, float] | None = None,
+    ) -> Trainer:
+        """The loop of a stage that trains, begun or continued.
+
+        rate: the highest learning rate; muon: of matrices; shares: of the rate, for modules that learn more slowly.
+        """
+        minutes = self.minutes(stage) * self.options.scale
+        return Trainer(self.checkpoint(stage), modules, minutes, rate, muon=muon, shares=shares)
 
     def minutes(self, stage: str) -> float:
         """Computing time of a stage that trains."""

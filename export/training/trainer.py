@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,19 @@ class Trainer:
     """Iterate to train: every pass is one step, and `step(loss)` must be called in it.
 
     The learning rate rises for 6 % of `minutes`, holds, and falls along a cosine. `modules` are saved to
-    `path` every minute and read back from it, with the optimizers and the time already spent.
+    `path` every minute and read back from it, with the optimizers and the time already spent. Modules named in `shares`
+    learn at that share of the rate.
     """
 
     def __init__(
-        self, path: Path, modules: dict[str, nn.Module], minutes: float, rate: float = 2e-3, *, muon: bool = True
+        self,
+        path: Path,
+        modules: dict[str, nn.Module],
+        minutes: float,
+        rate: float = 2e-3,
+        *,
+        muon: bool = True,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         self.path = path
         self.modules = modules
@@ -38,10 +46,18 @@ class Trainer:
         weights = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         matrices = [p for p in weights if muon and p.ndim == _ORTHOGONAL and min(p.shape) > 1]
         chosen = {id(p) for p in matrices}
-        others = [p for p in weights if id(p) not in chosen]
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, module in modules.items():
+            others = [p for p in module.parameters() if p.requires_grad and id(p) not in chosen]
+            groups.setdefault((shares or {}).get(name, 1.0), []).extend(others)
         self.weights = weights
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+            torch.optim.AdamW(
+                [{"params": found, "share": share} for share, found in groups.items()],
+                lr=rate,
+                betas=(0.9, 0.98),
+                weight_decay=0.01,
+            )
         ]
         if matrices:
             muon_step = torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
@@ -58,7 +74,7 @@ class Trainer:
         clock = _computed()
         while self.spent < self.budget:
             for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-                group["lr"] = self.rate * self._warmth(self.spent / self.budget)
+                group["lr"] = self.rate * group.get("share", 1.0) * self._warmth(self.spent / self.budget)
             yield self.steps
             now = time.monotonic()
             computed = _computed()

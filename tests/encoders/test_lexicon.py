@@ -14,9 +14,17 @@ from auricle.export.aligner.checkpoint import load_aligner
 from auricle.export.encoders.lexicon import LanguageModelTokens, has_lexicon, load_lexicon
 from auricle.export.encoders.qformer import QFormerOptions, export_qformer, load_qformer
 from auricle.export.graphs.onnx_graph import graph_info
+from auricle.export.training.bridge import encode_views
 from auricle.export.training.salmonn.write import trained_state
+from auricle.export.training.shards import View
 from auricle.export.training.small.bridge import Vocabulary
-from auricle.export.training.small.lexicon import LexicalBridge, lexicon_of, lexicon_state, restore_lexicon
+from auricle.export.training.small.lexicon import (
+    LexicalBridge,
+    hidden_states,
+    lexicon_of,
+    lexicon_state,
+    restore_lexicon,
+)
 from auricle.models.encoders.beats import BeatsSpec
 from auricle.models.encoders.qformer import AUDIO_INPUT, SPEECH_INPUT, QFormerSpec
 from auricle.models.encoders.whisper import WhisperSpec
@@ -26,7 +34,7 @@ from auricle.runtime.system.ort import OrtOptions, open_session
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-SPEC = QFormerSpec(16, 2, 32, 16, 8, 12, second_per_window=0.16, second_stride=0.16)
+SPEC = QFormerSpec(16, 2, 32, 16, 8, 12, second_per_window=0.48, second_stride=0.16)
 WHISPER, BEATS = WhisperSpec(16, 2, 2, 32), BeatsSpec(8, 1, 2, 16, 16)
 LLM = LanguageModelTokens(lambda text: [ord(letter) % 20 for letter in text], torch.randn(20, 12))
 
@@ -54,14 +62,15 @@ def test_training_checkpoint_and_graph_agree(
     whisper: Path, trained: tuple[LexicalBridge, dict[str, Any]], tmp_path: Path
 ) -> None:
     bridge, state = trained
-    speech, audio = torch.randn(3 * 8, 16), torch.randn(20, 8)
-    real = (torch.arange(3 * 8) < len(audio)).float()[:, None]
+    speech, audio = torch.randn(5 * 8, 16), torch.randn(35, 8)
+    view = View(speech.numpy(), audio.numpy(), None, None)
     with torch.no_grad():
-        expected = bridge(speech, torch.nn.functional.pad(audio, (0, 0, 0, 4)), real)
-        words = bridge.lexicon.audio_tokens(bridge.hidden(speech, torch.zeros(24, 8), real))
+        expected = encode_views(bridge, [view])[0]
+        words = bridge.lexicon.audio_tokens(hidden_states(bridge, [view])[0])
+    assert len(expected) == 3  # windows of 24 frames, every 8
     assert words.std() > 0.1  # the lexicon says something
     lexicon = load_lexicon(state, whisper, LLM, 16, "salmonn.pth")
-    options = QFormerOptions(2, 2, second_per_window=0.16, second_stride=0.16)
+    options = QFormerOptions(2, 2, second_per_window=0.48, second_stride=0.16)
     loaded = load_qformer(state, WHISPER, BEATS, options, lexicon=lexicon)
     assert loaded.unknown_keys == ()
     heard = {SPEECH_INPUT: loaded.ln_speech(speech)[None], AUDIO_INPUT: loaded.ln_audio(audio)[None]}

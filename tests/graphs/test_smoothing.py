@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+from auricle.export.graphs import rounding
 from auricle.export.graphs.int8 import to_int8, write_uncalibrated
 from auricle.export.graphs.linear_layers import linear_layers
 from auricle.export.graphs.onnx_graph import compare, operators, read_model, run_graph, save_graph
@@ -110,6 +111,18 @@ def test_rounded_weights_are_of_int8_s_steps(block: Path, tmp_path: Path) -> Non
     for layer in linear_layers(read_model(tmp_path / "round.onnx")).values():
         weight = layer.values(tmp_path)
         np.testing.assert_allclose(rounded_weight(weight), weight, rtol=1e-5)
+
+
+def test_a_layer_of_very_many_inputs_keeps_its_weights(
+    block: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: layer.values(block.parent) for name, layer in linear_layers(read_model(block)).items()}
+    widest = max(len(weight) for weight in before.values())
+    monkeypatch.setattr(rounding, "_MOST_INPUTS", widest - 1)
+    round_weights(block, tmp_path / "round.onnx", [noise(0)])
+    after = {name: layer.values(tmp_path) for name, layer in linear_layers(read_model(tmp_path / "round.onnx")).items()}
+    kept = {name for name in before if np.array_equal(before[name], after[name])}
+    assert kept == {name for name, weight in before.items() if len(weight) == widest} < set(before)
 
 
 def test_rows_that_reach_one_way_have_their_zero_there() -> None:

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from auricle.export.training.bridge import Bridge, encode_views
 from auricle.export.training.shards import View
+from auricle.export.training.small import bridge as training
 from auricle.export.training.small.bridge import Reader, Vocabulary, ctc_loss, disturb
 from auricle.export.training.small.decoder import start_from_decoder
 from auricle.export.training.small.joint import draw_question
@@ -109,6 +110,18 @@ def test_ctc_against_embeddings_learns_to_read_windows() -> None:
         tokens = encode_views(bridge, clips)
         texts = [vocabulary.decode(reader(each)) for each in tokens]
     assert texts == [view.utterance.text for view in clips if view.utterance]
+
+
+def test_a_few_drawn_tokens_weigh_as_much_as_all_that_nobody_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    reader, tokens = Reader(torch.randn(2000, 16)), [torch.randn(12, 16)]
+    reader.scale.data.fill_(4.0)  # untrained: what is said is no likelier than the rest
+    with torch.no_grad():
+        monkeypatch.setattr(training, "_NEGATIVES", 100_000)  # all of them
+        whole = float(ctc_loss(reader, tokens, [[3, 4, 5]], length=None))
+        monkeypatch.setattr(training, "_NEGATIVES", 200)
+        drawn = [float(ctc_loss(reader, tokens, [[3, 4, 5]], length=None)) for _ in range(50)]
+    assert sum(drawn) / len(drawn) == pytest.approx(whole, rel=0.01)
 
 
 def test_the_bridge_in_training_is_the_reference() -> None:

@@ -6,6 +6,7 @@ model at once, is scored by their cosine.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ SPEC = QFormerSpec(
     d_audio=96,
     d_llm=576,
     n_layers=3,
-    second_per_window=0.16,
+    second_per_window=0.48,
     second_stride=0.16,
 )
 EMBEDDING_LENGTH = 3.2
@@ -158,15 +159,21 @@ def ctc_loss(
 ) -> Tensor:
     """Mean CTC loss per label, and a pull of the tokens' length to that of embeddings, `length`; None: no pull.
 
-    Tokens that nobody said stand against _NEGATIVES of their kind drawn anew each time, not all: a third of the time.
+    Of the tokens that nobody said _NEGATIVES are drawn anew each time, each of which counts for as many as were left
+    out: a third of the time.
     """
     lengths = [len(rows) for rows in tokens]
     flat = torch.cat(list(tokens)).float()
     labels = torch.tensor([label for target in targets for label in target], dtype=torch.int64)
     others = torch.randint(0, len(scorer.embeddings), (_NEGATIVES,))
     chosen, where = torch.unique(torch.cat([labels - 1, others]), return_inverse=True)
+    said = torch.zeros(len(chosen), dtype=torch.bool)
+    said[where[: len(labels)]] = True
+    n_others = len(scorer.embeddings) - int(said.sum())
+    each_stands_for = math.log(n_others / max(1, int((~said).sum()))) if n_others else 0.0
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = scorer(flat, chosen)
+    scores = scores + F.pad(each_stands_for * (~said).float(), (1, 0))  # but not the blank
     padded = nn.utils.rnn.pad_sequence(list(F.log_softmax(scores, -1).split(lengths)))
     labels = where[: len(labels)] + 1
     sizes = torch.tensor([len(target) for target in targets])

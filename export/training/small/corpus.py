@@ -31,7 +31,6 @@ from ..shards import View, remove_shard, shard_names, write_shard
 from .bridge import SPEC
 from .voices import HELD_OUT, Piper, Speaker
 
-WINDOW = SPEC.window
 """Encoder frames (20 ms) that one audio token hears."""
 MAX_SECONDS = 10.0
 SHARD_CLIPS, MAX_SHARDS = 240, 60
@@ -194,7 +193,8 @@ class Encoders:
 
 def whole_windows(n_rows: int) -> int:
     """Rows of whole windows that hold n_rows, and a second at least."""
-    return -(-max(n_rows, 50) // WINDOW) * WINDOW
+    steps = -(-(max(n_rows, 50) - SPEC.window) // SPEC.stride)
+    return SPEC.window + steps * SPEC.stride
 
 
 def _padded_mel(waveform: Waveform, n_frames: int) -> np.ndarray:

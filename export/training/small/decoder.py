@@ -1,6 +1,6 @@
 """A Q-Former that begins as Whisper's decoder.
 
-Asked for its first token while its cross-attention is given the eight frames of one window, Whisper's decoder names the
+Asked for its first token while its cross-attention is given the frames of one window, Whisper's decoder names the
 piece of a word that is said in them: it has learned from people to read these very frames. Three of its six layers, as
 layers of a Q-Former with one query, find about as many words so as all six.
 

@@ -15,6 +15,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ from ...encoders.beats import load_beats
 from ...encoders.lexicon import LanguageModelTokens
 from ...encoders.whisper import read_whisper_spec
 from ...llm.export import read_llm
-from ..bridge import encode_views, with_lora
+from ..bridge import encode_views, join_views, with_lora
 from ..salmonn.resume import load_adapter, load_bridge
 from ..salmonn.write import lora_state, trained_state
 from ..shards import View, shard_names
@@ -59,6 +60,8 @@ _COMMANDS = 4000  # of the demo's grammar: all of its words are among them
 _FIRST_SHARDS = 2
 _JUDGED = 100  # held-out sentences
 _DROPOUT = 0.05
+_BRIDGE_SHARE = 0.5
+"""Of joint's learning rate: the bridge can hear already."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,7 @@ class Small(Training[SmallOptions]):
         trainer = self._trainer("bridge", {"bridge": self.bridge})
         with self._clips() as shards:
             if not begun:
-                rows = [torch.from_numpy(np.asarray(view.speech, np.float32)) for view in shards.batch()]
-                frames = torch.cat(rows).unflatten(0, (-1, SPEC.window))
+                frames = join_views(SPEC, shards.batch())[0].unflatten(0, (-1, SPEC.window))
                 start = self._heard_in.convert_tokens_to_ids(START)
                 assert isinstance(start, int)
                 start_from_decoder(self.bridge, self._decoder, start, frames)
@@ -123,6 +125,7 @@ class Small(Training[SmallOptions]):
             "qformer_heads": SPEC.n_heads,
             "qformer_layers": SPEC.n_layers,
             "second_per_window": SPEC.second_per_window,
+            "second_stride": SPEC.second_stride,
             "base": {"type": base.type_name(KEEP), "sha256": base.fingerprint.sha256},
         }
         (self.options.out / "args.json").write_text(json.dumps(args, indent=2) + "\n")
@@ -183,7 +186,8 @@ class Small(Training[SmallOptions]):
         return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
 
     def _trainer(self, stage: str, modules: dict[str, nn.Module]) -> Trainer:
-        return self.trainer(stage, modules, self.RATES[stage], muon=False)
+        shares = {"bridge": _BRIDGE_SHARE} if stage == "joint" else None
+        return self.trainer(stage, modules, self.RATES[stage], muon=False, shares=shares)
 
     def _trained(self) -> Any:
         adapted = with_lora(self.llm, LORA_RANK, LORA_ALPHA)
@@ -228,7 +232,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--real", type=Path, default=SmallOptions.real, help="of make real-weights SET=training")
     parser.add_argument("--beats", type=Path, default=SmallOptions.beats, help="sound encoder (default %(default)s)")
     parser.add_argument("--start", type=Path, help="a finished checkpoint to begin with, such as models/small")
-    return run_stages(Small, SmallOptions(**vars(parser.parse_args(arguments))))
+    options = SmallOptions(**vars(parser.parse_args(arguments)))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the maker of clips ends too
+    return run_stages(Small, options)
 
 
 if __name__ == "__main__":
