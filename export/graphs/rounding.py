@@ -22,12 +22,12 @@ from .onnx_graph import Arrays, read_model
 LEVELS = 127.0  # weights are -127 to 127; on x86 without VNNI the runtime asks onnxruntime for exact sums
 INPUT_LEVELS, MIDDLE = 255.0, 128  # of inputs, in uint8
 SMALLEST_SCALE = 1e-12
+MOST_INPUTS = 8192
+"""Of a layer that is fitted to what it reads on feeds: of 20,000 (a lexicon's) most are not heard there, and who says
+one later is rounded as if nobody did; their products alone take 1.6 GB and minutes."""
 _DAMPING = 0.01  # of the mean square of inputs
 _ZEROS = (128, 96, 64, 48, 32, 24, 16, 12, 8)
 _BLOCK = 128  # inputs whose errors are handed on together
-_MOST_INPUTS = (
-    8192  # of a layer whose weights are chosen so: of 20,000 inputs the products alone take 1.6 GB and minutes
-)
 
 
 def quantize_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
@@ -70,10 +70,10 @@ def _row_steps(rows: Floats, zero: int) -> Floats:
 def round_weights(path_in: Path, path_out: Path, feeds: Sequence[Arrays], report: Report = no_report) -> None:
     """Write a float graph whose linear layers' weights are of int8's steps, chosen for what they read on the feeds.
 
-    A layer of more than _MOST_INPUTS stays as it is.
+    A layer of more than MOST_INPUTS stays as it is.
     """
     model = read_model(path_in, weights=False)
-    layers = {name: each for name, each in linear_layers(model).items() if each.weight.dims[0] <= _MOST_INPUTS}
+    layers = {name: each for name, each in linear_layers(model).items() if each.weight.dims[0] <= MOST_INPUTS}
     names = {layer.weight.name for layer in layers.values()}
     kept = [tensor for tensor in model.graph.initializer if tensor.name not in names]
     del model.graph.initializer[:]

@@ -27,7 +27,7 @@ from .attention import find_attention
 from .linear_layers import Floats, Layer, Named, bias_of, channel_error, chunks, linear_layers, tap, write_tensors
 from .onnx_graph import Arrays, read_model
 from .patterns import Attention, Graph
-from .rounding import best_zero, by_tensor, rounded_weight
+from .rounding import MOST_INPUTS, best_zero, by_tensor, rounded_weight
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _WORTH = 0.9  # of the error without: what a product in the graph must bring it to
@@ -45,6 +45,11 @@ class Site:
     layers: tuple[Layer, ...]
     maker: onnx.NodeProto | Layer | None
     """A LayerNormalization, or the layer of an attention's v, that nobody else reads."""
+
+    @property
+    def width(self) -> int:
+        """Channels of the value."""
+        return self.layers[0].weight.dims[0]
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,9 @@ def smooth(path_in: Path, path_out: Path, feeds: Sequence[Arrays], report: Repor
                 seen.setdefault(name, _Seen()).add(values.reshape(-1, values.shape[-1]))
                 tick(1)
         for name in chunk:
-            balance = _balance(sites[name], seen[name], path_in.parent) if feeds else _neutral(sites[name])
+            balance = None
+            if sites[name].width <= MOST_INPUTS:
+                balance = _balance(sites[name], seen[name], path_in.parent) if feeds else _neutral(sites[name])
             tick(1)
             if balance is not None:
                 found[name] = balance
@@ -137,8 +144,8 @@ def _layer_of_values(graph: Graph, layers: Mapping[str, Layer], attention: Atten
 
 
 def _neutral(site: Site) -> Balance | None:
-    d = site.layers[0].weight.dims[0]
-    return Balance(np.zeros(d, np.float32), np.ones(d, np.float32)) if site.maker is None else None
+    zeros, ones = np.zeros(site.width, np.float32), np.ones(site.width, np.float32)
+    return Balance(zeros, ones) if site.maker is None else None
 
 
 def _balance(site: Site, seen: _Seen, directory: Path) -> Balance | None:

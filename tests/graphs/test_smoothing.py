@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-from auricle.export.graphs import rounding
+from auricle.export.graphs import rounding, smoothing
 from auricle.export.graphs.int8 import to_int8, write_uncalibrated
 from auricle.export.graphs.linear_layers import linear_layers
 from auricle.export.graphs.onnx_graph import compare, operators, read_model, run_graph, save_graph
@@ -118,11 +118,17 @@ def test_a_layer_of_very_many_inputs_keeps_its_weights(
 ) -> None:
     before = {name: layer.values(block.parent) for name, layer in linear_layers(read_model(block)).items()}
     widest = max(len(weight) for weight in before.values())
-    monkeypatch.setattr(rounding, "_MOST_INPUTS", widest - 1)
+    monkeypatch.setattr(rounding, "MOST_INPUTS", widest - 1)
     round_weights(block, tmp_path / "round.onnx", [noise(0)])
     after = {name: layer.values(tmp_path) for name, layer in linear_layers(read_model(tmp_path / "round.onnx")).items()}
     kept = {name for name in before if np.array_equal(before[name], after[name])}
     assert kept == {name for name, weight in before.items() if len(weight) == widest} < set(before)
+    monkeypatch.setattr(smoothing, "MOST_INPUTS", 0)
+    smooth(block, tmp_path / "smooth.onnx", [noise(0)])
+    after = {
+        name: layer.values(tmp_path) for name, layer in linear_layers(read_model(tmp_path / "smooth.onnx")).items()
+    }
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 def test_rows_that_reach_one_way_have_their_zero_there() -> None:
