@@ -31,7 +31,6 @@ from ..shards import View, remove_shard, shard_names, write_shard
 from .bridge import SPEC
 from .voices import HELD_OUT, Piper, Speaker
 
-"""Encoder frames (20 ms) that one audio token hears."""
 MAX_SECONDS = 10.0
 SHARD_CLIPS, MAX_SHARDS = 240, 60
 KINDS = {"open": 0.6, "commands": 0.25, "sound": 0.13, "silence": 0.02}
