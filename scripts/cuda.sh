@@ -22,7 +22,11 @@ home=$(cd "$( (nvcc -v __ 2>&1 || true) | sed -n 's/^#\$ TOP=//p')" && pwd)
 if ! compgen -G "$home/include/cublas_v2.h" >/dev/null; then
   major=${release%%.*}
   if [ "$major" -ge 13 ]; then package=nvidia-cublas folder=cu$major; else package=nvidia-cublas-cu$major folder=cublas; fi
-  [ -d "$work/cublas" ] || "$python" -m pip install --quiet --no-deps --target "$work/cublas" "$package>=$release,<${release%.*}.$((${release#*.} + 1))"
+  if [ ! -d "$work/cublas" ]; then
+    rm -rf "$work/cublas.part"
+    "$python" -m pip install --quiet --no-deps --target "$work/cublas.part" "$package>=$release,<${release%.*}.$((${release#*.} + 1))"
+    mv "$work/cublas.part" "$work/cublas"
+  fi
   cublas=$PWD/$work/cublas/nvidia/$folder
   options+=" -DCUDA_cublas_LIBRARY=$(ls "$cublas"/lib/libcublas.so.*) -DCUDA_cublasLt_LIBRARY=$(ls "$cublas"/lib/libcublasLt.so.*)"
   export CPATH=$cublas/include${CPATH:+:$CPATH}
@@ -31,6 +35,7 @@ fi
 ls "$home"/lib*/stubs/libcuda.so "$home"/targets/*/lib/stubs/libcuda.so >/dev/null 2>&1 || options+=" -DGGML_CUDA_NO_VMM=ON"
 if [ ! -d "$work/source" ]; then
   "$python" -m pip download --quiet --no-deps --no-binary llama-cpp-python --constraint constraints.txt --dest "$work" llama-cpp-python
+  rm -rf "$work/source.part"
   mkdir "$work/source.part"
   tar -xzf "$work"/llama_cpp_python-*.tar.gz --strip-components 1 -C "$work/source.part"
   mv "$work/source.part" "$work/source"

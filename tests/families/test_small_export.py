@@ -101,6 +101,18 @@ class FoundFamily:
             sha256 = {"model.norm.weight": "1"}  # noqa: RUF012
 
 
+def test_windows_may_overlap(tmp_path: Path) -> None:
+    parts = trained(tmp_path / "parts")
+    for name in (BASE.name, SMOLLM2.name):
+        (tmp_path / name).mkdir()
+    apart = small_options(SmallExport(trained=parts, from_=tmp_path), no_report)
+    assert apart.second_stride == apart.second_per_window  # weights of before 2026-12-01 name no stride
+    settings = json.loads((parts / "args.json").read_text())
+    (parts / "args.json").write_text(json.dumps(settings | {"second_per_window": 0.48, "second_stride": 0.16}))
+    overlapping = small_options(SmallExport(trained=parts, from_=tmp_path), no_report)
+    assert (overlapping.second_per_window, overlapping.second_stride) == (0.48, 0.16)
+
+
 def test_another_language_model_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     parts = trained(tmp_path / "parts")
     for name in (BASE.name, SMOLLM2.name):

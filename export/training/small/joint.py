@@ -117,7 +117,7 @@ def train_joint(
     prompts: Prompts,
     shards: Shards,
 ) -> None:
-    """Until the trainer's time is spent. CTC, a seventh of the language model's cost, has further clips of its own."""
+    """Until the trainer's time is spent. CTC, a third of the language model's cost, has further clips of its own."""
     rng = random.Random()
     for _ in trainer:
         asked = shards.batch(_BATCH_ROWS)
